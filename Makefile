@@ -1,0 +1,85 @@
+# DL4ALL Serving. `make` lists the targets.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PROTOS := $(sort $(shell find protos -name '*.proto'))
+STUBS := clients/python/dl4all
+GOOGLEAPIS := build/googleapis
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-14s %s\n", $$1, $$2}'
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+build/serving.stamp: pyproject.toml clients/python/pyproject.toml | $(BIN)/python
+	$(BIN)/pip install --quiet --editable clients/python --editable '.[cpu]'
+	@mkdir -p build && touch $@
+
+build/dev.stamp: build/serving.stamp
+	$(BIN)/pip install --quiet --editable clients/python --editable '.[cpu,train,dev]'
+	@touch $@
+
+setup: build/serving.stamp ## Install what serving needs into .venv (no torch)
+setup-dev: build/dev.stamp ## Install what tests, linters and training need as well
+
+diagnose: build/serving.stamp ## Diagnose IMAGE=path (without IMAGE: a phantom field), write report.html
+ifdef IMAGE
+	$(BIN)/dl4all diagnose "$(IMAGE)" --report report.html
+else
+	$(BIN)/dl4all phantom --out phantom.png
+	$(BIN)/dl4all diagnose phantom.png --report report.html
+endif
+
+serve: build/serving.stamp ## Serve all five services in one process on port 50051
+	$(BIN)/dl4all serve
+
+test: build/dev.stamp ## Run all tests
+	$(BIN)/python -m pytest
+
+lint: build/dev.stamp protos-check ## Check style, types, import rules, protos and stubs
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+format: build/dev.stamp ## Format code and protos
+	$(BIN)/ruff check --fix-only --quiet .
+	$(BIN)/ruff format .
+	$(BIN)/buf format -w protos
+
+$(GOOGLEAPIS): build/dev.stamp
+	@mkdir -p $@/google/rpc
+	@cp $$($(BIN)/python -c 'import google.rpc as r; print(list(r.__path__)[0])')/{status,error_details,code}.proto $@/google/rpc/
+
+define generate
+	mkdir -p $(1)
+	$(BIN)/python -m grpc_tools.protoc -Iprotos -I$(GOOGLEAPIS) --plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy \
+	  --plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc \
+	  --python_out=$(1) --grpc_python_out=$(1) --mypy_out=$(1) --mypy_grpc_out=$(1) $(PROTOS)
+	find $(1)/dl4all -type d -exec touch {}/__init__.py {}/py.typed \;
+endef
+
+protos: build/dev.stamp $(GOOGLEAPIS) ## Generate the stubs from protos/
+	rm -rf $(STUBS)
+	$(call generate,clients/python)
+
+protos-check: build/dev.stamp $(GOOGLEAPIS) ## Check protos and that the stubs are fresh
+	$(BIN)/buf lint
+	$(BIN)/buf format --diff --exit-code protos
+	rm -rf build/stubs
+	@$(call generate,build/stubs)
+	diff -r --exclude=__pycache__ build/stubs/dl4all $(STUBS)
+
+bench: build/dev.stamp ## Compare a warm server with a plain loop over the same functions
+	$(BIN)/python -m tests.benchmarks.serving
+
+release: build/dev.stamp ## Train the plain_resnet release from DATA=folder of data sets
+	$(BIN)/python -m training.recipes.plain_resnet --data "$(DATA)"
+
+clean: ## Remove what was built, not what was installed
+	rm -rf build report.html phantom.png
+
+.PHONY: help setup setup-dev diagnose serve test lint format protos protos-check bench release clean

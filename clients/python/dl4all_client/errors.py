@@ -1,0 +1,47 @@
+"""Errors of the services as one exception with code, reason, message and field."""
+
+from __future__ import annotations
+
+import grpc
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+
+class ServiceError(Exception):
+    """A call was refused or failed.
+
+    Attributes:
+        code: canonical gRPC status, such as INVALID_ARGUMENT.
+        reason: machine-readable reason, such as IMAGE_TRUNCATED; the code itself where the service gave none.
+        message: for people.
+        field: the request field at fault, or empty.
+    """
+
+    def __init__(self, code: str, reason: str, message: str, field: str = "") -> None:
+        super().__init__(f"{reason}: {message}")
+        self.code = code
+        self.reason = reason
+        self.message = message
+        self.field = field
+
+    @classmethod
+    def from_status(cls, status: status_pb2.Status) -> ServiceError:
+        """Read a rich status."""
+        code = code_pb2.Code.Name(status.code)
+        reason, field = code, ""
+        for detail in status.details:
+            info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
+            if detail.Unpack(info):
+                reason = info.reason
+            elif detail.Unpack(bad) and bad.field_violations:
+                field = bad.field_violations[0].field
+        return cls(code, reason, status.message, field)
+
+    @classmethod
+    def from_rpc(cls, error: grpc.RpcError) -> ServiceError:
+        """Read a failed call."""
+        status = rpc_status.from_call(error)  # type: ignore[arg-type]
+        if status is not None:
+            return cls.from_status(status)
+        code = error.code().name  # type: ignore[attr-defined]
+        return cls(code, code, error.details() or "The call failed.")  # type: ignore[attr-defined]

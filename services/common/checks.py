@@ -1,0 +1,44 @@
+"""Checks of request fields that several services share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sized
+
+from services.common.errors import InvalidRequestError
+
+MAX_CELLS_PER_CALL = 32
+_MAX_TEXT = 128
+
+
+def check_identifier(value: str, field: str) -> None:
+    """Refuse identifiers that are long or hold anything but printable ASCII.
+
+    Raises:
+        InvalidRequestError: with reason IDENTIFIER_INVALID.
+    """
+    if len(value) > _MAX_TEXT or not all(" " <= c <= "~" for c in value):
+        raise InvalidRequestError("IDENTIFIER_INVALID", f"{field} takes up to {_MAX_TEXT} printable ASCII characters.", field=field)
+
+
+def check_microns_per_pixel(value: float) -> float | None:
+    """The scale, or None where it is not given (0).
+
+    Raises:
+        InvalidRequestError: with reason MICRONS_PER_PIXEL_OUT_OF_RANGE.
+    """
+    if value == 0:
+        return None
+    if not math.isfinite(value) or not 0.01 <= value <= 10:
+        raise InvalidRequestError("MICRONS_PER_PIXEL_OUT_OF_RANGE", "microns_per_pixel must lie in 0.01..10, or be 0 where unknown.", field="microns_per_pixel")
+    return value
+
+
+def check_count(items: Sized, field: str) -> None:
+    """Refuse batches that are empty or too large.
+
+    Raises:
+        InvalidRequestError: with reason BATCH_SIZE_OUT_OF_RANGE.
+    """
+    if not 1 <= len(items) <= MAX_CELLS_PER_CALL:
+        raise InvalidRequestError("BATCH_SIZE_OUT_OF_RANGE", f"{field} takes 1..{MAX_CELLS_PER_CALL} entries, got {len(items)}.", field=field)

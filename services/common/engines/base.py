@@ -1,0 +1,38 @@
+"""What an inference engine is to the rest: a batch of registered cells in, named arrays out."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from services.common.releases import Model
+
+
+class InferenceEngine(Protocol):
+    """Runs the models of a model repository."""
+
+    @property
+    def name(self) -> str:
+        """``onnxruntime`` or ``triton``."""
+
+    def served_sha256(self, model: Model) -> str:
+        """SHA-256 of the file that this engine serves for a model."""
+
+    async def is_ready(self, model: Model) -> bool:
+        """Whether this very model can be run now."""
+
+    async def infer(self, model: Model, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+        """Run a model on a batch.
+
+        Args:
+            model: model of a release.
+            images: uint8 (N, side, side, 3).
+
+        Returns:
+            Outputs by name: logits (N, classes), embedding (N, D), patch_embeddings (N, h, w, D).
+
+        Raises:
+            DependencyUnavailableError: the engine or the model is not there.
+        """

@@ -1,0 +1,99 @@
+"""What surrounds every call: bounded concurrency, deadlines, one log line, errors as rich statuses."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+import structlog
+from google.rpc import status_pb2
+
+from services.common.errors import DeadlineError, DomainError, InternalError, OverloadedError
+from services.common.status import status_of
+
+_log = structlog.get_logger("dl4all")
+
+
+class CallFailed(Exception):
+    """A call ended with a rich status."""
+
+    def __init__(self, status: status_pb2.Status) -> None:
+        super().__init__(status.message)
+        self.status = status
+
+
+class Admission:
+    """Counts calls under way; refuses fast when there are as many as the service accepts.
+
+    Args:
+        limit: calls at once.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self.under_way = 0
+
+    @contextmanager
+    def admitted(self) -> Iterator[None]:
+        """Hold a place for the duration of a call.
+
+        Raises:
+            OverloadedError: all places are taken.
+        """
+        if self.under_way >= self._limit:
+            raise OverloadedError("OVERLOADED", "The service has as much work as it accepts; try again later.")
+        self.under_way += 1
+        try:
+            yield
+        finally:
+            self.under_way -= 1
+
+
+@asynccontextmanager
+async def guarded(method: str, request_id: str, admission: Admission | None = None) -> AsyncIterator[None]:
+    """Run a call: log it and turn whatever it raises into ``CallFailed``.
+
+    Args:
+        method: full method name, for the log.
+        request_id: the caller's identifier, for the log and for internal errors.
+        admission: places, or None for calls within one process.
+
+    Raises:
+        CallFailed: with the rich status for the caller.
+    """
+    started = time.perf_counter()
+    code = "OK"
+    try:
+        if admission is None:
+            yield
+        else:
+            with admission.admitted():
+                yield
+    except DomainError as error:
+        code = error.code
+        raise CallFailed(status_of(error)) from error
+    except (TimeoutError, asyncio.TimeoutError) as error:
+        code = "DEADLINE_EXCEEDED"
+        raise CallFailed(status_of(DeadlineError("DEADLINE_EXCEEDED", "The time that the caller gave is over."))) from error
+    except (asyncio.CancelledError, grpc.aio.AbortError):
+        code = "CANCELLED"
+        raise
+    except Exception as error:
+        code = "INTERNAL"
+        _log.exception("call failed", method=method, request_id=request_id)
+        hidden = InternalError("INTERNAL", f"Internal error; the log names it under request id {request_id or 'unknown'}.")
+        raise CallFailed(status_of(hidden)) from error
+    finally:
+        milliseconds = round(1000 * (time.perf_counter() - started), 1)
+        _log.info("call", method=method, request_id=request_id, code=code, milliseconds=milliseconds)
+
+
+def request_id_of(request: Any) -> str:
+    """The request id of a request, wherever it is; empty if it has none."""
+    inner = getattr(request, "request", request)
+    return str(getattr(inner, "request_id", ""))

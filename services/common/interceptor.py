@@ -1,0 +1,68 @@
+"""Server interceptor that puts the guard around every RPC of a server."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, NoReturn
+
+import grpc
+from grpc_status import rpc_status
+
+from services.common.guard import Admission, CallFailed, guarded, request_id_of
+
+_UNGUARDED = ("/grpc.health.", "/grpc.reflection.")
+
+
+class GuardInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
+    """Bounds concurrency, logs, and answers errors as rich statuses.
+
+    Args:
+        max_concurrent_calls: calls that are accepted at once; more get RESOURCE_EXHAUSTED at once.
+    """
+
+    def __init__(self, max_concurrent_calls: int) -> None:
+        self.admission = Admission(max_concurrent_calls)
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler:
+        """Wrap the handler of one RPC."""
+        handler: Any = await continuation(handler_call_details)
+        method = str(handler_call_details.method)
+        if handler is None or method.startswith(_UNGUARDED):
+            return handler
+        forms = {"request_deserializer": handler.request_deserializer, "response_serializer": handler.response_serializer}
+        if handler.response_streaming:
+            wrap = grpc.stream_stream_rpc_method_handler if handler.request_streaming else grpc.unary_stream_rpc_method_handler
+            behavior = handler.stream_stream if handler.request_streaming else handler.unary_stream
+            return wrap(self._streaming(method, behavior), **forms)
+        return grpc.unary_unary_rpc_method_handler(self._unary(method, handler.unary_unary), **forms)
+
+    def _unary(self, method: str, behavior: Callable[[Any, Any], Awaitable[Any]]) -> Callable[[Any, Any], Awaitable[Any]]:
+        async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+            try:
+                async with guarded(method, request_id_of(request), self.admission):
+                    return await behavior(request, context)
+            except CallFailed as failed:
+                await _abort(context, failed)
+
+        return call
+
+    def _streaming(self, method: str, behavior: Callable[[Any, Any], AsyncIterator[Any]]) -> Callable[[Any, Any], AsyncIterator[Any]]:
+        async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
+            try:
+                async with guarded(method, request_id_of(request), self.admission):
+                    async for response in behavior(request, context):
+                        yield response
+            except CallFailed as failed:
+                await _abort(context, failed)
+
+        return call
+
+
+async def _abort(context: grpc.aio.ServicerContext[Any, Any], failed: CallFailed) -> NoReturn:
+    status = rpc_status.to_status(failed.status)
+    context.set_trailing_metadata(status.trailing_metadata)
+    await context.abort(status.code, status.details)

@@ -1,0 +1,233 @@
+"""Releases: what belongs together, read from ``releases/<id>/release.json`` and checked against its checksums."""
+
+from __future__ import annotations
+
+import hashlib
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Final, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from services.common.errors import BrokenReleaseError, FailedPreconditionError, NotFoundError
+
+RELEASE_FILE: Final = "release.json"
+INDEX_FILE: Final = "index.json"
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Parsed = TypeVar("Parsed", bound=BaseModel)
+
+
+class Detects(StrEnum):
+    """What the network of a release was trained to detect."""
+
+    LYMPHOBLAST = "lymphoblast"
+    BLAST_LINEAGE_UNSPECIFIED = "blast_lineage_unspecified"
+
+
+class InputKind(StrEnum):
+    """What the networks of a release are given."""
+
+    REGISTERED_SHARPENED = "registered_sharpened"
+    REGISTERED = "registered"
+    PATCH = "patch"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class File(_Part):
+    """A file with its checksum; the path is relative to the folder that the field names."""
+
+    file: str
+    sha256: Sha256
+
+
+class Model(_Part):
+    """An exported network in the model repository."""
+
+    model: str
+    version: int = Field(ge=1)
+    files: dict[str, File]
+    """Served file by engine (``onnxruntime``, ``triton_cpu``, ``triton_gpu``), relative to the version folder."""
+
+
+class Input(_Part):
+    """What the networks are given: kind and side in px."""
+
+    kind: InputKind
+    side: int = Field(ge=32, le=1024)
+
+
+class Preprocessing(_Part):
+    """Focus parameters as functions of the upscaling factor; see ``services.preprocessing.unsharpening``."""
+
+    upscale_factors: tuple[float, ...] = Field(min_length=1)
+    thresholds: tuple[float, ...] = Field(min_length=1)
+    limits: tuple[float, ...] = Field(min_length=1)
+
+
+class Calibration(_Part):
+    """Numbers fitted on calibration patients.
+
+    Attributes:
+        temperature: divides the logits; part of the exported graph, kept here for the record.
+        voting_neighbours: k of the vote.
+        network_weight: weight of the network in the fused probability; the vote has the rest.
+        coverage: nominal coverage of the prediction sets, per class.
+        min_probability: per class, the smallest fused probability of that class that keeps it in the prediction set.
+        max_disagreement: largest |network - vote| that is not a disagreement.
+        nearest_distances: distances to the nearest reference at evenly spaced quantiles 0..1 of calibration cells.
+    """
+
+    temperature: float = Field(gt=0.0)
+    voting_neighbours: int = Field(ge=1)
+    network_weight: Share
+    coverage: Share
+    min_probability: dict[str, Share]
+    max_disagreement: Share
+    nearest_distances: tuple[float, ...] = Field(min_length=2)
+
+
+class DecisionRule(_Part):
+    """Numbers of the decision per image.
+
+    Attributes:
+        false_blasts: pairs (number of cells, 99th percentile of falsely suspected cells at that number), ascending,
+            resampled by calibration patient; between two entries the larger holds.
+        min_cells_for_negative: cells that NO_BLASTS_SEEN needs.
+        max_fraction_for_negative: upper bound of the blast fraction that NO_BLASTS_SEEN needs.
+        origin: where each number comes from, in words.
+    """
+
+    false_blasts: tuple[tuple[int, int], ...] = Field(min_length=1)
+    min_cells_for_negative: int = Field(ge=1)
+    max_fraction_for_negative: Share
+    origin: dict[str, str]
+
+
+class Figure(_Part):
+    """A measured figure with its 95 % interval by patient, where there is one."""
+
+    name: str
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+class Release(_Part):
+    """A release; see ``docs/releases.md`` for the fields."""
+
+    id: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")
+    system: str
+    title: str
+    detects: Detects
+    input: Input
+    network: Model
+    embedder: Model
+    library: File
+    preprocessing: Preprocessing
+    calibration: Calibration
+    decision: DecisionRule
+    data: dict[str, str]
+    figures: tuple[Figure, ...]
+    limits: tuple[str, ...]
+    created: str
+
+
+class Index(_Part):
+    """Which release a request gets that names a system, or nothing."""
+
+    default: str
+    current: dict[str, str]
+
+
+class ReleaseStore:
+    """The releases that are held, checked once when the store is opened.
+
+    Args:
+        releases: folder of releases.
+        model_repository: folder of models that the releases name.
+
+    Raises:
+        BrokenReleaseError: a release is incomplete, malformed or does not match its checksums.
+    """
+
+    def __init__(self, releases: Path, model_repository: Path) -> None:
+        self._folder = releases
+        self._model_repository = model_repository
+        self._releases = {r.id: r for r in map(self._read, sorted(releases.glob(f"*/{RELEASE_FILE}")))}
+        self.index = _parse(Index, releases / INDEX_FILE)
+        for name in (self.index.default, *self.index.current.values()):
+            if name not in self._releases:
+                raise BrokenReleaseError("RELEASE_BROKEN", f"{INDEX_FILE} names the release {name!r}, which is not there.")
+
+    @property
+    def releases(self) -> tuple[Release, ...]:
+        """All releases, by id."""
+        return tuple(self._releases.values())
+
+    def resolve(self, name: str) -> Release:
+        """Find the release that a caller means.
+
+        Args:
+            name: release id, system name, or empty for the default.
+
+        Raises:
+            NotFoundError: neither a release nor a system has this name.
+        """
+        release = self._releases.get(self.index.current.get(name, name) if name else self.index.default)
+        if release is None:
+            known = ", ".join([*self.index.current, *self._releases])
+            raise NotFoundError("RELEASE_UNKNOWN", f"No release or system is called {name!r}; known: {known}.", field="release")
+        return release
+
+    def held(self, release_id: str) -> Release:
+        """The release with this id.
+
+        Raises:
+            FailedPreconditionError: this service does not hold it.
+        """
+        release = self._releases.get(release_id)
+        if release is None:
+            raise FailedPreconditionError("RELEASE_NOT_HELD", f"This service does not hold the release {release_id!r}.", field="release")
+        return release
+
+    def library_path(self, release: Release) -> Path:
+        """Path of the release's reference library."""
+        return self._folder / release.id / release.library.file
+
+    def model_path(self, model: Model, engine: str) -> Path:
+        """Path of the file that an engine serves."""
+        return self._model_repository / model.model / str(model.version) / model.files[engine].file
+
+    def _read(self, path: Path) -> Release:
+        release = _parse(Release, path)
+        if release.id != path.parent.name:
+            raise BrokenReleaseError("RELEASE_BROKEN", f"{path} calls itself {release.id!r}.")
+        _check(path.parent / release.library.file, release.library.sha256)
+        for model in (release.network, release.embedder):
+            for file in model.files.values():
+                _check(self._model_repository / model.model / str(model.version) / file.file, file.sha256)
+        return release
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _parse(kind: type[Parsed], path: Path) -> Parsed:
+    try:
+        return kind.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise BrokenReleaseError("RELEASE_BROKEN", f"{path} cannot be read: {error}") from error
+
+
+def _check(path: Path, sha256: str) -> None:
+    if not path.is_file():
+        raise BrokenReleaseError("RELEASE_BROKEN", f"{path} is named by a release but missing.")
+    if sha256_of(path) != sha256:
+        raise BrokenReleaseError("RELEASE_BROKEN", f"{path} does not match its checksum; restore the file or build the release again.")

@@ -1,0 +1,223 @@
+"""Stain: what of an image is nucleus, cytoplasm, red cell or background.
+
+Works in optical density (Beer-Lambert, base e), after division by the light of the background, so that
+exposure and slow unevenness of the light cancel. Nuclei of Romanowsky stains absorb much green and little blue;
+red cells absorb blue about as much as green, or, where they look blue, red more than green. Their contrast is the
+violet index ``V = 2 (OD_green - OD_blue) - max(0, OD_red - OD_green)``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Float = NDArray[np.float32]
+Bytes = NDArray[np.uint8]
+Mask = NDArray[np.bool_]
+
+BACKGROUND_PERCENTILE: Final = 90.0
+MIN_NUCLEUS_VIOLET: Final = 0.2
+"""Violet index below which nothing is called a nucleus, however empty the image."""
+NUCLEUS_SHARE_OF_PEAK: Final = 0.45
+ABSORBS: Final = 0.12
+"""Sum of the three optical densities above which a pixel is not background."""
+_LIGHT_TILES: Final = 6
+
+
+@dataclass(frozen=True)
+class StainColours:
+    """Mean optical densities (red, green, blue) of the materials of one image; None where it is absent."""
+
+    nucleus: Float
+    cytoplasm: Float | None
+    red_cell: Float | None
+
+
+def background_light(rgb: Bytes) -> Float:
+    """Estimate the light that reaches the camera where nothing absorbs it.
+
+    Args:
+        rgb: uint8 (H, W, 3).
+
+    Returns:
+        float32 (H, W, 3) in 1..255. Constant for small images; for images whose sides are both at least
+        384 px, the 90th percentile of tiles, smoothed, so that a gradient or vignetting is followed.
+    """
+    height, width = rgb.shape[:2]
+    overall = np.percentile(rgb[:: max(1, height // 256), :: max(1, width // 256)].reshape(-1, 3), BACKGROUND_PERCENTILE, axis=0)
+    light = np.maximum(overall, 1.0).astype(np.float32)
+    if min(height, width) < 384:
+        return np.broadcast_to(light, rgb.shape)
+    tiles = np.empty((_LIGHT_TILES, _LIGHT_TILES, 3), np.float32)
+    rows = np.linspace(0, height, _LIGHT_TILES + 1).astype(int)
+    columns = np.linspace(0, width, _LIGHT_TILES + 1).astype(int)
+    for i in range(_LIGHT_TILES):
+        for j in range(_LIGHT_TILES):
+            tile = rgb[rows[i] : rows[i + 1] : 2, columns[j] : columns[j + 1] : 2].reshape(-1, 3)
+            tiles[i, j] = np.percentile(tile, BACKGROUND_PERCENTILE, axis=0)
+    tiles = np.maximum(tiles, 0.5 * light)
+    smooth = cv2.GaussianBlur(tiles, (0, 0), 1.0, borderType=cv2.BORDER_REPLICATE)
+    return np.maximum(cv2.resize(smooth, (width, height), interpolation=cv2.INTER_CUBIC), 1.0).astype(np.float32)
+
+
+def optical_density(rgb: Bytes, light: Float) -> Float:
+    """Return ``ln((light + 1) / (rgb + 1))``, float32 (H, W, 3); 0 is background, larger is darker."""
+    return cv2.log((light + 1.0) / (rgb.astype(np.float32) + 1.0)).astype(np.float32)
+
+
+def violet_index(density: Float) -> Float:
+    """Return ``2 (OD_green - OD_blue) - max(0, OD_red - OD_green)``, float32 (H, W).
+
+    About -0.3..0.6 for red cells and background, 0.5..3 for nuclei.
+    """
+    red, green, blue = cv2.split(density)
+    return np.asarray(2.0 * (green - blue) - cv2.max(red - green, 0.0), np.float32)
+
+
+def nucleus_threshold(violet: Float, nucleus_area: float) -> float:
+    """Violet index above which a pixel belongs to a nucleus.
+
+    A share of the peak, which is the mean over the most violet pixels that together would make one nucleus: the
+    share is the same for weak and strong stains, and does not depend on how much of the image nuclei cover.
+
+    Args:
+        violet: violet index, float32 (H, W), smoothed.
+        nucleus_area: area in px of a small nucleus.
+    """
+    count = int(np.clip(nucleus_area, 1, violet.size))
+    top = np.partition(violet.ravel(), violet.size - count)[violet.size - count :]
+    return max(NUCLEUS_SHARE_OF_PEAK * float(top.mean()), MIN_NUCLEUS_VIOLET)
+
+
+def foreground_mask(density: Float) -> Mask:
+    """Mark what absorbs light, the central pallor of red cells (small, convex holes) filled. bool (H, W)."""
+    scaled = np.clip(density.sum(axis=2) * 85.0, 0, 255).astype(np.uint8)
+    otsu, _ = cv2.threshold(scaled, 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
+    mask = cv2.morphologyEx((scaled > np.clip(0.7 * otsu, 8, 68)).astype(np.uint8), cv2.MORPH_OPEN, disk(1))
+    contours, hierarchy = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    for contour, (_, _, _, parent) in zip(contours, [] if hierarchy is None else hierarchy[0], strict=True):
+        if parent >= 0 and _is_pallor(contour, mask.size):
+            cv2.drawContours(mask, [contour], -1, 1, cv2.FILLED)
+    return mask > 0
+
+
+def _is_pallor(contour: NDArray[np.int32], image_area: int) -> bool:
+    area = cv2.contourArea(contour)
+    return bool(area < 0.03 * image_area and area > 0.85 * cv2.contourArea(cv2.convexHull(contour)) - 8)
+
+
+def red_cell_radius(foreground: Mask) -> float | None:
+    """Typical radius in px of the red cells, the most frequent cells of a smear.
+
+    Returns:
+        The median of the peaks of the foreground's distance map, each weighted by its height; None where fewer than
+        eight peaks are seen or where the foreground is one mass.
+    """
+    distance = cv2.GaussianBlur(cv2.distanceTransform(foreground.astype(np.uint8), cv2.DIST_L2, 5), (0, 0), 1.0)
+    least = max(2.5, 0.3 * float(distance.max()))
+    peaks = np.sort(distance[(distance >= cv2.dilate(distance, disk(5))) & (distance > least)])
+    if peaks.size < 8:
+        return None
+    weight = np.cumsum(peaks)
+    radius = float(peaks[np.searchsorted(weight, weight[-1] / 2)])
+    return radius if radius < 0.15 * min(foreground.shape) else None
+
+
+def disk(radius: int) -> Bytes:
+    """Structuring element: a disk, uint8 (2 radius + 1, 2 radius + 1)."""
+    return np.asarray(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1)), np.uint8)
+
+
+def fill_holes(mask: Mask) -> Mask:
+    """Fill what the mask encloses. Holes open to the image border stay."""
+    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    filled = np.zeros(mask.shape, np.uint8)
+    cv2.drawContours(filled, contours, -1, 1, cv2.FILLED)
+    return filled.astype(bool)
+
+
+def measure_colours(density: Float, nucleus: Mask, core: Mask, red_cells: Mask) -> StainColours:
+    """Measure the optical densities of nucleus, cytoplasm and red cells around one nucleus.
+
+    The red cells are measured where the cell that is meant cannot reach. The cytoplasm is looked for in a ring
+    around the core: what absorbs light there, is not nearly nucleus, and has not the hue of those red cells. A ring
+    that absorbs nearly all around but looks like them is cytoplasm all the same: red cells touch, they do not
+    surround.
+    """
+    radius = equivalent_radius(core)
+    edge = cv2.dilate(nucleus.astype(np.uint8), disk(max(1, round(0.1 * radius)))).astype(bool)
+    ring = cv2.dilate(core.astype(np.uint8), disk(max(3, round(0.35 * radius)))).astype(bool) & ~edge
+    distance = cv2.distanceTransform((~core).astype(np.uint8), cv2.DIST_L2, 5)
+    red_cell: Float | None = None
+    for reach in (1.1, 0.65):
+        reds = density[red_cells & (distance > reach * radius)]
+        if reds.shape[0] > 0.06 * np.count_nonzero(core):
+            red_cell = np.median(reds, axis=0).astype(np.float32)
+            break
+    nuclear = np.median(density[nucleus], axis=0).astype(np.float32)
+    inside = density[ring]
+    plasma = inside[(inside.sum(axis=1) > ABSORBS) & (inside.sum(axis=1) < 0.65 * float(nuclear.sum()))]
+    own = plasma if red_cell is None else plasma[_hue_distance(plasma, red_cell) > 0.2]
+    if own.shape[0] > 0.25 * inside.shape[0]:
+        return StainColours(nuclear, np.median(own, axis=0).astype(np.float32), red_cell)
+    if plasma.shape[0] > 0.6 * inside.shape[0]:
+        return StainColours(nuclear, np.median(plasma, axis=0).astype(np.float32), None)
+    return StainColours(nuclear, None, red_cell)
+
+
+def _hue(density: Float) -> Float:
+    return np.asarray(density / (np.linalg.norm(density, axis=-1, keepdims=True) + 0.05), np.float32)
+
+
+def _hue_distance(density: Float, colour: Float) -> Float:
+    """Distance (0..2) between directions in optical density: thick and thin parts of one material are alike."""
+    return np.asarray(np.linalg.norm(_hue(density) - _hue(colour), axis=-1), np.float32)
+
+
+def nucleus_core(nucleus: Mask) -> Mask:
+    """The convex hull of a nucleus and its lobes, bool (H, W)."""
+    points = np.argwhere(nucleus)[:, ::-1].astype(np.int32)
+    core = np.zeros(nucleus.shape, np.uint8)
+    cv2.fillConvexPoly(core, cv2.convexHull(points), 1)
+    return core.astype(bool)
+
+
+def cell_mask(density: Float, nucleus: Mask, red_cells: Mask) -> Mask:
+    """Mark one whole cell, cytoplasm included.
+
+    What absorbs light and is nearer in hue to the cytoplasm than to the red cells, is connected with the
+    nucleus and lies within 1.2 radii of its hull, smoothed by an opening, is the cell.
+
+    Args:
+        density: optical density, float32 (H, W, 3).
+        nucleus: bool (H, W), the nucleus, all lobes, of the cell that is meant; not empty.
+        red_cells: bool (H, W), see ``red_cell_mask``.
+
+    Returns:
+        bool (H, W), containing the nucleus.
+    """
+    core = nucleus_core(nucleus)
+    colours = measure_colours(density, nucleus, core, red_cells)
+    radius = equivalent_radius(core)
+    if colours.cytoplasm is None:
+        return cv2.dilate(core.astype(np.uint8), disk(max(1, round(0.05 * radius)))).astype(bool)
+    smooth = np.asarray(cv2.GaussianBlur(density, (0, 0), max(0.8, 0.04 * radius)), np.float32)
+    total = smooth.sum(axis=2)
+    belongs = total > max(ABSORBS, 0.4 * float(colours.cytoplasm.sum()))
+    if colours.red_cell is not None:
+        belongs &= _hue_distance(smooth, colours.cytoplasm) < _hue_distance(smooth, colours.red_cell)
+    reach = cv2.distanceTransform((~core).astype(np.uint8), cv2.DIST_L2, 5) <= 1.2 * radius
+    candidate = fill_holes((belongs & reach) | core)
+    opening = disk(max(1, round(0.35 * radius)))
+    opened = cv2.morphologyEx(candidate.astype(np.uint8), cv2.MORPH_OPEN, opening).astype(bool) | core
+    _, labels = cv2.connectedComponents(opened.astype(np.uint8), connectivity=4)
+    return fill_holes(np.isin(labels, np.unique(labels[core])))
+
+
+def equivalent_radius(mask: Mask) -> float:
+    """Radius in px of the disk of the mask's area, ``sqrt(area / pi)``."""
+    return float(np.sqrt(np.count_nonzero(mask) / np.pi))

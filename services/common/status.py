@@ -1,0 +1,87 @@
+"""The one place where domain errors become gRPC statuses, and statuses of other services become domain errors."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import grpc
+from google.protobuf import any_pb2
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+from services.common import errors
+from services.common.errors import DomainError
+
+DOMAIN: Final = "dl4all"
+STATUS_METADATA_KEY: Final = "grpc-status-details-bin"
+_BY_CODE: Final[dict[str, type[DomainError]]] = {
+    "INVALID_ARGUMENT": errors.InvalidRequestError,
+    "NOT_FOUND": errors.NotFoundError,
+    "FAILED_PRECONDITION": errors.FailedPreconditionError,
+    "ALREADY_EXISTS": errors.AlreadyExistsError,
+    "RESOURCE_EXHAUSTED": errors.OverloadedError,
+    "UNAVAILABLE": errors.DependencyUnavailableError,
+    "DEADLINE_EXCEEDED": errors.DeadlineError,
+}
+
+
+def status_of(error: DomainError) -> status_pb2.Status:
+    """Rich status of a domain error: ErrorInfo always, BadRequest where a field is at fault."""
+    details = [_pack(error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata))]
+    if error.field:
+        violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=error.message)
+        details.append(_pack(error_details_pb2.BadRequest(field_violations=[violation])))
+    return status_pb2.Status(code=code_pb2.Code.Value(error.code), message=error.message, details=details)
+
+
+def grpc_code(status: status_pb2.Status) -> grpc.StatusCode:
+    """The gRPC status code of a rich status."""
+    return grpc.StatusCode[code_pb2.Code.Name(status.code)]
+
+
+def error_of(status: status_pb2.Status) -> DomainError:
+    """Domain error that a rich status carries; a code without a domain error becomes an internal error."""
+    kind = _BY_CODE.get(code_pb2.Code.Name(status.code), errors.InternalError)
+    reason, field, metadata = "INTERNAL", "", {}
+    for detail in status.details:
+        info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
+        if detail.Unpack(info):
+            reason, metadata = info.reason, dict(info.metadata)
+        elif detail.Unpack(bad) and bad.field_violations:
+            field = bad.field_violations[0].field
+    return _rebuilt(kind, reason, status.message, field, metadata)
+
+
+def error_of_rpc(error: grpc.aio.AioRpcError, dependency: str) -> DomainError:
+    """Domain error for a failed call of another service.
+
+    What the other service refused of the caller's image or request passes through; what is wrong between the services
+    themselves becomes UNAVAILABLE or INTERNAL.
+    """
+    status = rpc_status.from_call(error)  # type: ignore[arg-type]
+    if status is not None and error.code() in (
+        grpc.StatusCode.INVALID_ARGUMENT,
+        grpc.StatusCode.FAILED_PRECONDITION,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+    ):
+        return error_of(status)
+    if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return errors.DeadlineError("DEADLINE_EXCEEDED", "The time that the caller gave is over.")
+    if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
+        message = f"The {dependency} service cannot be reached; try again later."
+        return errors.DependencyUnavailableError("DEPENDENCY_UNAVAILABLE", message, metadata={"dependency": dependency})
+    if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
+        return errors.OverloadedError("DEPENDENCY_OVERLOADED", f"The {dependency} service has as much work as it accepts; try again later.")
+    return errors.InternalError("INTERNAL", "Internal error.")
+
+
+def _rebuilt(kind: type[DomainError], reason: str, message: str, field: str, metadata: dict[str, str]) -> DomainError:
+    return kind(reason, message, field=field, metadata=metadata)
+
+
+def _pack(message: error_details_pb2.ErrorInfo | error_details_pb2.BadRequest) -> any_pb2.Any:
+    packed = any_pb2.Any()
+    packed.Pack(message)
+    return packed

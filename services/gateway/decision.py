@@ -1,0 +1,141 @@
+"""What is said of an image or a specimen: counts, bounds of the blast fraction, the finding, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+
+
+class Finding(StrEnum):
+    """What is found."""
+
+    BLASTS_SUSPECTED = "BLASTS_SUSPECTED"
+    NO_BLASTS_SEEN = "NO_BLASTS_SEEN"
+    INDETERMINATE = "INDETERMINATE"
+
+
+class Reason(StrEnum):
+    """Why a finding is what it is, or why a reader must look."""
+
+    SUSPECTED_CELLS_ABOVE_CHANCE = "SUSPECTED_CELLS_ABOVE_CHANCE"
+    SUSPECTED_CELLS_WITHIN_CHANCE = "SUSPECTED_CELLS_WITHIN_CHANCE"
+    TOO_FEW_CELLS = "TOO_FEW_CELLS"
+    NO_CELLS = "NO_CELLS"
+    SINGLE_CELL = "SINGLE_CELL"
+    BLAST_FRACTION_NOT_EXCLUDED = "BLAST_FRACTION_NOT_EXCLUDED"
+    MOST_CELLS_INDETERMINATE = "MOST_CELLS_INDETERMINATE"
+    MODEL_NOT_TRAINED_ON_LYMPHOBLASTS = "MODEL_NOT_TRAINED_ON_LYMPHOBLASTS"
+    PHANTOM = "PHANTOM"
+    IMAGES_FAILED = "IMAGES_FAILED"
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Nucleated cells of an image or specimen."""
+
+    total: int
+    suspected: int
+    indeterminate: int
+
+    @property
+    def not_suspected(self) -> int:
+        """Cells that were decided and are not suspected."""
+        return self.total - self.suspected - self.indeterminate
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(self.total + other.total, self.suspected + other.suspected, self.indeterminate + other.indeterminate)
+
+
+@dataclass(frozen=True)
+class ImageRule:
+    """Numbers of a release that decide an image; see ``services.common.releases.DecisionRule``."""
+
+    false_blasts: Sequence[tuple[int, int]]
+    min_cells_for_negative: int
+    max_fraction_for_negative: float
+    trained_on_lymphoblasts: bool
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Finding with its reasons and bounds.
+
+    Attributes:
+        finding: what is found.
+        requires_review: whether a qualified reader must look, whatever the finding.
+        reasons: machine-readable.
+        lower, upper: bounds of the blast fraction, all indeterminate cells counted once as normal, once as blasts.
+        false_blast_quantile: suspected cells that false alarms alone exceed in at most 1 % of such images.
+    """
+
+    finding: Finding
+    requires_review: bool
+    reasons: tuple[Reason, ...]
+    lower: float
+    upper: float
+    false_blast_quantile: int
+
+
+def blast_fraction(counts: Counts) -> tuple[float, float]:
+    """Lower and upper bound of the blast fraction; (0, 1) without cells."""
+    if counts.total == 0:
+        return 0.0, 1.0
+    return counts.suspected / counts.total, (counts.suspected + counts.indeterminate) / counts.total
+
+
+def false_blast_quantile(cells: int, table: Sequence[tuple[int, int]]) -> int:
+    """Falsely suspected cells that at most 1 % of images with this many cells exceed.
+
+    Between two entries the one with more cells holds; beyond the last, its share.
+    """
+    for count, quantile in table:
+        if cells <= count:
+            return min(quantile, cells)
+    count, quantile = table[-1]
+    return int(np.ceil(quantile * cells / count))
+
+
+def decide(counts: Counts, rule: ImageRule, *, phantom: bool = False, single_cell: bool = False, failures: int = 0) -> Decision:
+    """Decide an image or specimen.
+
+    Args:
+        counts: its cells.
+        rule: numbers of the release.
+        phantom: whether the image is a drawing.
+        single_cell: whether the image shows one cell only; such an image is never NO_BLASTS_SEEN.
+        failures: images of a specimen that failed; a reader must look at them.
+    """
+    lower, upper = blast_fraction(counts)
+    limit = false_blast_quantile(counts.total, rule.false_blasts)
+    finding, reasons = _find(counts, rule, limit, upper, single_cell)
+    if not rule.trained_on_lymphoblasts:
+        reasons.append(Reason.MODEL_NOT_TRAINED_ON_LYMPHOBLASTS)
+    if phantom:
+        reasons.append(Reason.PHANTOM)
+    if failures:
+        reasons.append(Reason.IMAGES_FAILED)
+    requires_review = bool(failures) or finding is not Finding.NO_BLASTS_SEEN or not rule.trained_on_lymphoblasts or phantom
+    return Decision(finding, requires_review, tuple(reasons), lower, upper, limit)
+
+
+def _find(counts: Counts, rule: ImageRule, limit: int, upper: float, single_cell: bool) -> tuple[Finding, list[Reason]]:
+    if counts.total == 0:
+        return Finding.INDETERMINATE, [Reason.NO_CELLS]
+    if counts.suspected > limit:
+        return Finding.BLASTS_SUSPECTED, [Reason.SUSPECTED_CELLS_ABOVE_CHANCE]
+    reasons = []
+    if counts.suspected:
+        reasons.append(Reason.SUSPECTED_CELLS_WITHIN_CHANCE)
+    if single_cell:
+        reasons.append(Reason.SINGLE_CELL)
+    if counts.total < rule.min_cells_for_negative:
+        reasons.append(Reason.TOO_FEW_CELLS)
+    if counts.indeterminate * 2 > counts.total:
+        reasons.append(Reason.MOST_CELLS_INDETERMINATE)
+    if upper >= rule.max_fraction_for_negative:
+        reasons.append(Reason.BLAST_FRACTION_NOT_EXCLUDED)
+    negative = not single_cell and counts.total >= rule.min_cells_for_negative and upper < rule.max_fraction_for_negative
+    return (Finding.NO_BLASTS_SEEN if negative else Finding.INDETERMINATE), reasons

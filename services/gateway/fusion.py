@@ -1,0 +1,103 @@
+"""What is said of one cell: network and neighbours fused, the classes that cannot be excluded, and why not to judge."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+NORMAL: Final = "normal"
+BLAST: Final = "blast"
+
+
+class CellReason(StrEnum):
+    """Why a cell could not be decided."""
+
+    BOTH_CLASSES_POSSIBLE = "BOTH_CLASSES_POSSIBLE"
+    NO_CLASS_TYPICAL = "NO_CLASS_TYPICAL"
+    NETWORK_AND_NEIGHBOURS_DISAGREE = "NETWORK_AND_NEIGHBOURS_DISAGREE"
+    NOT_REGISTERED = "NOT_REGISTERED"
+
+
+@dataclass(frozen=True)
+class CellRule:
+    """Numbers of a release that judge one cell.
+
+    Attributes:
+        network_weight: weight 0..1 of the network in the fused probability.
+        min_probability: per class, the smallest fused probability of it that keeps it in the prediction set.
+        max_disagreement: largest |network - vote| that is not a disagreement.
+    """
+
+    network_weight: float
+    min_probability: Mapping[str, float]
+    max_disagreement: float
+
+
+@dataclass(frozen=True)
+class CellVerdict:
+    """What is said of one cell.
+
+    Attributes:
+        probability: fused probability 0..1 of a blast.
+        prediction_set: classes that cannot be excluded, of ``NORMAL`` and ``BLAST``.
+        suspected: only ``BLAST`` remains and nothing speaks against judging.
+        indeterminate: the cell could not be decided.
+        reasons: why not, or what is poor.
+    """
+
+    probability: float
+    prediction_set: tuple[str, ...]
+    suspected: bool
+    indeterminate: bool
+    reasons: tuple[str, ...]
+
+
+def blast_probability(logits: ArrayLike) -> NDArray[np.float64]:
+    """Softmax probability of the second class (blast) of temperature-scaled logits (..., 2)."""
+    values = np.asarray(logits, np.float64)
+    return np.asarray(1.0 / (1.0 + np.exp(np.clip(values[..., 0] - values[..., 1], -700, 700))), np.float64)
+
+
+def fuse(network: ArrayLike, vote: ArrayLike, network_weight: float) -> NDArray[np.float64]:
+    """Linear pool of network probability and neighbour vote: ``w network + (1 - w) vote``."""
+    return np.asarray(network_weight * np.asarray(network, np.float64) + (1.0 - network_weight) * np.asarray(vote, np.float64))
+
+
+def prediction_set(probability: float, min_probability: Mapping[str, float]) -> tuple[str, ...]:
+    """Classes whose fused probability reaches the release's conformal threshold."""
+    per_class = ((NORMAL, 1.0 - probability), (BLAST, probability))
+    return tuple(name for name, p in per_class if p >= min_probability[name])
+
+
+def judge_cell(network: float, vote: float, accepted: bool, quality_reasons: Sequence[str], rule: CellRule) -> CellVerdict:
+    """Judge one cell.
+
+    Args:
+        network: probability of the network, 0..1.
+        vote: neighbour vote, 0..1.
+        accepted: whether preprocessing lets a network judge this cell.
+        quality_reasons: what preprocessing said of it.
+        rule: numbers of the release.
+    """
+    probability = float(fuse(network, vote, rule.network_weight))
+    remaining = prediction_set(probability, rule.min_probability)
+    reasons = list(quality_reasons)
+    if len(remaining) == 2:
+        reasons.append(CellReason.BOTH_CLASSES_POSSIBLE)
+    elif not remaining:
+        reasons.append(CellReason.NO_CLASS_TYPICAL)
+    disagree = abs(network - vote) > rule.max_disagreement
+    if disagree:
+        reasons.append(CellReason.NETWORK_AND_NEIGHBOURS_DISAGREE)
+    indeterminate = not accepted or disagree or len(remaining) != 1
+    return CellVerdict(probability, remaining, remaining == (BLAST,) and not indeterminate, indeterminate, tuple(reasons))
+
+
+def unjudged_cell() -> CellVerdict:
+    """Verdict of a cell that could not be registered."""
+    return CellVerdict(float("nan"), (NORMAL, BLAST), False, True, (CellReason.NOT_REGISTERED,))

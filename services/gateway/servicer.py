@@ -1,0 +1,211 @@
+"""The gateway over gRPC: the only service that faces outside."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import grpc
+
+from dl4all.diagnosis.v1 import diagnosis_pb2, diagnosis_pb2_grpc
+from dl4all.imaging.v1 import imaging_pb2
+from services.common.checks import check_identifier, check_microns_per_pixel
+from services.common.errors import AlreadyExistsError, InvalidImageError, InvalidRequestError
+from services.common.guard import CallFailed, guarded
+from services.common.releases import Release, ReleaseStore
+from services.gateway.answers import diagnosis_message, specimen_message, systems_message
+from services.gateway.composition import Clock, Composer, JudgedImage, Stubs
+from services.gateway.decision import Counts
+from services.gateway.settings import GatewaySettings
+
+MAX_NEIGHBOURS: Final = 20
+_STREAM_METHOD: Final = "/dl4all.diagnosis.v1.DiagnosisService/DiagnoseStream#image"
+_Answer = diagnosis_pb2.DiagnoseStreamResponse
+
+
+@dataclass
+class _Tally:
+    """What a specimen's images add up to."""
+
+    counts: Counts = field(default_factory=lambda: Counts(0, 0, 0))
+    seen: set[str] = field(default_factory=set)
+    duplicates: int = 0
+    failures: int = 0
+    phantom: bool = False
+
+    def add(self, image: JudgedImage) -> None:
+        if image.header.image_sha256 in self.seen:
+            self.duplicates += 1
+            return
+        self.seen.add(image.header.image_sha256)
+        self.counts += image.counts
+        self.phantom |= image.is_phantom
+
+
+class DiagnosisServicer(diagnosis_pb2_grpc.DiagnosisServiceServicer):
+    """Composes the four services into one diagnosis."""
+
+    def __init__(self, settings: GatewaySettings, releases: ReleaseStore, stubs: Stubs) -> None:
+        self._settings = settings
+        self._releases = releases
+        self._composer = Composer(stubs, settings.batches_in_flight)
+
+    async def Diagnose(  # noqa: N802
+        self, request: diagnosis_pb2.DiagnoseRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> diagnosis_pb2.DiagnoseResponse:
+        """See ``diagnosis.proto``."""
+        started = time.perf_counter()
+        request, release = self._checked(request)
+        image = await self._composer.judge(request, release, self._clock(context))
+        return diagnosis_pb2.DiagnoseResponse(diagnosis=_diagnosis(request, image, release, started))
+
+    async def DiagnoseStream(  # noqa: N802
+        self, request_iterator: AsyncIterator[diagnosis_pb2.DiagnoseStreamRequest], context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[_Answer]:
+        """See ``diagnosis.proto``."""
+        requests = (message.request async for message in request_iterator)
+        async for answer in self._answers(requests, context, _Tally()):
+            yield answer
+
+    async def DiagnoseSpecimen(  # noqa: N802
+        self, request_iterator: AsyncIterator[diagnosis_pb2.DiagnoseSpecimenRequest], context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[diagnosis_pb2.DiagnoseSpecimenResponse]:
+        """See ``diagnosis.proto``."""
+        tally = _Tally()
+        first: list[diagnosis_pb2.DiagnoseRequest] = []
+
+        async def requests() -> AsyncIterator[diagnosis_pb2.DiagnoseRequest]:
+            async for message in request_iterator:
+                first.extend([message.request][: 1 - len(first)])
+                yield _of_same_specimen(message.request, first[0])
+
+        async for answer in self._answers(requests(), context, tally):
+            yield diagnosis_pb2.DiagnoseSpecimenResponse(image=answer)
+        if not first:
+            raise InvalidRequestError("SPECIMEN_EMPTY", "A specimen needs at least one image.", field="request")
+        release = self._releases.resolve(first[0].release)
+        aggregate = specimen_message(
+            tally.counts, release, images=len(tally.seen), duplicates=tally.duplicates, failures=tally.failures, phantom=tally.phantom
+        )
+        yield diagnosis_pb2.DiagnoseSpecimenResponse(specimen=aggregate)
+
+    async def ListSystems(  # noqa: N802
+        self, request: diagnosis_pb2.ListSystemsRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> diagnosis_pb2.ListSystemsResponse:
+        """See ``diagnosis.proto``."""
+        return systems_message(self._releases)
+
+    async def _answers(
+        self, requests: AsyncIterator[diagnosis_pb2.DiagnoseRequest], context: grpc.aio.ServicerContext[Any, Any], tally: _Tally
+    ) -> AsyncIterator[_Answer]:
+        """Diagnose what comes in, a window at a time, and yield what is done, in any order."""
+        done: asyncio.Queue[_Answer | None | BaseException] = asyncio.Queue()
+        reader = asyncio.create_task(self._read(requests, context, tally, done))
+        try:
+            while (answer := await done.get()) is not None:
+                if isinstance(answer, BaseException):
+                    raise answer
+                yield answer
+        finally:
+            reader.cancel()
+
+    async def _read(
+        self,
+        requests: AsyncIterator[diagnosis_pb2.DiagnoseRequest],
+        context: grpc.aio.ServicerContext[Any, Any],
+        tally: _Tally,
+        done: asyncio.Queue[_Answer | None | BaseException],
+    ) -> None:
+        window = asyncio.Semaphore(self._settings.stream_window)
+        in_flight: dict[str, asyncio.Task[None]] = {}
+
+        async def answer_one(request: diagnosis_pb2.DiagnoseRequest) -> None:
+            try:
+                await done.put(await self._answer(request, context, tally))
+            finally:
+                in_flight.pop(request.request_id, None)
+                window.release()
+
+        try:
+            async for request in requests:
+                await window.acquire()
+                if not request.request_id or request.request_id in in_flight:
+                    await done.put(await self._refuse_identifier(request, tally))
+                    window.release()
+                    continue
+                in_flight[request.request_id] = asyncio.create_task(answer_one(request))
+            while in_flight:
+                await asyncio.gather(*in_flight.values())
+            await done.put(None)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # handed to the caller of the stream, who raises it
+            await done.put(error)
+        finally:
+            for task in list(in_flight.values()):
+                task.cancel()
+
+    async def _answer(
+        self, request: diagnosis_pb2.DiagnoseRequest, context: grpc.aio.ServicerContext[Any, Any], tally: _Tally
+    ) -> _Answer:
+        started = time.perf_counter()
+        request_id = request.request_id
+        try:
+            async with guarded(_STREAM_METHOD, request_id):
+                request, release = self._checked(request)
+                image = await self._composer.judge(request, release, self._clock(context))
+                tally.add(image)
+                return _Answer(request_id=request_id, diagnosis=_diagnosis(request, image, release, started))
+        except CallFailed as failed:
+            tally.failures += 1
+            return _Answer(request_id=request_id, error=failed.status)
+
+    async def _refuse_identifier(self, request: diagnosis_pb2.DiagnoseRequest, tally: _Tally) -> _Answer:
+        tally.failures += 1
+        try:
+            async with guarded(_STREAM_METHOD, request.request_id):
+                if not request.request_id:
+                    raise InvalidRequestError("REQUEST_ID_MISSING", "Every image of a stream needs a request_id.", field="request_id")
+                raise AlreadyExistsError("REQUEST_ID_IN_FLIGHT", "This request_id is in flight in this stream.", field="request_id")
+        except CallFailed as failed:
+            return _Answer(request_id=request.request_id, error=failed.status)
+
+    def _checked(self, request: diagnosis_pb2.DiagnoseRequest) -> tuple[diagnosis_pb2.DiagnoseRequest, Release]:
+        """A request with an id whose fields make sense, and the release that it means."""
+        check_identifier(request.request_id, "request_id")
+        check_identifier(request.specimen, "specimen")
+        check_identifier(request.release, "release")
+        check_microns_per_pixel(request.microns_per_pixel)
+        if not 0 <= request.display.neighbours <= MAX_NEIGHBOURS:
+            raise InvalidRequestError("NEIGHBOURS_OUT_OF_RANGE", f"display.neighbours must lie in 0..{MAX_NEIGHBOURS}.", field="display.neighbours")
+        if request.kind not in imaging_pb2.ImageKind.values():
+            raise InvalidRequestError("KIND_UNKNOWN", "kind must be AUTO, CELL or FIELD.", field="kind")
+        if len(request.image) > self._settings.max_image_bytes:
+            limit = self._settings.max_image_bytes // (1024 * 1024)
+            raise InvalidImageError("IMAGE_TOO_LARGE", f"The encoded image has {len(request.image)} bytes; at most {limit} MiB are accepted.")
+        if not request.request_id:
+            named = diagnosis_pb2.DiagnoseRequest()
+            named.CopyFrom(request)
+            named.request_id = uuid.uuid4().hex
+            request = named
+        return request, self._releases.resolve(request.release)
+
+    def _clock(self, context: grpc.aio.ServicerContext[Any, Any]) -> Clock:
+        left = context.time_remaining()
+        return Clock(self._settings.default_deadline_seconds if left is None else left)
+
+
+def _diagnosis(request: diagnosis_pb2.DiagnoseRequest, image: JudgedImage, release: Release, started: float) -> diagnosis_pb2.Diagnosis:
+    return diagnosis_message(request.request_id, image, release, 1000.0 * (time.perf_counter() - started))
+
+
+def _of_same_specimen(request: diagnosis_pb2.DiagnoseRequest, first: diagnosis_pb2.DiagnoseRequest) -> diagnosis_pb2.DiagnoseRequest:
+    for name in ("specimen", "release"):
+        if getattr(request, name) not in ("", getattr(first, name)):
+            raise InvalidRequestError("SPECIMEN_MIXED", f"{name} must be the same for all images of a specimen.", field=name)
+    request.specimen, request.release = first.specimen, first.release
+    return request

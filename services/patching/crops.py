@@ -1,0 +1,53 @@
+"""Cut the pixels around located cells, in batches that fit in a message."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from services.patching.cells import LocatedCell
+
+Bytes = NDArray[np.uint8]
+
+SIDE_IN_RADII: Final = 4.0
+MIN_SIDE: Final = 32
+MAX_SIDE: Final = 2048
+MAX_BATCH_CELLS: Final = 32
+MAX_BATCH_BYTES: Final = 8 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class CutCrop:
+    """Pixels around one cell, native resolution: uint8 (H, W, 3), and the image position of its first pixel."""
+
+    pixels: Bytes
+    origin_x: int
+    origin_y: int
+
+
+def cut(rgb: Bytes, cell: LocatedCell) -> CutCrop:
+    """Cut a square of four radii around a cell, clipped to the image."""
+    half = min(max(math.ceil(SIDE_IN_RADII / 2 * cell.radius) + 1, MIN_SIDE // 2), MAX_SIDE // 2)
+    x, y = round(cell.center_x), round(cell.center_y)
+    left, top = max(0, x - half), max(0, y - half)
+    return CutCrop(rgb[top : y + half, left : x + half], left, top)
+
+
+def batches(rgb: Bytes, cells: Sequence[LocatedCell]) -> Iterator[list[tuple[int, LocatedCell, CutCrop]]]:
+    """Cut all cells, in order, in batches of at most ``MAX_BATCH_CELLS`` cells and about ``MAX_BATCH_BYTES``."""
+    batch: list[tuple[int, LocatedCell, CutCrop]] = []
+    size = 0
+    for number, cell in enumerate(cells):
+        crop = cut(rgb, cell)
+        if batch and (len(batch) == MAX_BATCH_CELLS or size + crop.pixels.size > MAX_BATCH_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append((number, cell, crop))
+        size += crop.pixels.size
+    if batch:
+        yield batch

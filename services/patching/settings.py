@@ -1,0 +1,15 @@
+"""Settings of the patching service, from ``DL4ALL_PATCHING_<NAME>``."""
+
+from __future__ import annotations
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class PatchingSettings(BaseSettings):
+    """What the patching service can be told."""
+
+    model_config = SettingsConfigDict(env_prefix="DL4ALL_PATCHING_", extra="ignore")
+
+    max_image_bytes: int = Field(default=16 * 1024 * 1024, ge=1024)
+    """Largest encoded image that is accepted."""

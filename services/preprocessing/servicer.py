@@ -1,0 +1,83 @@
+"""The preprocessing service over gRPC."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import grpc
+
+from dl4all.imaging.v1 import imaging_pb2
+from dl4all.preprocessing.v1 import preprocessing_pb2, preprocessing_pb2_grpc
+from services.common.arrays import pixels_from_bytes
+from services.common.checks import check_count, check_identifier
+from services.common.errors import DomainError
+from services.common.image_codec import decode_image
+from services.common.releases import InputKind, Release, ReleaseStore
+from services.common.status import status_of
+from services.common.workers import Workers
+from services.preprocessing.focus import focus_score
+from services.preprocessing.registration import register
+from services.preprocessing.settings import PreprocessingSettings
+from services.preprocessing.unsharpening import FocusParameters, SharpenedCell, sharpen_adaptively
+
+_CELL_AT_BORDER = "CELL_AT_BORDER"
+
+
+class PreprocessingServicer(preprocessing_pb2_grpc.PreprocessingServiceServicer):
+    """Registers, measures and sharpens crops; each crop has its own outcome."""
+
+    def __init__(self, settings: PreprocessingSettings, releases: ReleaseStore, workers: Workers) -> None:
+        self._settings = settings
+        self._releases = releases
+        self._workers = workers
+
+    async def Enhance(  # noqa: N802
+        self, request: preprocessing_pb2.EnhanceRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> preprocessing_pb2.EnhanceResponse:
+        """See ``preprocessing.proto``."""
+        check_identifier(request.request_id, "request_id")
+        check_count(request.crops, "crops")
+        release = self._releases.held(request.release)
+        jobs = [self._workers.run(self._enhance, crop, release) for crop in request.crops]
+        return preprocessing_pb2.EnhanceResponse(outcomes=await asyncio.gather(*jobs))
+
+    async def MeasureFocus(  # noqa: N802
+        self, request: preprocessing_pb2.MeasureFocusRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> preprocessing_pb2.MeasureFocusResponse:
+        """See ``preprocessing.proto``."""
+        check_identifier(request.request_id, "request_id")
+        score = await self._workers.run(lambda: focus_score(decode_image(request.image).pixels))
+        return preprocessing_pb2.MeasureFocusResponse(score=score)
+
+    def _enhance(self, crop: imaging_pb2.Crop, release: Release) -> preprocessing_pb2.EnhanceOutcome:
+        try:
+            pixels = pixels_from_bytes(crop.pixels, crop.height, crop.width, "crops")
+            registered = register(pixels, crop.center_x, crop.center_y, crop.radius_estimate, release.input.side)
+        except DomainError as error:
+            return preprocessing_pb2.EnhanceOutcome(cell_id=crop.cell_id, error=status_of(error))
+        sharpened = sharpen_adaptively(registered.pixels, registered.upscale_factor, FocusParameters(**dict(release.preprocessing)))
+        given = sharpened.pixels if release.input.kind is InputKind.REGISTERED_SHARPENED else registered.pixels
+        reasons = [str(r) for r in sharpened.reasons]
+        if registered.reflected_share > self._settings.border_share:
+            reasons.append(_CELL_AT_BORDER)
+        enhanced = preprocessing_pb2.EnhancedCell(
+            pixels=given.tobytes(),
+            side=release.input.side,
+            center_x=crop.origin_x + crop.center_x,
+            center_y=crop.origin_y + crop.center_y,
+            radius=crop.radius_estimate,
+            upscale_factor=registered.upscale_factor,
+            reasons=reasons,
+            **_scores(sharpened),
+        )
+        return preprocessing_pb2.EnhanceOutcome(cell_id=crop.cell_id, enhanced=enhanced)
+
+
+def _scores(cell: SharpenedCell) -> dict[str, Any]:
+    return {
+        "focus_before": cell.focus_before,
+        "focus_after": cell.focus_after,
+        "unsharp_radius": cell.unsharp_radius,
+        "accepted": cell.accepted,
+    }

@@ -1,0 +1,59 @@
+"""Nearest known cells and their vote (system 6: decision by k nearest neighbours in a learned metric)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float = NDArray[np.float32]
+
+_NEAR_ZERO: Final = 1e-3
+
+
+def unit(vectors: Float) -> Float:
+    """Scale vectors (..., D) to unit length; zero vectors stay zero."""
+    lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return np.asarray(vectors / np.maximum(lengths, 1e-12), np.float32)
+
+
+def nearest(queries: Float, references: Float, k: int) -> tuple[NDArray[np.int64], Float]:
+    """Find the k nearest references, exactly.
+
+    Args:
+        queries: float32 (N, D), unit length.
+        references: float32 (M, D), unit length.
+        k: how many, at most M are returned.
+
+    Returns:
+        Indices int64 (N, k) and Euclidean distances float32 (N, k), nearest first, ties by index.
+    """
+    k = min(k, len(references))
+    distances = np.sqrt(np.maximum(2.0 - 2.0 * (queries @ references.T), 0.0))
+    order = np.argsort(distances, axis=1, kind="stable")[:, :k]
+    return order.astype(np.int64), np.take_along_axis(distances, order, axis=1).astype(np.float32)
+
+
+def vote(distances: Float, is_blast: NDArray[np.bool_]) -> Float:
+    """Distance-weighted share of blasts.
+
+    Args:
+        distances: float32 (N, k).
+        is_blast: bool (N, k), of the same neighbours.
+
+    Returns:
+        float32 (N,) in 0..1; weights 1 / distance, so that a tie goes to the nearer side.
+    """
+    weights = 1.0 / np.maximum(distances, _NEAR_ZERO)
+    return np.asarray((weights * is_blast).sum(axis=1) / weights.sum(axis=1), np.float32)
+
+
+def distance_quantile(distance: float, calibration: NDArray[np.float64]) -> float:
+    """Quantile 0..1 of a distance among evenly spaced calibration quantiles, ascending."""
+    return float(np.interp(distance, calibration, np.linspace(0.0, 1.0, len(calibration))))
+
+
+def project(embeddings: Float, mean: Float, projection: Float) -> Float:
+    """Latent positions float32 (N, 2) of unit embeddings (N, D)."""
+    return np.asarray((embeddings - mean) @ projection.T, np.float32)

@@ -1,0 +1,106 @@
+"""Export a cell network: uint8 NHWC in; logits, embedding, patch embeddings out; everything else inside the graph."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from services.common.engines.onnx_runtime import open_session
+
+OUTPUTS: Final = ("logits", "embedding", "patch_embeddings")
+INPUT: Final = "images"
+PARITY: Final = 1e-4
+
+
+class ParityError(Exception):
+    """The exported graph does not say what the network says."""
+
+
+class ServedNetwork(nn.Module):
+    """A network as it is served: cast, normalisation, layout and temperature included.
+
+    Args:
+        network: returns ``Outputs`` for normalised NCHW float32.
+        mean, std: per channel, in 0..1.
+        temperature: divides the logits.
+    """
+
+    def __init__(self, network: nn.Module, mean: list[float], std: list[float], temperature: float) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * 255.0)
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1) * 255.0)
+        self.temperature = temperature
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Judge uint8 (N, side, side, 3)."""
+        x = (images.permute(0, 3, 1, 2).float() - self.mean) / self.std
+        logits, embedding, patches = self.network(x)
+        return logits / self.temperature, embedding, patches
+
+
+def export_onnx(network: ServedNetwork, side: int, path: Path) -> None:
+    """Write the ONNX file, weights inside, any batch size.
+
+    Raises:
+        ParityError: ONNX Runtime and torch differ by more than ``PARITY`` on random images.
+    """
+    network.eval()
+    images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, side, side, 3), np.uint8))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.onnx.export(
+        network,
+        (images,),
+        str(path),
+        input_names=[INPUT],
+        output_names=list(OUTPUTS),
+        dynamic_shapes={"images": {0: torch.export.Dim("batch", min=1, max=256)}},
+        external_data=False,
+        dynamo=True,
+        verbose=False,
+    )
+    onnx.checker.check_model(str(path), full_check=True)
+    gap = parity_gap(network, path, images.numpy())
+    if gap > PARITY:
+        path.unlink()
+        raise ParityError(f"ONNX Runtime and torch differ by {gap:.2e}; at most {PARITY:.0e} is accepted.")
+
+
+def parity_gap(network: ServedNetwork, path: Path, images: NDArray[np.uint8]) -> float:
+    """Largest absolute difference of any output between torch and ONNX Runtime."""
+    with torch.no_grad():
+        expected = [t.numpy() for t in network.eval()(torch.from_numpy(images))]
+    found = open_session(path, threads=1).run(list(OUTPUTS), {INPUT: images})
+    return max(float(np.abs(a - b).max()) for a, b in zip(expected, found, strict=True))
+
+
+def write_model_config(folder: Path, path: Path, side: int, max_batch: int = 32) -> None:
+    """Write ``config.pbtxt`` for an exported network: dynamic batching, any device.
+
+    Args:
+        folder: folder of the model in the model repository; its name is the model's.
+        path: the ONNX file, of which the output shapes are read.
+        side: side of the input in px.
+        max_batch: largest batch of one inference.
+    """
+    shapes = {o.name: [int(d.dim_value) for d in o.type.tensor_type.shape.dim][1:] for o in onnx.load(str(path)).graph.output}
+    outputs = ",\n".join(f'  {{ name: "{n}", data_type: TYPE_FP32, dims: {shapes[n]} }}' for n in OUTPUTS)
+    text = f"""name: "{folder.name}"
+backend: "onnxruntime"
+max_batch_size: {max_batch}
+default_model_filename: "{path.name}"
+input [
+  {{ name: "{INPUT}", data_type: TYPE_UINT8, format: FORMAT_NONE, dims: [{side}, {side}, 3] }}
+]
+output [
+{outputs}
+]
+dynamic_batching {{ max_queue_delay_microseconds: 2000 }}
+"""
+    (folder / "config.pbtxt").write_text(text, encoding="utf-8")

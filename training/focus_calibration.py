@@ -1,0 +1,72 @@
+"""Fit the focus parameters of a release on training patients: when to sharpen, when to refuse.
+
+An enlarged cell scores higher than the same cell seen closer, so both numbers are fitted at several upscaling
+factors, on the same cells, reduced before registration until they need that factor:
+
+- threshold: the 75th percentile of the scores at that factor (the blurriest quarter is sharpened);
+- limit: the median score of the same cells blurred by a Gaussian of ``BLUR_TO_RADIUS`` radii, at which chromatin can
+  no longer be told, but never below the 99th percentile of the unblurred scores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import cv2
+import numpy as np
+
+from services.common.image_codec import decode_image
+from services.patching.cells import central_cell, locate_cells
+from services.preprocessing.focus import focus_score
+from services.preprocessing.registration import RELATIVE_RADIUS, register
+from services.preprocessing.unsharpening import FocusParameters
+from training.datasets.single_cells import CellImage
+from training.preparation import in_processes
+
+UPSCALE_FACTORS: Final = (0.35, 0.5, 0.7, 1.0, 1.4, 2.0)
+BLUR_TO_RADIUS: Final = 0.06
+_THRESHOLD_PERCENTILE: Final = 75.0
+_SHARP_PERCENTILE: Final = 99.0
+
+
+def fit_focus_parameters(images: Sequence[CellImage], side: int) -> FocusParameters:
+    """Fit thresholds and limits.
+
+    Args:
+        images: single-cell images of training patients; a few hundred are enough.
+        side: side of a registered cell in px.
+    """
+    rows = [r for r in in_processes(_score_at_factors, [(str(c.path), side) for c in images], "focus scores") if r is not None]
+    table = np.array(rows, np.float64)
+    sharp, blurred = table[:, 0], table[:, 1]
+    thresholds = np.nanpercentile(sharp, _THRESHOLD_PERCENTILE, axis=0)
+    limits = np.maximum(np.nanmedian(blurred, axis=0), np.nanpercentile(sharp, _SHARP_PERCENTILE, axis=0))
+    rounded = [tuple(float(round(v, 3)) for v in values) for values in (thresholds, limits)]
+    return FocusParameters(UPSCALE_FACTORS, rounded[0], rounded[1])
+
+
+def _score_at_factors(job: tuple[str, int]) -> list[list[float]] | None:
+    path, side = job
+    rgb = decode_image(Path(path).read_bytes()).pixels
+    cell = central_cell(locate_cells(rgb).cells, *rgb.shape[:2])
+    if cell is None:
+        return None
+    blurred = cv2.GaussianBlur(rgb, (0, 0), BLUR_TO_RADIUS * cell.radius)
+    scores: list[list[float]] = []
+    for image in (rgb, np.asarray(blurred, np.uint8)):
+        scores.append([_score_at(image, cell.center_x, cell.center_y, cell.radius, side, f) for f in UPSCALE_FACTORS])
+    return scores
+
+
+def _score_at(rgb: np.ndarray, x: float, y: float, radius: float, side: int, factor: float) -> float:
+    """Focus score after reduction to the size that needs ``factor``; NaN where that would enlarge the image."""
+    scale = RELATIVE_RADIUS * side / factor / radius
+    if scale > 1.05:
+        return float("nan")
+    size = (max(1, round(rgb.shape[1] * scale)), max(1, round(rgb.shape[0] * scale)))
+    reduced = np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), np.uint8)
+    scale_x, scale_y = size[0] / rgb.shape[1], size[1] / rgb.shape[0]
+    registered = register(reduced, (x + 0.5) * scale_x - 0.5, (y + 0.5) * scale_y - 0.5, radius * scale, side)
+    return focus_score(registered.pixels)

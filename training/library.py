@@ -1,0 +1,94 @@
+"""Choose and write the reference library of a release from training patients."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from services.retrieval.library import ReferenceLibrary
+from services.retrieval.neighbours import unit
+
+Float = NDArray[np.float32]
+PER_CLASS: Final = 300
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Cells of training patients that may become references; arrays share their first axis."""
+
+    embeddings: Float
+    patches: Float
+    is_blast: NDArray[np.bool_]
+    reference_ids: NDArray[np.str_]
+    cell_classes: NDArray[np.str_]
+    patients: NDArray[np.str_]
+    image_sha256: NDArray[np.str_]
+    centers: Float
+    radii: Float
+
+
+def choose(candidates: Candidates, per_class: int = PER_CLASS, seed: int = 3) -> NDArray[np.int64]:
+    """Choose references: as many blasts as normal cells, patients and normal cell classes in turn.
+
+    Turns over (cell class, patient) keep a patient with many cells, or a frequent class, from filling the library.
+    """
+    generator = np.random.default_rng(seed)
+    chosen: list[int] = []
+    for label in (False, True):
+        of_label = np.flatnonzero(candidates.is_blast == label)
+        groups: dict[tuple[str, str], list[int]] = {}
+        for index in generator.permutation(of_label):
+            groups.setdefault((candidates.cell_classes[index], candidates.patients[index]), []).append(int(index))
+        queues = [groups[k] for k in sorted(groups)]
+        order = generator.permutation(len(queues))
+        taken: list[int] = []
+        while len(taken) < min(per_class, len(of_label)):
+            for q in order:
+                if queues[q] and len(taken) < per_class:
+                    taken.append(queues[q].pop())
+        chosen.extend(taken)
+    return np.array(sorted(chosen), np.int64)
+
+
+def build(candidates: Candidates, chosen: NDArray[np.int64]) -> ReferenceLibrary:
+    """Make the library: unit embeddings, quantised patches, principal axes of the references as latent map."""
+    embeddings = unit(candidates.embeddings[chosen])
+    lengths = np.linalg.norm(candidates.patches[chosen].mean(axis=(1, 2)), axis=1)
+    patches = candidates.patches[chosen] / lengths[:, None, None, None]
+    scales = np.maximum(np.abs(patches).max(axis=(1, 2, 3)) / 127.0, 1e-12).astype(np.float32)
+    mean, projection = principal_axes(embeddings)
+    return ReferenceLibrary(
+        embeddings=embeddings,
+        patches=np.rint(patches / scales[:, None, None, None]).astype(np.int8),
+        patch_scales=scales,
+        is_blast=candidates.is_blast[chosen],
+        reference_ids=candidates.reference_ids[chosen],
+        cell_classes=candidates.cell_classes[chosen],
+        patients=candidates.patients[chosen],
+        image_sha256=candidates.image_sha256[chosen],
+        centers=candidates.centers[chosen],
+        radii=candidates.radii[chosen],
+        projection_mean=mean,
+        projection=projection,
+    )
+
+
+def principal_axes(embeddings: Float) -> tuple[Float, Float]:
+    """Mean (D,) and the two leading principal axes (2, D), scaled so that all embeddings fall in -1..1."""
+    mean = embeddings.mean(axis=0)
+    _, _, axes = np.linalg.svd(embeddings - mean, full_matrices=False)
+    positions = (embeddings - mean) @ axes[:2].T
+    return mean.astype(np.float32), (axes[:2] / np.abs(positions).max(axis=0)[:, None]).astype(np.float32)
+
+
+def save(library: ReferenceLibrary, path: Path) -> None:
+    """Write a library; the file appears whole or not at all, and is the same for the same library."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".part")
+    with temporary.open("wb") as file:
+        np.savez_compressed(file, **vars(library))
+    temporary.replace(path)
