@@ -13,6 +13,8 @@ from dl4all.diagnosis.v1 import diagnosis_pb2, diagnosis_pb2_grpc
 from dl4all.patching.v1 import patching_pb2, patching_pb2_grpc
 from dl4all.preprocessing.v1 import preprocessing_pb2, preprocessing_pb2_grpc
 from dl4all.retrieval.v1 import retrieval_pb2, retrieval_pb2_grpc
+from google.protobuf.descriptor import ServiceDescriptor
+
 from services.classification.servicer import ClassificationServicer
 from services.common.engines.onnx_runtime import OnnxRuntimeEngine
 from services.common.local_stub import LocalStub
@@ -30,7 +32,7 @@ from services.preprocessing.servicer import PreprocessingServicer
 from services.preprocessing.settings import PreprocessingSettings
 from services.retrieval.servicer import RetrievalServicer
 
-_SERVICES = {
+_SERVICES: dict[str, tuple[ServiceDescriptor, Any]] = {
     "patching": (patching_pb2.DESCRIPTOR.services_by_name["PatchingService"], patching_pb2_grpc.add_PatchingServiceServicer_to_server),
     "preprocessing": (
         preprocessing_pb2.DESCRIPTOR.services_by_name["PreprocessingService"],

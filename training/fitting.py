@@ -71,7 +71,7 @@ def patient_weights(patients: NDArray[np.str_], is_blast: NDArray[np.int64]) -> 
     weights = np.zeros(len(patients), np.float64)
     for label in (0, 1):
         of_class = is_blast == label
-        names, inverse, counts = np.unique(patients[of_class], return_inverse=True, return_counts=True)
+        _, inverse, counts = np.unique(patients[of_class], return_inverse=True, return_counts=True)
         share = 1.0 / np.sqrt(counts[inverse])
         weights[of_class] = share / share.sum()
     return np.asarray(weights / weights.mean(), np.float32)

@@ -54,10 +54,8 @@ def _score_at_factors(job: tuple[str, int]) -> list[list[float]] | None:
     if cell is None:
         return None
     blurred = cv2.GaussianBlur(rgb, (0, 0), BLUR_TO_RADIUS * cell.radius)
-    scores: list[list[float]] = []
-    for image in (rgb, np.asarray(blurred, np.uint8)):
-        scores.append([_score_at(image, cell.center_x, cell.center_y, cell.radius, side, f) for f in UPSCALE_FACTORS])
-    return scores
+    images = (rgb, np.asarray(blurred, np.uint8))
+    return [[_score_at(image, cell.center_x, cell.center_y, cell.radius, side, f) for f in UPSCALE_FACTORS] for image in images]
 
 
 def _score_at(rgb: np.ndarray, x: float, y: float, radius: float, side: int, factor: float) -> float:

@@ -6,8 +6,8 @@ from typing import Any
 
 import grpc
 import numpy as np
-
 from dl4all.classification.v1 import classification_pb2, classification_pb2_grpc
+
 from services.common.arrays import patches_to_bytes, pixels_from_bytes
 from services.common.checks import check_count, check_identifier
 from services.common.engines.base import InferenceEngine
@@ -21,7 +21,7 @@ class ClassificationServicer(classification_pb2_grpc.ClassificationServiceServic
         self._releases = releases
         self._engine = engine
 
-    async def Classify(  # noqa: N802
+    async def Classify(
         self, request: classification_pb2.ClassifyRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> classification_pb2.ClassifyResponse:
         """See ``classification.proto``."""

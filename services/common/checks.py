@@ -30,7 +30,9 @@ def check_microns_per_pixel(value: float) -> float | None:
     if value == 0:
         return None
     if not math.isfinite(value) or not 0.01 <= value <= 10:
-        raise InvalidRequestError("MICRONS_PER_PIXEL_OUT_OF_RANGE", "microns_per_pixel must lie in 0.01..10, or be 0 where unknown.", field="microns_per_pixel")
+        raise InvalidRequestError(
+            "MICRONS_PER_PIXEL_OUT_OF_RANGE", "microns_per_pixel must lie in 0.01..10, or be 0 where unknown.", field="microns_per_pixel"
+        )
     return value
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from collections.abc import Iterator
 from typing import Any
 
 import grpc
@@ -19,7 +18,7 @@ from services.common.status import status_of
 _log = structlog.get_logger("dl4all")
 
 
-class CallFailed(Exception):
+class CallFailedError(Exception):
     """A call ended with a rich status."""
 
     def __init__(self, status: status_pb2.Status) -> None:
@@ -56,7 +55,7 @@ class Admission:
 
 @asynccontextmanager
 async def guarded(method: str, request_id: str, admission: Admission | None = None) -> AsyncIterator[None]:
-    """Run a call: log it and turn whatever it raises into ``CallFailed``.
+    """Run a call: log it and turn whatever it raises into ``CallFailedError``.
 
     Args:
         method: full method name, for the log.
@@ -64,7 +63,7 @@ async def guarded(method: str, request_id: str, admission: Admission | None = No
         admission: places, or None for calls within one process.
 
     Raises:
-        CallFailed: with the rich status for the caller.
+        CallFailedError: with the rich status for the caller.
     """
     started = time.perf_counter()
     code = "OK"
@@ -76,10 +75,10 @@ async def guarded(method: str, request_id: str, admission: Admission | None = No
                 yield
     except DomainError as error:
         code = error.code
-        raise CallFailed(status_of(error)) from error
+        raise CallFailedError(status_of(error)) from error
     except (TimeoutError, asyncio.TimeoutError) as error:
         code = "DEADLINE_EXCEEDED"
-        raise CallFailed(status_of(DeadlineError("DEADLINE_EXCEEDED", "The time that the caller gave is over."))) from error
+        raise CallFailedError(status_of(DeadlineError("DEADLINE_EXCEEDED", "The time that the caller gave is over."))) from error
     except (asyncio.CancelledError, grpc.aio.AbortError):
         code = "CANCELLED"
         raise
@@ -87,7 +86,7 @@ async def guarded(method: str, request_id: str, admission: Admission | None = No
         code = "INTERNAL"
         _log.exception("call failed", method=method, request_id=request_id)
         hidden = InternalError("INTERNAL", f"Internal error; the log names it under request id {request_id or 'unknown'}.")
-        raise CallFailed(status_of(hidden)) from error
+        raise CallFailedError(status_of(hidden)) from error
     finally:
         milliseconds = round(1000 * (time.perf_counter() - started), 1)
         _log.info("call", method=method, request_id=request_id, code=code, milliseconds=milliseconds)

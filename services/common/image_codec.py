@@ -9,14 +9,16 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import struct
 import warnings
+import zlib
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps
 
 from services.common.errors import InvalidImageError
 
@@ -29,6 +31,20 @@ PHANTOM_TEXT_KEY: Final = "dl4all-phantom"
 _MIN_CONTRAST: Final = 8
 _BITS_PER_SAMPLE: Final = 258
 _BLANK_SAMPLE_SIDE: Final = 512
+_DAMAGE: Final = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    RuntimeError,
+    struct.error,
+    zlib.error,
+)
+"""What Pillow raises on damaged files; it also decodes where only a tag or the number of frames is asked for."""
 
 Image.MAX_IMAGE_PIXELS = None  # the limit is MAX_PIXELS, checked on the header below
 
@@ -76,14 +92,34 @@ def decode_image(encoded: bytes) -> DecodedImage:
         warnings.simplefilter("ignore")
         try:
             image = Image.open(io.BytesIO(encoded), formats=FORMATS)
-        except (UnidentifiedImageError, OSError, ValueError, SyntaxError, OverflowError) as error:
+        except _DAMAGE as error:
             raise InvalidImageError(
                 "IMAGE_UNKNOWN_FORMAT", "The bytes are not an image in a format that is read here: JPEG, PNG, TIFF or BMP."
             ) from error
         with image:
-            _check_header(image)
-            notes = _notes(image, encoded)
-            return _decode(image, hashlib.sha256(encoded).hexdigest(), notes)
+            return _checked(image, encoded)
+
+
+def _checked(image: Image.Image, encoded: bytes) -> DecodedImage:
+    try:
+        _check_header(image)
+        notes = _notes_of_header(image, encoded)
+        upright = ImageOps.exif_transpose(image)
+        array = np.asarray(upright, np.uint8)
+        if image.getexif().get(ExifTags.Base.Orientation, 1) not in (0, 1):
+            notes.append(ImageNote.ORIENTATION_APPLIED)
+    except _DAMAGE as error:
+        raise InvalidImageError("IMAGE_TRUNCATED", "The image ends early or is damaged; it could not be decoded whole.") from error
+    except MemoryError as error:
+        raise InvalidImageError("IMAGE_TOO_LARGE", "The image does not fit in the memory of this service.") from error
+    if array.shape[2] == 4:
+        if upright.mode == "RGBA" and array[..., 3].min() < 255:
+            raise InvalidImageError("IMAGE_TRANSPARENT", "The image is partly transparent; what lies behind a smear cannot be guessed.")
+        notes.append(ImageNote.ALPHA_DROPPED)
+        array = array[..., :3]
+    _check_content(array)
+    sha256 = hashlib.sha256(encoded).hexdigest()
+    return DecodedImage(np.ascontiguousarray(array), str(image.format), sha256, tuple(notes))
 
 
 def _check_header(image: Image.Image) -> None:
@@ -106,12 +142,10 @@ def _check_header(image: Image.Image) -> None:
     raise InvalidImageError(reason, f"The image is {what}; stains can only be told in RGB colour.")
 
 
-def _notes(image: Image.Image, encoded: bytes) -> list[ImageNote]:
+def _notes_of_header(image: Image.Image, encoded: bytes) -> list[ImageNote]:
     notes = []
     if _bits(image, encoded) == 16:
         notes.append(ImageNote.SCALED_FROM_16_BIT)
-    if image.getexif().get(ExifTags.Base.Orientation, 1) not in (0, 1):
-        notes.append(ImageNote.ORIENTATION_APPLIED)
     if PHANTOM_TEXT_KEY in image.info:
         notes.append(ImageNote.PHANTOM)
     return notes
@@ -124,24 +158,6 @@ def _bits(image: Image.Image, encoded: bytes) -> int:
         bits = image.tag_v2.get(_BITS_PER_SAMPLE, (8,))  # type: ignore[attr-defined]
         return max(bits) if isinstance(bits, tuple) else int(bits)
     return 8
-
-
-def _decode(image: Image.Image, sha256: str, notes: list[ImageNote]) -> DecodedImage:
-    form = str(image.format)
-    try:
-        upright = ImageOps.exif_transpose(image)
-        array = np.asarray(upright, np.uint8)
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError) as error:
-        raise InvalidImageError("IMAGE_TRUNCATED", "The image ends early or is damaged; it could not be decoded whole.") from error
-    except MemoryError as error:
-        raise InvalidImageError("IMAGE_TOO_LARGE", "The image does not fit in the memory of this service.") from error
-    if array.shape[2] == 4:
-        if upright.mode == "RGBA" and array[..., 3].min() < 255:
-            raise InvalidImageError("IMAGE_TRANSPARENT", "The image is partly transparent; what lies behind a smear cannot be guessed.")
-        notes.append(ImageNote.ALPHA_DROPPED)
-        array = array[..., :3]
-    _check_content(array)
-    return DecodedImage(np.ascontiguousarray(array), form, sha256, tuple(notes))
 
 
 def _check_content(array: Bytes) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from typing import Any, NoReturn
 
 import grpc
 from grpc_status import rpc_status
 
-from services.common.guard import Admission, CallFailed, guarded, request_id_of
+from services.common.guard import Admission, CallFailedError, guarded, request_id_of
 
 _UNGUARDED = ("/grpc.health.", "/grpc.reflection.")
 
@@ -23,13 +24,9 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
     def __init__(self, max_concurrent_calls: int) -> None:
         self.admission = Admission(max_concurrent_calls)
 
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler:
+    async def intercept_service(self, continuation: Any, handler_call_details: grpc.HandlerCallDetails) -> Any:
         """Wrap the handler of one RPC."""
-        handler: Any = await continuation(handler_call_details)
+        handler = await continuation(handler_call_details)
         method = str(handler_call_details.method)
         if handler is None or method.startswith(_UNGUARDED):
             return handler
@@ -45,24 +42,24 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
             try:
                 async with guarded(method, request_id_of(request), self.admission):
                     return await behavior(request, context)
-            except CallFailed as failed:
+            except CallFailedError as failed:
                 await _abort(context, failed)
 
         return call
 
-    def _streaming(self, method: str, behavior: Callable[[Any, Any], AsyncIterator[Any]]) -> Callable[[Any, Any], AsyncIterator[Any]]:
+    def _streaming(self, method: str, behavior: Callable[[Any, Any], AsyncGenerator[Any, None]]) -> Callable[[Any, Any], AsyncIterator[Any]]:
         async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
             try:
-                async with guarded(method, request_id_of(request), self.admission):
-                    async for response in behavior(request, context):
+                async with guarded(method, request_id_of(request), self.admission), aclosing(behavior(request, context)) as responses:
+                    async for response in responses:
                         yield response
-            except CallFailed as failed:
+            except CallFailedError as failed:
                 await _abort(context, failed)
 
         return call
 
 
-async def _abort(context: grpc.aio.ServicerContext[Any, Any], failed: CallFailed) -> NoReturn:
+async def _abort(context: grpc.aio.ServicerContext[Any, Any], failed: CallFailedError) -> NoReturn:
     status = rpc_status.to_status(failed.status)
     context.set_trailing_metadata(status.trailing_metadata)
     await context.abort(status.code, status.details)

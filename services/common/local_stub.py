@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
 from typing import Any
 
 import grpc
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 
-from services.common.guard import CallFailed, guarded, request_id_of
+from services.common.guard import CallFailedError, guarded, request_id_of
 from services.common.status import STATUS_METADATA_KEY, grpc_code
 
 
@@ -58,18 +59,17 @@ def _unary(method: MethodDescriptor, behavior: Callable[[Any, Any], Any]) -> Cal
         try:
             async with guarded(_name(method), request_id_of(request)), asyncio.timeout(timeout):
                 return await behavior(request, LocalContext(timeout, metadata))
-        except CallFailed as failed:
+        except CallFailedError as failed:
             raise _rpc_error(failed) from failed
 
     return call
 
 
-def _streaming(method: MethodDescriptor, behavior: Callable[[Any, Any], AsyncIterator[Any]]) -> Callable[..., AsyncIterator[Any]]:
+def _streaming(method: MethodDescriptor, behavior: Callable[[Any, Any], AsyncGenerator[Any, None]]) -> Callable[..., AsyncIterator[Any]]:
     async def call(request: Any, *, timeout: float | None = None, metadata: tuple[tuple[str, str], ...] = ()) -> AsyncIterator[Any]:
         context = LocalContext(timeout, metadata)
-        responses = behavior(request, context)
         try:
-            async with guarded(_name(method), request_id_of(request)):
+            async with guarded(_name(method), request_id_of(request)), aclosing(behavior(request, context)) as responses:
                 while True:
                     async with asyncio.timeout(context.time_remaining()):
                         try:
@@ -77,12 +77,12 @@ def _streaming(method: MethodDescriptor, behavior: Callable[[Any, Any], AsyncIte
                         except StopAsyncIteration:
                             return
                     yield response
-        except CallFailed as failed:
+        except CallFailedError as failed:
             raise _rpc_error(failed) from failed
 
     return call
 
 
-def _rpc_error(failed: CallFailed) -> grpc.aio.AioRpcError:
+def _rpc_error(failed: CallFailedError) -> grpc.aio.AioRpcError:
     trailing = grpc.aio.Metadata((STATUS_METADATA_KEY, failed.status.SerializeToString()))
     return grpc.aio.AioRpcError(grpc_code(failed.status), grpc.aio.Metadata(), trailing, failed.status.message)

@@ -192,9 +192,7 @@ def smear_field(seed: int, options: PhantomOptions = DEFAULT_FIELD) -> Phantom:
     rng = _stream(seed, _Purpose.CELLS)
     kinds = _deal_kinds(options, rng)
     radii = [_nominal_radius(kind, options.cell_radius, rng) for kind in kinds]
-    if math.pi * sum(radius**2 for radius in radii) > options.width * (
-        options.height - _strip_height(options)
-    ):
+    if math.pi * sum(radius**2 for radius in radii) > options.width * (options.height - _strip_height(options)):
         raise ValueError(_no_room(options))
     patches = [_white_patch(kind, radius, rng) for kind, radius in zip(kinds, radii, strict=True)]
     return _render(seed, options, _place_whites(patches, options, _stream(seed, _Purpose.LAYOUT)))
@@ -223,9 +221,7 @@ def single_cell(
         ValueError: If the seed is negative, a value is out of range or the cell does not fit into the crop.
     """
     _check_seed(seed)
-    used = dataclasses.replace(
-        options, width=side, height=side, cells=1, kinds=(kind,), cell_radius=cell_radius
-    )
+    used = dataclasses.replace(options, width=side, height=side, cells=1, kinds=(kind,), cell_radius=cell_radius)
     rng = _stream(seed, _Purpose.CELLS)
     patch = _white_patch(kind, _nominal_radius(kind, cell_radius, rng), rng)
     return _render(seed, used, [_place_central(patch, used, _stream(seed, _Purpose.LAYOUT))])
@@ -376,21 +372,11 @@ class _Look:
 
 
 _LOOKS = {
-    CellKind.LYMPHOCYTE: _Look(
-        (56, 33, 86), (112, 76, 134), (170, 185, 220), (0.06, 0.17), 0.36, 0.03, 0.12, 0.30
-    ),
-    CellKind.NEUTROPHIL: _Look(
-        (60, 35, 100), (150, 112, 164), (222, 194, 203), (0.04, 0.13), 0.42, 0.045, 0.12, 0.45
-    ),
-    CellKind.MONOCYTE: _Look(
-        (88, 52, 122), (146, 104, 164), (176, 172, 200), (0.024, 0.08), 0.42, 0.065, 0.18, 0.25
-    ),
-    CellKind.EOSINOPHIL: _Look(
-        (68, 41, 108), (146, 108, 162), (222, 172, 168), (0.04, 0.13), 0.42, 0.035, 0.08, 0.10
-    ),
-    CellKind.BLAST: _Look(
-        (96, 58, 134), (156, 118, 176), (156, 165, 208), (0.017, 0.055), 0.38, 0.05, 0.16, 0.55
-    ),
+    CellKind.LYMPHOCYTE: _Look((56, 33, 86), (112, 76, 134), (170, 185, 220), (0.06, 0.17), 0.36, 0.03, 0.12, 0.30),
+    CellKind.NEUTROPHIL: _Look((60, 35, 100), (150, 112, 164), (222, 194, 203), (0.04, 0.13), 0.42, 0.045, 0.12, 0.45),
+    CellKind.MONOCYTE: _Look((88, 52, 122), (146, 104, 164), (176, 172, 200), (0.024, 0.08), 0.42, 0.065, 0.18, 0.25),
+    CellKind.EOSINOPHIL: _Look((68, 41, 108), (146, 108, 162), (222, 172, 168), (0.04, 0.13), 0.42, 0.035, 0.08, 0.10),
+    CellKind.BLAST: _Look((96, 58, 134), (156, 118, 176), (156, 165, 208), (0.017, 0.055), 0.38, 0.05, 0.16, 0.55),
 }
 
 
@@ -399,9 +385,7 @@ def _white_patch(kind: CellKind, radius: float, rng: np.random.Generator) -> _Pa
     look = _LOOKS[kind]
     cell = _outline(canvas, look.bumps)
     nucleus = _f32(np.maximum(_NUCLEI[kind](canvas), cell + 0.05))
-    density = _lerp(
-        _cytoplasm(canvas, kind, cell, nucleus), _chromatin(canvas, kind, nucleus), canvas.cover(nucleus)
-    )
+    density = _lerp(_cytoplasm(canvas, kind, cell, nucleus), _chromatin(canvas, kind, nucleus), canvas.cover(nucleus))
     cover = canvas.cover(cell)
     return _trim(_Patch(_f32(density * cover[..., None]), cover >= 0.5, canvas.cover(nucleus) >= 0.5, kind))
 
@@ -430,9 +414,7 @@ def _outline(canvas: _Canvas, bumps: float) -> Plane:
     reach = np.ones_like(theta)
     power = 1.0
     for order in range(2, 8):
-        amplitude = float(
-            np.clip(canvas.rng.normal(0.0, bumps * (2.0 / order) ** 1.5), -2 * bumps, 2 * bumps)
-        )
+        amplitude = float(np.clip(canvas.rng.normal(0.0, bumps * (2.0 / order) ** 1.5), -2 * bumps, 2 * bumps))
         reach += amplitude * np.cos(order * theta + canvas.rng.uniform(0.0, math.tau))
         power += amplitude**2 / 2.0
     reach = np.clip(reach / math.sqrt(power), 0.65, 1.35)
@@ -475,10 +457,7 @@ def _neutrophil_nucleus(canvas: _Canvas) -> Plane:
     spread = canvas.rng.uniform(0.41, 0.47)
     step = canvas.rng.uniform(4.1, 4.7) / lobes
     start = canvas.rng.uniform(0.0, math.tau)
-    centres = [
-        _polar(spread * canvas.rng.uniform(0.9, 1.12), start + i * step + canvas.rng.uniform(-0.1, 0.1))
-        for i in range(lobes)
-    ]
+    centres = [_polar(spread * canvas.rng.uniform(0.9, 1.12), start + i * step + canvas.rng.uniform(-0.1, 0.1)) for i in range(lobes)]
     return _lobes(canvas, centres, 0.34 if lobes == 3 else 0.295)
 
 
@@ -506,9 +485,7 @@ def _lobes(canvas: _Canvas, centres: list[tuple[float, float]], size: float) -> 
     for x, y in centres:
         along = math.atan2(y, x) + math.pi / 2 + canvas.rng.uniform(-0.5, 0.5)
         length = size * canvas.rng.uniform(1.0, 1.22)
-        lobe = _ellipse(
-            _rotate(_f32(u - x), _f32(v - y), along), length, size * canvas.rng.uniform(0.8, 0.95)
-        )
+        lobe = _ellipse(_rotate(_f32(u - x), _f32(v - y), along), length, size * canvas.rng.uniform(0.8, 0.95))
         shape = lobe if shape is None else _smooth_min(shape, lobe, 0.02)
     assert shape is not None
     for first, second in itertools.pairwise(centres):
@@ -629,10 +606,7 @@ def _platelet_patch(radius: float, rng: np.random.Generator) -> _Patch:
     canvas = _canvas(radius, rng)
     edge = _outline(canvas, 0.10)
     body = canvas.cover(edge, soft=0.35 * radius)
-    grains = _f32(
-        np.clip(0.45 + 0.4 * canvas.band(0.12, 0.4), 0.0, 1.0)
-        * canvas.cover(_f32(edge + 0.2), soft=0.3 * radius)
-    )
+    grains = _f32(np.clip(0.45 + 0.4 * canvas.band(0.12, 0.4), 0.0, 1.0) * canvas.cover(_f32(edge + 0.2), soft=0.3 * radius))
     density = _lerp(_density_of((198, 172, 206)), _density_of((118, 74, 146)), grains)
     solid = edge <= 0.0
     return _trim(_Patch(_f32(density * body[..., None]), solid, np.zeros_like(solid)), margin=3)
@@ -692,9 +666,7 @@ def _ellipse(axes: tuple[Plane, Plane], a: float, b: float) -> Plane:
     return _f32(level * (level - 1.0) / np.maximum(slope, 1e-6))
 
 
-def _segment(
-    u: Plane, v: Plane, start: tuple[float, float], end: tuple[float, float], thickness: float
-) -> Plane:
+def _segment(u: Plane, v: Plane, start: tuple[float, float], end: tuple[float, float], thickness: float) -> Plane:
     du, dv = end[0] - start[0], end[1] - start[1]
     along = np.clip(((u - start[0]) * du + (v - start[1]) * dv) / max(du**2 + dv**2, 1e-9), 0.0, 1.0)
     return _f32(np.hypot(u - start[0] - along * du, v - start[1] - along * dv) - thickness)
@@ -754,9 +726,7 @@ class _Occupancy:
         self.bits[image] |= solid[patch]
 
 
-def _clip(
-    shape: tuple[int, ...], left: int, top: int, size: tuple[int, ...]
-) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+def _clip(shape: tuple[int, ...], left: int, top: int, size: tuple[int, ...]) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
     """Slices of the image and of the patch where the two meet."""
     image, patch = [], []
     for offset, length, limit in ((top, shape[0], size[0]), (left, shape[1], size[1])):
@@ -799,9 +769,7 @@ def _center_row(item: _Placed) -> float:
     return float(np.nonzero(item.patch.solid)[0].mean() + item.top)
 
 
-def _group(
-    patches: list[_Patch], options: PhantomOptions, rng: np.random.Generator
-) -> list[tuple[list[_Patch], bool]]:
+def _group(patches: list[_Patch], options: PhantomOptions, rng: np.random.Generator) -> list[tuple[list[_Patch], bool]]:
     """Cells to be placed together, with whether they are touched; the largest groups come first."""
     count = min(int(options.touching * len(patches) + rng.random()), len(patches))
     touched = list(patches[:count])
@@ -812,9 +780,7 @@ def _group(
     return sorted(groups, key=lambda group: -sum(patch.solid.size for patch in group[0]))
 
 
-def _try_layout(
-    groups: list[tuple[list[_Patch], bool]], options: PhantomOptions, gap: int, rng: np.random.Generator
-) -> list[_Placed] | None:
+def _try_layout(groups: list[tuple[list[_Patch], bool]], options: PhantomOptions, gap: int, rng: np.random.Generator) -> list[_Placed] | None:
     taken = _Occupancy(options.width, options.height)
     placed: list[_Placed] = []
     for members, touched in groups:
@@ -827,9 +793,7 @@ def _try_layout(
     return placed
 
 
-def _find_room(
-    members: list[_Patch], options: PhantomOptions, taken: _Occupancy, rng: np.random.Generator
-) -> list[tuple[int, int]] | None:
+def _find_room(members: list[_Patch], options: PhantomOptions, taken: _Occupancy, rng: np.random.Generator) -> list[tuple[int, int]] | None:
     span_x, span_y = _free_span(members[0], options)
     if min(span_x, span_y) < 0:
         return None
@@ -896,9 +860,7 @@ def _draw_scene(seed: int, options: PhantomOptions, whites: list[_Placed]) -> _S
     return scene
 
 
-def _draw_red_cells(
-    scene: _Scene, whites: list[_Placed], options: PhantomOptions, rng: np.random.Generator
-) -> None:
+def _draw_red_cells(scene: _Scene, whites: list[_Placed], options: PhantomOptions, rng: np.random.Generator) -> None:
     for item in whites:
         if item.touched:
             _draw_touching(scene, item, whites, options, rng)
@@ -917,9 +879,7 @@ def _red_radius(options: PhantomOptions, rng: np.random.Generator) -> float:
     return float(_RED_SCALE * options.cell_radius * math.exp(0.06 * np.clip(rng.standard_normal(), -2, 2)))
 
 
-def _draw_touching(
-    scene: _Scene, item: _Placed, whites: list[_Placed], options: PhantomOptions, rng: np.random.Generator
-) -> None:
+def _draw_touching(scene: _Scene, item: _Placed, whites: list[_Placed], options: PhantomOptions, rng: np.random.Generator) -> None:
     """One to three red cells that overlap the edge of a white cell, clear of the other white cells."""
     others = _Occupancy(options.width, options.height)
     for other in whites:
@@ -946,9 +906,7 @@ def _mostly_inside(patch: _Patch, spot: tuple[int, int], options: PhantomOptions
     return bool(0 < x < options.width and 0 < y < options.height)
 
 
-def _red_spot(
-    scene: _Scene, patch: _Patch, options: PhantomOptions, rng: np.random.Generator
-) -> tuple[int, int] | None:
+def _red_spot(scene: _Scene, patch: _Patch, options: PhantomOptions, rng: np.random.Generator) -> tuple[int, int] | None:
     height, width = patch.solid.shape
     allowed = 0.0 if rng.random() < 0.7 else rng.uniform(0.05, 0.35)
     for attempt in range(50):

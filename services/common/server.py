@@ -76,6 +76,6 @@ class Server:
         await stop.wait()
         await self.stop()
 
-    async def _say(self, status: health_pb2.HealthCheckResponse.ServingStatus.ValueType) -> None:
+    async def _say(self, status: int) -> None:
         for name in ("", *self._names):
             await self._health.set(name, status)

@@ -8,6 +8,7 @@ violet index ``V = 2 (OD_green - OD_blue) - max(0, OD_red - OD_green)``.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Final
 
@@ -61,12 +62,12 @@ def background_light(rgb: Bytes) -> Float:
             tiles[i, j] = np.percentile(tile, BACKGROUND_PERCENTILE, axis=0)
     tiles = np.maximum(tiles, 0.5 * light)
     smooth = cv2.GaussianBlur(tiles, (0, 0), 1.0, borderType=cv2.BORDER_REPLICATE)
-    return np.maximum(cv2.resize(smooth, (width, height), interpolation=cv2.INTER_CUBIC), 1.0).astype(np.float32)
+    return np.asarray(np.maximum(cv2.resize(smooth, (width, height), interpolation=cv2.INTER_CUBIC), 1.0), np.float32)
 
 
 def optical_density(rgb: Bytes, light: Float) -> Float:
     """Return ``ln((light + 1) / (rgb + 1))``, float32 (H, W, 3); 0 is background, larger is darker."""
-    return cv2.log((light + 1.0) / (rgb.astype(np.float32) + 1.0)).astype(np.float32)
+    return np.asarray(cv2.log((light + 1.0) / (rgb.astype(np.float32) + 1.0)), np.float32)
 
 
 def violet_index(density: Float) -> Float:
@@ -75,7 +76,7 @@ def violet_index(density: Float) -> Float:
     About -0.3..0.6 for red cells and background, 0.5..3 for nuclei.
     """
     red, green, blue = cv2.split(density)
-    return np.asarray(2.0 * (green - blue) - cv2.max(red - green, 0.0), np.float32)
+    return np.asarray(2.0 * (green - blue) - np.maximum(red - green, 0.0), np.float32)
 
 
 def nucleus_threshold(violet: Float, nucleus_area: float) -> float:
@@ -100,7 +101,7 @@ def foreground_mask(density: Float) -> Mask:
     mask = cv2.morphologyEx((scaled > np.clip(0.7 * otsu, 8, 68)).astype(np.uint8), cv2.MORPH_OPEN, disk(1))
     contours, hierarchy = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     for contour, (_, _, _, parent) in zip(contours, [] if hierarchy is None else hierarchy[0], strict=True):
-        if parent >= 0 and _is_pallor(contour, mask.size):
+        if parent >= 0 and _is_pallor(np.asarray(contour, np.int32), mask.size):
             cv2.drawContours(mask, [contour], -1, 1, cv2.FILLED)
     return mask > 0
 
@@ -149,11 +150,10 @@ def measure_colours(density: Float, nucleus: Mask, core: Mask, red_cells: Mask) 
     surround.
     """
     radius = equivalent_radius(core)
-    edge = cv2.dilate(nucleus.astype(np.uint8), disk(max(1, round(0.1 * radius)))).astype(bool)
-    ring = cv2.dilate(core.astype(np.uint8), disk(max(3, round(0.35 * radius)))).astype(bool) & ~edge
-    distance = cv2.distanceTransform((~core).astype(np.uint8), cv2.DIST_L2, 5)
+    distance = distance_to(core)
+    ring = (distance <= max(3.0, 0.35 * radius)) & (distance_to(nucleus) > max(1.0, 0.1 * radius))
     red_cell: Float | None = None
-    for reach in (1.1, 0.65):
+    for reach in (1.1, 0.75):
         reds = density[red_cells & (distance > reach * radius)]
         if reds.shape[0] > 0.06 * np.count_nonzero(core):
             red_cell = np.median(reds, axis=0).astype(np.float32)
@@ -180,10 +180,15 @@ def _hue_distance(density: Float, colour: Float) -> Float:
 
 def nucleus_core(nucleus: Mask) -> Mask:
     """The convex hull of a nucleus and its lobes, bool (H, W)."""
-    points = np.argwhere(nucleus)[:, ::-1].astype(np.int32)
+    contours, _ = cv2.findContours(nucleus.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     core = np.zeros(nucleus.shape, np.uint8)
-    cv2.fillConvexPoly(core, cv2.convexHull(points), 1)
+    cv2.fillConvexPoly(core, cv2.convexHull(np.concatenate(contours)), 1)
     return core.astype(bool)
+
+
+def distance_to(mask: Mask) -> Float:
+    """Distance in px of every pixel to the nearest pixel of the mask, float32 (H, W); 0 inside."""
+    return np.asarray(cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, 5), np.float32)
 
 
 def cell_mask(density: Float, nucleus: Mask, red_cells: Mask) -> Mask:
@@ -204,18 +209,27 @@ def cell_mask(density: Float, nucleus: Mask, red_cells: Mask) -> Mask:
     colours = measure_colours(density, nucleus, core, red_cells)
     radius = equivalent_radius(core)
     if colours.cytoplasm is None:
-        return cv2.dilate(core.astype(np.uint8), disk(max(1, round(0.05 * radius)))).astype(bool)
+        return distance_to(core) <= max(1.0, 0.05 * radius)
     smooth = np.asarray(cv2.GaussianBlur(density, (0, 0), max(0.8, 0.04 * radius)), np.float32)
     total = smooth.sum(axis=2)
     belongs = total > max(ABSORBS, 0.4 * float(colours.cytoplasm.sum()))
     if colours.red_cell is not None:
         belongs &= _hue_distance(smooth, colours.cytoplasm) < _hue_distance(smooth, colours.red_cell)
-    reach = cv2.distanceTransform((~core).astype(np.uint8), cv2.DIST_L2, 5) <= 1.2 * radius
+    reach = distance_to(core) <= 1.2 * radius
     candidate = fill_holes((belongs & reach) | core)
-    opening = disk(max(1, round(0.35 * radius)))
-    opened = cv2.morphologyEx(candidate.astype(np.uint8), cv2.MORPH_OPEN, opening).astype(bool) | core
+    opened = _open(candidate, max(1.0, 0.35 * radius)) | core
     _, labels = cv2.connectedComponents(opened.astype(np.uint8), connectivity=4)
     return fill_holes(np.isin(labels, np.unique(labels[core])))
+
+
+def _open(mask: Mask, radius: float) -> Mask:
+    """Morphological opening with a disk; by distance maps, whose cost does not grow with the radius."""
+    margin = math.ceil(radius) + 1
+    padded = np.pad(mask, margin, mode="edge")
+    eroded = distance_to(~padded) > radius
+    if not eroded.any():
+        return np.zeros_like(mask)
+    return (distance_to(eroded) <= radius)[margin:-margin, margin:-margin]
 
 
 def equivalent_radius(mask: Mask) -> float:

@@ -5,20 +5,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import contextmanager
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 import grpc
-
 from dl4all.classification.v1 import classification_pb2
 from dl4all.diagnosis.v1 import diagnosis_pb2
 from dl4all.imaging.v1 import imaging_pb2
 from dl4all.patching.v1 import patching_pb2
 from dl4all.preprocessing.v1 import preprocessing_pb2
 from dl4all.retrieval.v1 import retrieval_pb2
+
 from services.common.errors import InternalError
 from services.common.image_codec import ImageNote
 from services.common.releases import Detects, Release
@@ -30,27 +29,27 @@ from services.gateway.fusion import CellRule, CellVerdict, blast_probability, ju
 class PatchingStub(Protocol):
     """What the gateway calls of patching."""
 
-    def LocateCells(self, request: patching_pb2.LocateCellsRequest, *, timeout: float) -> AsyncIterator[patching_pb2.LocateCellsResponse]: ...  # noqa: N802
+    def LocateCells(self, request: patching_pb2.LocateCellsRequest, *, timeout: float) -> AsyncIterator[patching_pb2.LocateCellsResponse]: ...
 
 
 class PreprocessingStub(Protocol):
     """What the gateway calls of preprocessing."""
 
-    def Enhance(self, request: preprocessing_pb2.EnhanceRequest, *, timeout: float) -> Any: ...  # noqa: N802
+    def Enhance(self, request: preprocessing_pb2.EnhanceRequest, *, timeout: float) -> Any: ...
 
 
 class ClassificationStub(Protocol):
     """What the gateway calls of classification."""
 
-    def Classify(self, request: classification_pb2.ClassifyRequest, *, timeout: float) -> Any: ...  # noqa: N802
+    def Classify(self, request: classification_pb2.ClassifyRequest, *, timeout: float) -> Any: ...
 
 
 class RetrievalStub(Protocol):
     """What the gateway calls of retrieval."""
 
-    def Explain(self, request: retrieval_pb2.ExplainRequest, *, timeout: float) -> Any: ...  # noqa: N802
+    def Explain(self, request: retrieval_pb2.ExplainRequest, *, timeout: float) -> Any: ...
 
-    def GetLatentMap(self, request: retrieval_pb2.GetLatentMapRequest, *, timeout: float) -> Any: ...  # noqa: N802
+    def GetLatentMap(self, request: retrieval_pb2.GetLatentMapRequest, *, timeout: float) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -173,8 +172,8 @@ class Composer:
                 started = time.perf_counter()
             if image is None:
                 raise InternalError("INTERNAL", "Internal error.")
-            latent = self._latent_map(request, release, clock)
-            *judged, image.latent_map = await asyncio.gather(*batches, latent)
+            image.latent_map = await self._latent_map(request, release, clock)
+            judged = await asyncio.gather(*batches)
         finally:
             for batch in batches:
                 batch.cancel()
@@ -230,18 +229,14 @@ class Composer:
             cells=[classification_pb2.ClassifyCell(cell_id=o.cell_id, pixels=o.enhanced.pixels) for o in usable],
             include_patch_embeddings=request.display.include_maps,
         )
-        answer: classification_pb2.ClassifyResponse = await _call(
-            "classification", self._stubs.classification.Classify(asked, timeout=clock.left)
-        )
+        answer: classification_pb2.ClassifyResponse = await _call("classification", self._stubs.classification.Classify(asked, timeout=clock.left))
         return answer
 
     async def _explain(
         self, classified: classification_pb2.ClassifyResponse, request: diagnosis_pb2.DiagnoseRequest, release: Release, clock: Clock
     ) -> dict[int, retrieval_pb2.ExplainedCell]:
         cells = [
-            retrieval_pb2.ExplainCell(
-                cell_id=c.cell_id, embedding=c.embedding, patch_embeddings=c.patch_embeddings, rows=c.rows, columns=c.columns
-            )
+            retrieval_pb2.ExplainCell(cell_id=c.cell_id, embedding=c.embedding, patch_embeddings=c.patch_embeddings, rows=c.rows, columns=c.columns)
             for c in classified.cells
         ]
         asked = retrieval_pb2.ExplainRequest(
@@ -254,9 +249,7 @@ class Composer:
         answer = await _call("retrieval", self._stubs.retrieval.Explain(asked, timeout=clock.left))
         return {c.cell_id: c for c in answer.cells}
 
-    async def _latent_map(
-        self, request: diagnosis_pb2.DiagnoseRequest, release: Release, clock: Clock
-    ) -> list[retrieval_pb2.LatentReference]:
+    async def _latent_map(self, request: diagnosis_pb2.DiagnoseRequest, release: Release, clock: Clock) -> list[retrieval_pb2.LatentReference]:
         if not request.display.include_latent_map:
             return []
         asked = retrieval_pb2.GetLatentMapRequest(request_id=request.request_id, release=release.id)

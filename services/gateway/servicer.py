@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import grpc
-
 from dl4all.diagnosis.v1 import diagnosis_pb2, diagnosis_pb2_grpc
 from dl4all.imaging.v1 import imaging_pb2
+
 from services.common.checks import check_identifier, check_microns_per_pixel
 from services.common.errors import AlreadyExistsError, InvalidImageError, InvalidRequestError
-from services.common.guard import CallFailed, guarded
+from services.common.guard import CallFailedError, guarded
 from services.common.releases import Release, ReleaseStore
 from services.gateway.answers import diagnosis_message, specimen_message, systems_message
 from services.gateway.composition import Clock, Composer, JudgedImage, Stubs
@@ -54,16 +54,14 @@ class DiagnosisServicer(diagnosis_pb2_grpc.DiagnosisServiceServicer):
         self._releases = releases
         self._composer = Composer(stubs, settings.batches_in_flight)
 
-    async def Diagnose(  # noqa: N802
-        self, request: diagnosis_pb2.DiagnoseRequest, context: grpc.aio.ServicerContext[Any, Any]
-    ) -> diagnosis_pb2.DiagnoseResponse:
+    async def Diagnose(self, request: diagnosis_pb2.DiagnoseRequest, context: grpc.aio.ServicerContext[Any, Any]) -> diagnosis_pb2.DiagnoseResponse:
         """See ``diagnosis.proto``."""
         started = time.perf_counter()
         request, release = self._checked(request)
         image = await self._composer.judge(request, release, self._clock(context))
         return diagnosis_pb2.DiagnoseResponse(diagnosis=_diagnosis(request, image, release, started))
 
-    async def DiagnoseStream(  # noqa: N802
+    async def DiagnoseStream(
         self, request_iterator: AsyncIterator[diagnosis_pb2.DiagnoseStreamRequest], context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[_Answer]:
         """See ``diagnosis.proto``."""
@@ -71,7 +69,7 @@ class DiagnosisServicer(diagnosis_pb2_grpc.DiagnosisServiceServicer):
         async for answer in self._answers(requests, context, _Tally()):
             yield answer
 
-    async def DiagnoseSpecimen(  # noqa: N802
+    async def DiagnoseSpecimen(
         self, request_iterator: AsyncIterator[diagnosis_pb2.DiagnoseSpecimenRequest], context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[diagnosis_pb2.DiagnoseSpecimenResponse]:
         """See ``diagnosis.proto``."""
@@ -93,7 +91,7 @@ class DiagnosisServicer(diagnosis_pb2_grpc.DiagnosisServiceServicer):
         )
         yield diagnosis_pb2.DiagnoseSpecimenResponse(specimen=aggregate)
 
-    async def ListSystems(  # noqa: N802
+    async def ListSystems(
         self, request: diagnosis_pb2.ListSystemsRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> diagnosis_pb2.ListSystemsResponse:
         """See ``diagnosis.proto``."""
@@ -103,7 +101,7 @@ class DiagnosisServicer(diagnosis_pb2_grpc.DiagnosisServiceServicer):
         self, requests: AsyncIterator[diagnosis_pb2.DiagnoseRequest], context: grpc.aio.ServicerContext[Any, Any], tally: _Tally
     ) -> AsyncIterator[_Answer]:
         """Diagnose what comes in, a window at a time, and yield what is done, in any order."""
-        done: asyncio.Queue[_Answer | None | BaseException] = asyncio.Queue()
+        done: asyncio.Queue[_Answer | BaseException | None] = asyncio.Queue()
         reader = asyncio.create_task(self._read(requests, context, tally, done))
         try:
             while (answer := await done.get()) is not None:
@@ -118,7 +116,7 @@ class DiagnosisServicer(diagnosis_pb2_grpc.DiagnosisServiceServicer):
         requests: AsyncIterator[diagnosis_pb2.DiagnoseRequest],
         context: grpc.aio.ServicerContext[Any, Any],
         tally: _Tally,
-        done: asyncio.Queue[_Answer | None | BaseException],
+        done: asyncio.Queue[_Answer | BaseException | None],
     ) -> None:
         window = asyncio.Semaphore(self._settings.stream_window)
         in_flight: dict[str, asyncio.Task[None]] = {}
@@ -149,9 +147,7 @@ class DiagnosisServicer(diagnosis_pb2_grpc.DiagnosisServiceServicer):
             for task in list(in_flight.values()):
                 task.cancel()
 
-    async def _answer(
-        self, request: diagnosis_pb2.DiagnoseRequest, context: grpc.aio.ServicerContext[Any, Any], tally: _Tally
-    ) -> _Answer:
+    async def _answer(self, request: diagnosis_pb2.DiagnoseRequest, context: grpc.aio.ServicerContext[Any, Any], tally: _Tally) -> _Answer:
         started = time.perf_counter()
         request_id = request.request_id
         try:
@@ -160,7 +156,7 @@ class DiagnosisServicer(diagnosis_pb2_grpc.DiagnosisServiceServicer):
                 image = await self._composer.judge(request, release, self._clock(context))
                 tally.add(image)
                 return _Answer(request_id=request_id, diagnosis=_diagnosis(request, image, release, started))
-        except CallFailed as failed:
+        except CallFailedError as failed:
             tally.failures += 1
             return _Answer(request_id=request_id, error=failed.status)
 
@@ -171,7 +167,7 @@ class DiagnosisServicer(diagnosis_pb2_grpc.DiagnosisServiceServicer):
                 if not request.request_id:
                     raise InvalidRequestError("REQUEST_ID_MISSING", "Every image of a stream needs a request_id.", field="request_id")
                 raise AlreadyExistsError("REQUEST_ID_IN_FLIGHT", "This request_id is in flight in this stream.", field="request_id")
-        except CallFailed as failed:
+        except CallFailedError as failed:
             return _Answer(request_id=request.request_id, error=failed.status)
 
     def _checked(self, request: diagnosis_pb2.DiagnoseRequest) -> tuple[diagnosis_pb2.DiagnoseRequest, Release]:

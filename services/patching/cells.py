@@ -202,7 +202,7 @@ def _is_one_nucleus(union: _Nucleus, absorbs: Mask, scale: float) -> bool:
     radius = stain.equivalent_radius(hull)
     if radius > MAX_LOBED_NUCLEUS_TO_RED_CELL * scale:
         return False
-    return np.count_nonzero(hull & ~absorbs[union.window]) <= 0.05 * np.count_nonzero(hull)
+    return bool(np.count_nonzero(hull & ~absorbs[union.window]) <= 0.05 * np.count_nonzero(hull))
 
 
 def _split(mask: Mask, unit: float | None) -> list[Mask]:

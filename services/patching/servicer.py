@@ -8,10 +8,10 @@ from typing import Any
 
 import grpc
 import numpy as np
-from numpy.typing import NDArray
-
 from dl4all.imaging.v1 import imaging_pb2
 from dl4all.patching.v1 import patching_pb2, patching_pb2_grpc
+from numpy.typing import NDArray
+
 from services.common.checks import check_identifier, check_microns_per_pixel
 from services.common.errors import InvalidImageError
 from services.common.image_codec import DecodedImage, decode_image
@@ -40,7 +40,7 @@ class PatchingServicer(patching_pb2_grpc.PatchingServiceServicer):
         self._settings = settings
         self._workers = workers
 
-    async def LocateCells(  # noqa: N802
+    async def LocateCells(
         self, request: patching_pb2.LocateCellsRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[patching_pb2.LocateCellsResponse]:
         """See ``patching.proto``."""
@@ -50,7 +50,7 @@ class PatchingServicer(patching_pb2_grpc.PatchingServiceServicer):
             limit = self._settings.max_image_bytes // (1024 * 1024)
             raise InvalidImageError("IMAGE_TOO_LARGE", f"The encoded image has {len(request.image)} bytes; at most {limit} MiB are read.")
         located = await self._workers.run(_locate, request.image, request.kind, scale)
-        header = _header(located)
+        header: patching_pb2.LocateCellsHeader | None = _header(located)
         if request.omit_crops or not located.cells:
             cells = [_cell(number, cell) for number, cell in enumerate(located.cells)]
             yield patching_pb2.LocateCellsResponse(header=header, cells=cells)
@@ -97,9 +97,7 @@ def _header(located: _Located) -> patching_pb2.LocateCellsHeader:
 
 def _cell(number: int, cell: LocatedCell) -> imaging_pb2.Cell:
     box = imaging_pb2.Box(x=cell.x, y=cell.y, width=cell.width, height=cell.height)
-    return imaging_pb2.Cell(
-        cell_id=number, box=box, center_x=cell.center_x, center_y=cell.center_y, radius=cell.radius, confidence=cell.confidence
-    )
+    return imaging_pb2.Cell(cell_id=number, box=box, center_x=cell.center_x, center_y=cell.center_y, radius=cell.radius, confidence=cell.confidence)
 
 
 def _crop(number: int, cell: LocatedCell, crop: CutCrop, microns_per_pixel: float) -> imaging_pb2.Crop:

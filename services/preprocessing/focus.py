@@ -24,6 +24,8 @@ MIN_SIDE: Final = 32
 MAX_SCORE: Final = 120.0
 """Score of an image without any response: flat."""
 _BINS: Final = 50
+_ROUNDING: Final = 1e-12
+"""Responses up to this are rounding errors of flat ground, not responses; their signs would depend on the order of sums."""
 
 # The right half of the 65-tap kernel, h_0..h_32; made by focus_kernel.py.
 HALF_KERNEL: Final = (
@@ -91,7 +93,7 @@ def focus_score(rgb: Bytes) -> float:
         raise InvalidImageError("IMAGE_TOO_SMALL", f"The focus score needs sides of at least {MIN_SIDE} px, got {rgb.shape[1]} x {rgb.shape[0]}.")
     gray = np.round(rgb @ np.array([0.2989360213, 0.5870430745, 0.1140209043])) / 255.0
     vertical, horizontal = _responses(gray)
-    both = (vertical > 0) & (horizontal > 0)
+    both = (vertical > _ROUNDING) & (horizontal > _ROUNDING)
     if not both.any():
         return MAX_SCORE
     a, b = horizontal[both], vertical[both]
@@ -111,8 +113,8 @@ def _responses(gray: Double) -> tuple[Double, Double]:
         response = gray
         for kernel in (_LOW_PASS, _KERNEL):
             x, y = (kernel, identity) if along_rows else (identity, kernel)
-            response = cv2.sepFilter2D(response, cv2.CV_64F, x, y, borderType=cv2.BORDER_REFLECT)
-        results.append(np.asarray(response, np.float64))
+            response = np.asarray(cv2.sepFilter2D(response, cv2.CV_64F, x, y, borderType=cv2.BORDER_REFLECT), np.float64)
+        results.append(response)
     return results[0], results[1]
 
 

@@ -45,7 +45,7 @@ def register(rgb: Bytes, center_x: float, center_y: float, radius: float, side: 
     Args:
         rgb: uint8 (H, W, 3).
         center_x, center_y: centre of the cell in px of ``rgb``, inside it (pixel centres at integers).
-        radius: radius of the whole cell in px of ``rgb``, at least ``MIN_RADIUS``.
+        radius: radius of the whole cell in px of ``rgb``, at least ``MIN_RADIUS``, at most the longer side of ``rgb``.
         side: side of the result in px, at least 32.
 
     Raises:
@@ -54,9 +54,12 @@ def register(rgb: Bytes, center_x: float, center_y: float, radius: float, side: 
     height, width = rgb.shape[:2]
     if not all(map(math.isfinite, (center_x, center_y, radius))):
         raise InvalidRequestError("CELL_NOT_FINITE", "Centre and radius of a cell must be finite numbers.", field="crops")
-    if radius < MIN_RADIUS or not (-0.5 <= center_x <= width - 0.5 and -0.5 <= center_y <= height - 0.5):
+    inside = -0.5 <= center_x <= width - 0.5 and -0.5 <= center_y <= height - 0.5
+    if not inside or not MIN_RADIUS <= radius <= max(height, width):
         raise InvalidRequestError(
-            "CELL_OUTSIDE_CROP", f"The centre must lie inside the crop and the radius be at least {MIN_RADIUS:g} px.", field="crops"
+            "CELL_OUTSIDE_CROP",
+            f"The centre must lie inside the crop and the radius in {MIN_RADIUS:g} px .. the longer side of the crop.",
+            field="crops",
         )
     step = radius / (RELATIVE_RADIUS * side)
     source = rgb

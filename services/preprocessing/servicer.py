@@ -6,9 +6,9 @@ import asyncio
 from typing import Any
 
 import grpc
-
 from dl4all.imaging.v1 import imaging_pb2
 from dl4all.preprocessing.v1 import preprocessing_pb2, preprocessing_pb2_grpc
+
 from services.common.arrays import pixels_from_bytes
 from services.common.checks import check_count, check_identifier
 from services.common.errors import DomainError
@@ -32,7 +32,7 @@ class PreprocessingServicer(preprocessing_pb2_grpc.PreprocessingServiceServicer)
         self._releases = releases
         self._workers = workers
 
-    async def Enhance(  # noqa: N802
+    async def Enhance(
         self, request: preprocessing_pb2.EnhanceRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> preprocessing_pb2.EnhanceResponse:
         """See ``preprocessing.proto``."""
@@ -42,7 +42,7 @@ class PreprocessingServicer(preprocessing_pb2_grpc.PreprocessingServiceServicer)
         jobs = [self._workers.run(self._enhance, crop, release) for crop in request.crops]
         return preprocessing_pb2.EnhanceResponse(outcomes=await asyncio.gather(*jobs))
 
-    async def MeasureFocus(  # noqa: N802
+    async def MeasureFocus(
         self, request: preprocessing_pb2.MeasureFocusRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> preprocessing_pb2.MeasureFocusResponse:
         """See ``preprocessing.proto``."""

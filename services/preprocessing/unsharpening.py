@@ -50,9 +50,11 @@ class FocusParameters:
     limits: tuple[float, ...]
 
     def threshold(self, upscale_factor: float) -> float:
+        """Score above which a cell of this upscaling factor is sharpened."""
         return float(np.interp(upscale_factor, self.upscale_factors, self.thresholds))
 
     def limit(self, upscale_factor: float) -> float:
+        """Score above which a cell of this upscaling factor is not accepted."""
         return float(np.interp(upscale_factor, self.upscale_factors, self.limits))
 
 

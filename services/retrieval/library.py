@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,7 +56,7 @@ class ReferenceLibrary:
 
     def patch_embeddings(self, index: int) -> NDArray[np.float32]:
         """Patch embeddings of one reference, float32 (h, w, D), whose mean is about its unit embedding."""
-        return self.patches[index].astype(np.float32) * self.patch_scales[index]
+        return np.asarray(self.patches[index] * self.patch_scales[index], np.float32)
 
 
 def open_library(path: Path) -> ReferenceLibrary:
@@ -66,9 +68,26 @@ def open_library(path: Path) -> ReferenceLibrary:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             library = ReferenceLibrary(**{name: arrays[name] for name in arrays.files})
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, EOFError, ValueError, TypeError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
         raise BrokenReleaseError("LIBRARY_BROKEN", f"{path} is not a reference library: {error}") from error
+    if not _shapes_fit(library):
+        raise BrokenReleaseError("LIBRARY_BROKEN", f"{path}: the arrays do not fit each other.")
     lengths = np.linalg.norm(library.embeddings, axis=1)
     if len(library) == 0 or not np.allclose(lengths, 1.0, atol=1e-3):
         raise BrokenReleaseError("LIBRARY_BROKEN", f"{path}: embeddings must have unit length and not be empty.")
     return library
+
+
+def _shapes_fit(library: ReferenceLibrary) -> bool:
+    if library.embeddings.ndim != 2 or library.patches.ndim != 4:
+        return False
+    count, dimension = library.embeddings.shape
+    texts = (library.reference_ids, library.cell_classes, library.patients, library.image_sha256)
+    per_reference = (library.patch_scales, library.is_blast, library.radii, *texts)
+    return (
+        all(array.shape == (count,) for array in per_reference)
+        and (library.patches.shape[0], library.patches.shape[3]) == (count, dimension)
+        and library.centers.shape == (count, 2)
+        and library.projection_mean.shape == (dimension,)
+        and library.projection.shape == (2, dimension)
+    )

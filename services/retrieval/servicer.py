@@ -6,10 +6,10 @@ from typing import Any, Final
 
 import grpc
 import numpy as np
-from numpy.typing import NDArray
-
 from dl4all.imaging.v1 import imaging_pb2
 from dl4all.retrieval.v1 import retrieval_pb2, retrieval_pb2_grpc
+from numpy.typing import NDArray
+
 from services.common.arrays import patches_from_bytes
 from services.common.checks import check_count, check_identifier
 from services.common.errors import InvalidRequestError
@@ -36,9 +36,7 @@ class RetrievalServicer(retrieval_pb2_grpc.RetrievalServiceServicer):
         self._workers = workers
         self._libraries = {r.id: open_library(releases.library_path(r)) for r in releases.releases}
 
-    async def Explain(  # noqa: N802
-        self, request: retrieval_pb2.ExplainRequest, context: grpc.aio.ServicerContext[Any, Any]
-    ) -> retrieval_pb2.ExplainResponse:
+    async def Explain(self, request: retrieval_pb2.ExplainRequest, context: grpc.aio.ServicerContext[Any, Any]) -> retrieval_pb2.ExplainResponse:
         """See ``retrieval.proto``."""
         check_identifier(request.request_id, "request_id")
         check_count(request.cells, "cells")
@@ -47,7 +45,7 @@ class RetrievalServicer(retrieval_pb2_grpc.RetrievalServiceServicer):
         release = self._releases.held(request.release)
         return await self._workers.run(_explain, request, release, self._libraries[release.id])
 
-    async def GetLatentMap(  # noqa: N802
+    async def GetLatentMap(
         self, request: retrieval_pb2.GetLatentMapRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> retrieval_pb2.GetLatentMapResponse:
         """See ``retrieval.proto``."""

@@ -37,6 +37,8 @@ class ServedNetwork(nn.Module):
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * 255.0)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1) * 255.0)
         self.temperature = temperature
+        self.mean: Tensor
+        self.std: Tensor
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Judge uint8 (N, side, side, 3)."""

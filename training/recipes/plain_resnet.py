@@ -19,6 +19,7 @@ from typing import Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from services.common.engines.onnx_runtime import open_session
 from services.common.releases import sha256_of
@@ -187,7 +188,7 @@ def _prepared(options: Options, name: str, images: list[CellImage], parameters: 
     return PreparedCells.load(path)
 
 
-def _network(options: Options, images: list[CellImage], prepared: PreparedCells) -> tuple[PlainResNet, list[float], list[float]]:
+def _network(options: Options, images: list[CellImage], prepared: PreparedCells) -> tuple[nn.Module, list[float], list[float]]:
     found = [images[i] for i in prepared.index]
     chosen = np.array([c.split is Split.TRAIN and c.is_blast is not None for c in found]) & prepared.accepted
     names = sorted({c.cell_class for c in images})
@@ -197,7 +198,7 @@ def _network(options: Options, images: list[CellImage], prepared: PreparedCells)
     pixels = prepared.sharpened[chosen]
     mean, std = channel_statistics(pixels)
     torch.manual_seed(options.fitting.seed)
-    network = PlainResNet(options.width)
+    network: nn.Module = PlainResNet(options.width)
     path = options.work / f"network_{options.width}_{options.fitting.epochs}_{options.fitting.seed}.pt"
     if path.exists():
         network.load_state_dict(torch.load(path, weights_only=True))
@@ -209,7 +210,7 @@ def _network(options: Options, images: list[CellImage], prepared: PreparedCells)
 
 
 def _calibration_margins(
-    network: PlainResNet, mean: list[float], std: list[float], images: list[CellImage], prepared: PreparedCells
+    network: nn.Module, mean: list[float], std: list[float], images: list[CellImage], prepared: PreparedCells
 ) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.str_]]:
     found = [images[i] for i in prepared.index]
     chosen = np.array([c.split is Split.CALIBRATION and c.is_blast is not None for c in found])
@@ -292,7 +293,8 @@ def _figures(judged: Judged, pbc: Judged, references: ReferenceLibrary, rule: Ce
     chosen = judged.of(Split.TEST)
     labels, patients = judged.is_blast[chosen], judged.patients[chosen]
     network, votes = blast_probability(judged.logits)[chosen], _votes(judged, references)[0][chosen]
-    fused, suspected, indeterminate = (v[chosen] for v in _verdicts(judged, references, rule))
+    all_fused, all_suspected, all_indeterminate = _verdicts(judged, references, rule)
+    fused, suspected, indeterminate = all_fused[chosen], all_suspected[chosen], all_indeterminate[chosen]
     figures: dict[str, Interval | float] = {}
     for name, scores in (("network", network), ("vote", votes), ("fused", fused)):
         figures[f"AUC, test patients, {name}"] = bootstrap_by_patient(auc, scores, labels, patients)
@@ -303,7 +305,7 @@ def _figures(judged: Judged, pbc: Judged, references: ReferenceLibrary, rule: Ce
         figures[f"suspected, test patients, {name}"] = _share(suspected, labels == label, patients)
         figures[f"indeterminate, test patients, {name}"] = _share(indeterminate, labels == label, patients)
     promyelocytes = np.array([c.cell_class == "promyelocyte" and c.split is Split.TEST for c in judged.images])
-    figures["suspected, test patients, promyelocytes"] = float(_verdicts(judged, references, rule)[1][promyelocytes].mean())
+    figures["suspected, test patients, promyelocytes"] = float(all_suspected[promyelocytes].mean())
     _, suspected_pbc, indeterminate_pbc = _verdicts(pbc, references, rule)
     mature = np.array([c.cell_class in PBC_MATURE_CLASSES for c in pbc.images])
     immature = np.array([c.cell_class == "ig" for c in pbc.images])

@@ -1,10 +1,10 @@
 """Python SDK of DL4ALL Serving.
 
-    from dl4all_client import DiagnosisClient
+from dl4all_client import DiagnosisClient
 
-    with DiagnosisClient("localhost:50051") as client:
-        diagnosis = client.diagnose(open("smear.jpg", "rb").read())
-        print(client.finding_name(diagnosis))
+with DiagnosisClient("localhost:50051") as client:
+diagnosis = client.diagnose(open("smear.jpg", "rb").read())
+print(client.finding_name(diagnosis))
 """
 
 from dl4all_client.client import AsyncDiagnosisClient, DiagnosisClient

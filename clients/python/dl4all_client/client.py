@@ -7,9 +7,9 @@ from types import TracebackType
 from typing import Any, Final
 
 import grpc
-
 from dl4all.diagnosis.v1 import diagnosis_pb2, diagnosis_pb2_grpc
 from dl4all.imaging.v1 import imaging_pb2
+
 from dl4all_client.errors import ServiceError
 
 MAX_MESSAGE_BYTES: Final = 24 * 1024 * 1024
@@ -50,9 +50,7 @@ def diagnose_request(
     """
     if kind not in _KINDS:
         raise ValueError(f"kind must be one of {', '.join(_KINDS)}, got {kind!r}")
-    display = diagnosis_pb2.DisplayOptions(
-        neighbours=neighbours, include_maps=explain, include_crops=explain, include_latent_map=explain
-    )
+    display = diagnosis_pb2.DisplayOptions(neighbours=neighbours, include_maps=explain, include_crops=explain, include_latent_map=explain)
     return diagnosis_pb2.DiagnoseRequest(
         request_id=request_id,
         image=image,

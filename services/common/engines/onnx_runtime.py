@@ -55,7 +55,9 @@ class OnnxRuntimeEngine:
         """Run a model on a batch; see ``InferenceEngine``."""
         session, config = await self._session(model)
         if images.shape[1:] != config.input_shape:
-            raise InvalidRequestError("WRONG_INPUT_SIZE", f"The model {model.model} takes {config.input_shape}, got {images.shape[1:]}.", field="cells")
+            raise InvalidRequestError(
+                "WRONG_INPUT_SIZE", f"The model {model.model} takes {config.input_shape}, got {images.shape[1:]}.", field="cells"
+            )
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._executor, _run, session, config, images)
 

@@ -1,0 +1,69 @@
+"""Where the work is done: in this process (default) or at a server. Both give the same messages and the same errors."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from dl4all.diagnosis.v1 import diagnosis_pb2, diagnosis_pb2_grpc
+from dl4all.patching.v1 import patching_pb2_grpc
+from dl4all.preprocessing.v1 import preprocessing_pb2_grpc
+from dl4all_client.client import MAX_MESSAGE_BYTES
+from dl4all_client.errors import ServiceError
+
+
+@dataclass(frozen=True)
+class Backend:
+    """Asynchronous stubs of the services that the command line calls."""
+
+    gateway: Any
+    patching: Any
+    preprocessing: Any
+
+    async def default_release(self) -> diagnosis_pb2.SystemRelease:
+        """The release that a request gets that names none."""
+        answer = await self.gateway.ListSystems(diagnosis_pb2.ListSystemsRequest(), timeout=30)
+        releases: list[diagnosis_pb2.SystemRelease] = list(answer.releases)
+        return next(release for release in releases if release.default)
+
+
+@asynccontextmanager
+async def open_backend(address: str | None) -> AsyncIterator[Backend]:
+    """Open a backend.
+
+    Args:
+        address: host:port of a server with all services, or None to run the services in this process.
+
+    Raises:
+        ServiceError: the services cannot be started here.
+    """
+    if address is None:
+        async with _embedded() as backend:
+            yield backend
+        return
+    options = [("grpc.max_receive_message_length", MAX_MESSAGE_BYTES), ("grpc.max_send_message_length", MAX_MESSAGE_BYTES)]
+    async with grpc.aio.insecure_channel(address, options=options) as channel:
+        yield Backend(
+            gateway=diagnosis_pb2_grpc.DiagnosisServiceStub(channel),
+            patching=patching_pb2_grpc.PatchingServiceStub(channel),
+            preprocessing=preprocessing_pb2_grpc.PreprocessingServiceStub(channel),
+        )
+
+
+@asynccontextmanager
+async def _embedded() -> AsyncIterator[Backend]:
+    from services.common.errors import DomainError
+    from services.common.logs import configure_logs
+    from services.common.settings import CommonSettings
+    from services.embedded import embedded_services
+
+    settings = CommonSettings()
+    configure_logs("ERROR")
+    try:
+        async with embedded_services(settings) as services:
+            yield Backend(services.stubs["gateway"], services.stubs["patching"], services.stubs["preprocessing"])
+    except DomainError as error:
+        raise ServiceError(error.code, error.reason, error.message) from error

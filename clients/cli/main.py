@@ -1,0 +1,321 @@
+"""The command line ``dl4all``."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import grpc
+import typer
+from dl4all.diagnosis.v1 import diagnosis_pb2
+from dl4all.imaging.v1 import imaging_pb2
+from dl4all.patching.v1 import patching_pb2
+from dl4all.preprocessing.v1 import preprocessing_pb2
+from dl4all_client.client import DEFAULT_TIMEOUT, diagnose_request, finding_name
+from dl4all_client.errors import ServiceError
+
+from clients.cli.backends import Backend, open_backend
+from clients.cli.forms import cells_form, diagnosis_form, enhance_form, system_form
+from clients.cli.images import expand
+from clients.cli.pictures import write_comparison
+from clients.cli.report import ReportItem, render_report
+from clients.cli.running import Outcome, for_each_image, print_json, say, show_error
+
+app = typer.Typer(
+    name="dl4all",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    help="Pre-read blood smears for leukaemic blasts, with reasons. Assists a qualified reader; never signs out a result.",
+)
+
+
+class Kind(StrEnum):
+    """What an image shows."""
+
+    AUTO = "auto"
+    CELL = "cell"
+    FIELD = "field"
+
+
+Images = Annotated[
+    list[Path], typer.Argument(metavar="IMAGE|DIR...", help="Image files (JPEG, PNG, TIFF, BMP), or folders of them.", show_default=False)
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object per image on standard output, nothing else there.")]
+Address = Annotated[str | None, typer.Option(help="HOST:PORT of a running server; without it the services run in this process.", show_default=False)]
+KindOption = Annotated[Kind, typer.Option(help="A crop around one cell, a field of many, or let the service tell.")]
+
+
+@app.command()
+def diagnose(
+    images: Images,
+    kind: KindOption = Kind.AUTO,
+    release: Annotated[str, typer.Option(help="Release id or system; see `dl4all systems`. Default: the default release.")] = "",
+    address: Address = None,
+    as_json: AsJson = False,
+    report: Annotated[Path | None, typer.Option(help="Write a self-contained HTML report to this file.", show_default=False)] = None,
+    references: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder where your laboratory holds the reference images; only with it the report shows pictures of neighbours.",
+            envvar="DL4ALL_REFERENCE_IMAGES",
+            show_default=False,
+        ),
+    ] = None,
+    microns_per_pixel: Annotated[float, typer.Option(help="Micrometres per pixel, 0 where unknown.")] = 0.0,
+) -> None:
+    """Diagnose images: find the nucleated cells, judge each, say what is found and why.
+
+    Exit status 1 if any image failed; the others are answered all the same.
+    """
+    asyncio_exit(_diagnose(expand(images), kind, release, address, as_json, report, references, microns_per_pixel))
+
+
+@app.command()
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 50051,
+) -> None:
+    """Serve all five services in this process over gRPC until Ctrl-C; accepted calls are finished."""
+    from services.common.errors import DomainError
+    from services.common.logs import configure_logs
+    from services.common.settings import CommonSettings
+    from services.embedded import serve as serve_embedded
+
+    settings = CommonSettings(host=host, port=port)
+    configure_logs(settings.log_level)
+    try:
+        asyncio.run(serve_embedded(settings))
+    except (DomainError, RuntimeError) as error:
+        say(f"[red]cannot serve[/red]: {error}")
+        raise typer.Exit(1) from error
+
+
+@app.command()
+def systems(address: Address = None, as_json: AsJson = False) -> None:
+    """List the systems and releases that can be chosen, with their figures and limits."""
+    asyncio_exit(_systems(address, as_json))
+
+
+@app.command()
+def phantom(
+    out: Annotated[Path, typer.Option(help="PNG file to write; it carries its true cells.")] = Path("phantom.png"),
+    seed: Annotated[int, typer.Option(help="Same seed, same drawing.", min=0)] = 1,
+    cells: Annotated[int, typer.Option(help="White cells of the field.", min=0, max=200)] = 12,
+    width: Annotated[int, typer.Option(help="Width in px.", min=64, max=8192)] = 1280,
+    height: Annotated[int, typer.Option(help="Height in px.", min=64, max=8192)] = 960,
+    cell: Annotated[
+        str | None,
+        typer.Option(help="Draw one cell of this kind instead: lymphocyte, neutrophil, monocyte, eosinophil or blast.", show_default=False),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Draw a phantom: a smear field (or one cell) with known truth. Labelled as a drawing, always."""
+    from services.common.phantom import CellKind, PhantomOptions, encode_png, single_cell, smear_field
+
+    try:
+        drawn = single_cell(seed, CellKind(cell)) if cell else smear_field(seed, PhantomOptions(width=width, height=height, cells=cells))
+        out.write_bytes(encode_png(drawn))
+    except (ValueError, OSError) as error:
+        say(f"[red]cannot draw[/red]: {error}")
+        raise typer.Exit(1) from error
+    truth = [{"center_x": c.center_x, "center_y": c.center_y, "radius": c.radius, "kind": str(c.kind)} for c in drawn.cells]
+    if as_json:
+        print_json({"path": str(out), "seed": seed, "cells": truth})
+    else:
+        say(f"Wrote the phantom {out} (seed {seed}, {len(truth)} cells). It is a drawing, not a patient.")
+
+
+@app.command()
+def focus(images: Images, address: Address = None, as_json: AsJson = False) -> None:
+    """Score the focus of images as they are (FQPath; higher is blurrier; only compare images of one size)."""
+    asyncio_exit(_focus(expand(images), address, as_json))
+
+
+@app.command()
+def enhance(
+    images: Images,
+    out: Annotated[Path | None, typer.Option(help="Folder for pictures: registered cell before and after, side by side.", show_default=False)] = None,
+    release: Annotated[str, typer.Option(help="Release whose preprocessing parameters apply.")] = "",
+    address: Address = None,
+    as_json: AsJson = False,
+) -> None:
+    """Register the cell of each image (the one nearest the centre) and sharpen it as far as its focus asks for."""
+    asyncio_exit(_enhance(expand(images), out, release, address, as_json))
+
+
+@app.command()
+def cells(images: Images, kind: KindOption = Kind.AUTO, address: Address = None, as_json: AsJson = False) -> None:
+    """Locate the nucleated cells of images."""
+    asyncio_exit(_cells(expand(images), kind, address, as_json))
+
+
+async def _diagnose(
+    paths: list[Path], kind: Kind, release: str, address: str | None, as_json: bool, report: Path | None, references: Path | None, scale: float
+) -> int:
+    items: list[ReportItem] = []
+    async with open_backend(address) as backend:
+
+        async def work(_: Path, image: bytes) -> tuple[bytes, diagnosis_pb2.Diagnosis]:
+            request = diagnose_request(image, kind=kind, release=release, microns_per_pixel=scale, explain=report is not None)
+            answer = await backend.gateway.Diagnose(request, timeout=DEFAULT_TIMEOUT)
+            return image, answer.diagnosis
+
+        def done(outcome: Outcome[tuple[bytes, diagnosis_pb2.Diagnosis]]) -> None:
+            show_error(outcome, as_json)
+            image, diagnosis = outcome.answer or (b"", None)
+            if diagnosis is not None:
+                _show_diagnosis(outcome.path, diagnosis, as_json)
+            if report is not None:
+                items.append(ReportItem(str(outcome.path), image, diagnosis, "" if outcome.error is None else str(outcome.error)))
+
+        failures = await for_each_image(paths, work, "diagnosing", done)
+        if report is not None:
+            used = next((i.diagnosis.provenance.release for i in items if i.diagnosis is not None), "")
+            listed = await backend.gateway.ListSystems(diagnosis_pb2.ListSystemsRequest(), timeout=DEFAULT_TIMEOUT)
+            system = next((s for s in listed.releases if s.release == used), None)
+            report.write_text(render_report(items, references=references, system=system), encoding="utf-8")
+            say(f"Report: {report}")
+    return failures
+
+
+def _show_diagnosis(path: Path, diagnosis: diagnosis_pb2.Diagnosis, as_json: bool) -> None:
+    if as_json:
+        print_json(diagnosis_form(str(path), diagnosis))
+        return
+    counts, fraction = diagnosis.counts, diagnosis.blast_fraction
+    finding = finding_name(diagnosis.finding)
+    colour = {"BLASTS_SUSPECTED": "red", "NO_BLASTS_SEEN": "green"}.get(finding, "yellow")
+    say(f"[{colour}]{finding}[/{colour}] {path}")
+    say(
+        f"  {counts.total} nucleated cells: {counts.suspected} suspected, {counts.indeterminate} undecided, "
+        f"{counts.not_suspected} not suspected; blast fraction {fraction.lower:.0%} to {fraction.upper:.0%}"
+    )
+    say(f"  {'review required; ' if diagnosis.requires_review else ''}{', '.join(diagnosis.reasons)}")
+
+
+async def _systems(address: str | None, as_json: bool) -> int:
+    async with open_backend(address) as backend:
+        try:
+            answer = await backend.gateway.ListSystems(diagnosis_pb2.ListSystemsRequest(), timeout=DEFAULT_TIMEOUT)
+        except grpc.aio.AioRpcError as error:
+            raise ServiceError.from_rpc(error) from error
+    for release in answer.releases:
+        form = system_form(release)
+        if as_json:
+            print_json(form)
+            continue
+        mark = "  (default)" if release.default else ""
+        typer.echo(
+            f"{form['system']}  {form['release']}{mark}\n  {release.title}\n  detects {form['detects']}; input {release.input}, {release.side} px"
+        )
+        for figure in form["figures"]:
+            interval = "" if figure["low"] is None else f"  [{figure['low']:.4f}, {figure['high']:.4f}]"
+            typer.echo(f"  {figure['value']:8.4f}{interval:20s}  {figure['name']}")
+        for limit in release.limits:
+            typer.echo(f"  ! {limit}")
+    return 0
+
+
+async def _focus(paths: list[Path], address: str | None, as_json: bool) -> int:
+    async with open_backend(address) as backend:
+
+        async def work(_: Path, image: bytes) -> float:
+            answer = await backend.preprocessing.MeasureFocus(preprocessing_pb2.MeasureFocusRequest(image=image), timeout=DEFAULT_TIMEOUT)
+            return float(answer.score)
+
+        def done(outcome: Outcome[float]) -> None:
+            show_error(outcome, as_json)
+            if outcome.answer is not None and as_json:
+                print_json({"path": str(outcome.path), "score": round(outcome.answer, 6)})
+            elif outcome.answer is not None:
+                typer.echo(f"{outcome.answer:9.4f}  {outcome.path}")
+
+        return await for_each_image(paths, work, "scoring", done)
+
+
+async def _enhance(paths: list[Path], out: Path | None, release: str, address: str | None, as_json: bool) -> int:
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+    async with open_backend(address) as backend:
+        name = release or (await backend.default_release()).release
+
+        async def work(path: Path, image: bytes) -> preprocessing_pb2.EnhanceOutcome:
+            crops = [crop for piece in await _locate(backend, image, Kind.CELL, omit_crops=False) for crop in piece.crops]
+            if not crops:
+                raise ServiceError("NOT_FOUND", "NO_CELLS", "No nucleated cell was found in this image.")
+            request = preprocessing_pb2.EnhanceRequest(release=name, crops=crops)
+            (outcome,) = (await backend.preprocessing.Enhance(request, timeout=DEFAULT_TIMEOUT)).outcomes
+            if outcome.HasField("error"):
+                raise ServiceError.from_status(outcome.error)
+            if out is not None:
+                write_comparison(out / f"{path.stem}.png", crops[0], outcome.enhanced)
+            enhanced: preprocessing_pb2.EnhanceOutcome = outcome
+            return enhanced
+
+        def done(outcome: Outcome[preprocessing_pb2.EnhanceOutcome]) -> None:
+            show_error(outcome, as_json)
+            if outcome.answer is None:
+                return
+            form = enhance_form(str(outcome.path), outcome.answer)
+            if as_json:
+                print_json(form)
+                return
+            reasons = ", ".join(form["reasons"]) or "good"
+            typer.echo(f"{form['focus_before']:.3f} -> {form['focus_after']:.3f}  radius {form['unsharp_radius']:2d}  {reasons}  {outcome.path}")
+
+        return await for_each_image(paths, work, "enhancing", done)
+
+
+async def _cells(paths: list[Path], kind: Kind, address: str | None, as_json: bool) -> int:
+    async with open_backend(address) as backend:
+
+        async def work(_: Path, image: bytes) -> list[patching_pb2.LocateCellsResponse]:
+            return await _locate(backend, image, kind, omit_crops=True)
+
+        def done(outcome: Outcome[list[patching_pb2.LocateCellsResponse]]) -> None:
+            show_error(outcome, as_json)
+            if outcome.answer is None:
+                return
+            found = [cell for piece in outcome.answer for cell in piece.cells]
+            if as_json:
+                print_json(cells_form(str(outcome.path), outcome.answer[0].header, found))
+            else:
+                typer.echo(f"{len(found):4d} cells  {outcome.path}")
+
+        return await for_each_image(paths, work, "locating", done)
+
+
+async def _locate(backend: Backend, image: bytes, kind: Kind, *, omit_crops: bool) -> list[patching_pb2.LocateCellsResponse]:
+    kinds = {
+        Kind.AUTO: imaging_pb2.ImageKind.IMAGE_KIND_AUTO,
+        Kind.CELL: imaging_pb2.ImageKind.IMAGE_KIND_CELL,
+        Kind.FIELD: imaging_pb2.ImageKind.IMAGE_KIND_FIELD,
+    }
+    request = patching_pb2.LocateCellsRequest(image=image, kind=kinds[kind], omit_crops=omit_crops)
+    return [piece async for piece in backend.patching.LocateCells(request, timeout=DEFAULT_TIMEOUT)]
+
+
+def asyncio_exit(work: Coroutine[Any, Any, int]) -> None:
+    """Run the work; exit 1 if anything failed, 130 on Ctrl-C."""
+    try:
+        failures = asyncio.run(work)
+    except ServiceError as error:
+        say(f"[red]failed[/red]: {error.message} ({error.reason})")
+        raise typer.Exit(1) from error
+    except KeyboardInterrupt as error:
+        raise typer.Exit(130) from error
+    if failures:
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """Entry point of the ``dl4all`` command."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""Run one piece of work per image: progress on stderr, answers on stdout, failures apart from the others."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Generic, TypeVar
+
+import grpc
+from dl4all_client.errors import ServiceError
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from clients.cli.forms import error_form
+
+Answer = TypeVar("Answer")
+IN_FLIGHT: Final = 4
+console = Console(stderr=True)
+
+
+@dataclass(frozen=True)
+class Outcome(Generic[Answer]):
+    """What became of one image: an answer or an error."""
+
+    path: Path
+    answer: Answer | None
+    error: ServiceError | None
+
+
+async def for_each_image(
+    paths: Sequence[Path],
+    work: Callable[[Path, bytes], Awaitable[Answer]],
+    what: str,
+    done: Callable[[Outcome[Answer]], None],
+) -> int:
+    """Do the work for every image, a few at once; ``done`` is called in the order of the paths, as early as possible.
+
+    Returns:
+        How many images failed.
+    """
+    places = asyncio.Semaphore(IN_FLIGHT)
+
+    async def one(path: Path) -> Outcome[Answer]:
+        async with places:
+            try:
+                return Outcome(path, await work(path, _read(path)), None)
+            except ServiceError as error:
+                return Outcome(path, None, error)
+            except grpc.aio.AioRpcError as error:
+                return Outcome(path, None, ServiceError.from_rpc(error))
+
+    failures = 0
+    tasks = [asyncio.create_task(one(path)) for path in paths]
+    try:
+        with _progress() as progress:
+            bar = progress.add_task(what, total=len(tasks))
+            for task in tasks:
+                outcome = await task
+                failures += outcome.error is not None
+                done(outcome)
+                progress.advance(bar)
+    finally:
+        for task in tasks:
+            task.cancel()
+    return failures
+
+
+def say(text: str) -> None:
+    """Tell a person something on standard error; rich markup, lines left whole."""
+    console.print(text, highlight=False, soft_wrap=True)
+
+
+def print_json(form: dict[str, Any]) -> None:
+    """Print one JSON object on one line of standard output."""
+    sys.stdout.write(json.dumps(form, ensure_ascii=False, allow_nan=False) + "\n")
+    sys.stdout.flush()
+
+
+def show_error(outcome: Outcome[Any], as_json: bool) -> None:
+    """Show a failed image."""
+    if outcome.error is None:
+        return
+    if as_json:
+        print_json(error_form(str(outcome.path), outcome.error))
+    else:
+        say(f"[red]failed[/red] {outcome.path}: {outcome.error.message} ({outcome.error.reason})")
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ServiceError("NOT_FOUND", "FILE_UNREADABLE", f"The file cannot be read: {error.strerror}.") from error
+
+
+def _progress() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)

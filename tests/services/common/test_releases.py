@@ -1,0 +1,164 @@
+"""Tests of releases: what does not belong together is refused, and the file is named."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from services.common.errors import BrokenReleaseError, FailedPreconditionError, NotFoundError
+from services.common.releases import INDEX_FILE, RELEASE_FILE, ReleaseStore, sha256_of
+
+
+def _open(copy: Any) -> ReleaseStore:
+    return ReleaseStore(copy.releases, copy.model_repository)
+
+
+def _default(copy: Any) -> str:
+    return str(json.loads((copy.releases / INDEX_FILE).read_text())["default"])
+
+
+def _edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    content = json.loads(path.read_text(encoding="utf-8"))
+    change(content)
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
+def _refusal(copy: Any) -> str:
+    with pytest.raises(BrokenReleaseError) as caught:
+        _open(copy)
+    assert caught.value.reason == "RELEASE_BROKEN"
+    assert caught.value.code == "FAILED_PRECONDITION"
+    return caught.value.message
+
+
+def test_releases_are_found_by_id_by_system_and_by_default(release_copy: Any) -> None:
+    store = _open(release_copy)
+    release = store.resolve("")
+    assert release.id == _default(release_copy)
+    assert store.resolve(release.id) is release
+    assert store.held(release.id) is release
+    assert release in store.releases
+    for system, current in store.index.current.items():
+        assert store.resolve(system).id == current
+
+
+def test_what_nobody_holds_is_not_found(release_copy: Any) -> None:
+    store = _open(release_copy)
+    with pytest.raises(NotFoundError) as unknown:
+        store.resolve("no-such-release")
+    assert unknown.value.reason == "RELEASE_UNKNOWN"
+    assert _default(release_copy) in unknown.value.message
+    for name in ("no-such-release", "", next(iter(store.index.current))):
+        with pytest.raises(FailedPreconditionError) as absent:
+            store.held(name)
+        assert absent.value.reason == "RELEASE_NOT_HELD"
+
+
+def test_paths_lead_to_the_checked_files(release_copy: Any) -> None:
+    store = _open(release_copy)
+    for release in store.releases:
+        assert sha256_of(store.library_path(release)) == release.library.sha256
+        for model in (release.network, release.embedder):
+            for engine, file in model.files.items():
+                assert sha256_of(store.model_path(model, engine)) == file.sha256
+
+
+def test_releases_name_everything_that_decides(release_copy: Any) -> None:
+    for release in _open(release_copy).releases:
+        knots = release.preprocessing.upscale_factors
+        assert list(knots) == sorted(set(knots))
+        assert len(knots) == len(release.preprocessing.thresholds) == len(release.preprocessing.limits)
+        assert set(release.calibration.min_probability) == {"normal", "blast"}
+        assert list(release.calibration.nearest_distances) == sorted(release.calibration.nearest_distances)
+        counts = [count for count, _ in release.decision.false_blasts]
+        assert counts == sorted(set(counts))
+
+
+def _flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("harm", [_flip, Path.unlink, lambda p: p.write_bytes(b""), lambda p: p.write_bytes(p.read_bytes() + b"\0")], ids=["bit", "missing", "empty", "longer"])
+@pytest.mark.parametrize("which", ["library", "model"])
+def test_a_file_that_is_not_the_one_that_was_released(release_copy: Any, which: str, harm: Callable[[Path], object]) -> None:
+    store = _open(release_copy)
+    release = store.resolve("")
+    engine = next(iter(release.network.files))
+    path = store.library_path(release) if which == "library" else store.model_path(release.network, engine)
+    harm(path)
+    assert str(path) in _refusal(release_copy)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda r: r.pop("calibration"),
+        lambda r: r.update(unknown_field=1),
+        lambda r: r["library"].update(sha256="abc"),
+        lambda r: r["input"].update(side=16),
+        lambda r: r["input"].update(kind="something"),
+        lambda r: r.update(detects="everything"),
+        lambda r: r["calibration"].update(temperature=0.0),
+        lambda r: r["calibration"].update(network_weight=1.5),
+        lambda r: r["decision"].update(false_blasts=[]),
+        lambda r: r["decision"].update(min_cells_for_negative=0),
+        lambda r: r["preprocessing"].update(thresholds=[]),
+        lambda r: r["preprocessing"].update(thresholds=r["preprocessing"]["thresholds"][:-1]),
+        lambda r: r["preprocessing"].update(upscale_factors=r["preprocessing"]["upscale_factors"][::-1]),
+        lambda r: r["calibration"]["min_probability"].pop("blast"),
+        lambda r: r["calibration"]["min_probability"].update(other=0.5),
+        lambda r: r["calibration"].update(nearest_distances=r["calibration"]["nearest_distances"][::-1]),
+        lambda r: r["decision"].update(false_blasts=[[10, 1], [5, 1]]),
+        lambda r: r["decision"].update(false_blasts=[[0, 1]]),
+    ],
+    ids=[
+        *("missing part", "unknown field", "checksum", "side", "kind", "detects", "temperature", "weight", "no table", "no cells"),
+        *("no thresholds", "knots short", "knots descending", "class missing", "class unknown", "quantiles descending", "table descending", "table at zero"),
+    ],
+)  # fmt: skip
+def test_malformed_releases(release_copy: Any, change: Callable[[dict[str, Any]], object]) -> None:
+    path = release_copy.releases / _default(release_copy) / RELEASE_FILE
+    _edit(path, change)
+    assert str(path) in _refusal(release_copy)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "\x00"])
+@pytest.mark.parametrize("file", [RELEASE_FILE, INDEX_FILE])
+def test_files_that_are_no_json_objects(release_copy: Any, file: str, text: str) -> None:
+    path = release_copy.releases / (file if file == INDEX_FILE else f"{_default(release_copy)}/{file}")
+    path.write_text(text)
+    assert str(path) in _refusal(release_copy)
+
+
+def test_a_release_in_the_wrong_folder(release_copy: Any) -> None:
+    folder = release_copy.releases / _default(release_copy)
+    folder.rename(release_copy.releases / "renamed-1")
+    message = _refusal(release_copy)
+    assert str(release_copy.releases / "renamed-1" / RELEASE_FILE) in message
+    assert folder.name in message
+
+
+@pytest.mark.parametrize("change", [lambda i: i.update(default="gone-1"), lambda i: i["current"].update(some_system="gone-1")], ids=["default", "system"])
+def test_an_index_that_names_what_is_not_there(release_copy: Any, change: Callable[[dict[str, Any]], object]) -> None:
+    _edit(release_copy.releases / INDEX_FILE, change)
+    message = _refusal(release_copy)
+    assert INDEX_FILE in message
+    assert "gone-1" in message
+
+
+def test_a_missing_index_or_folder(release_copy: Any) -> None:
+    (release_copy.releases / INDEX_FILE).unlink()
+    assert INDEX_FILE in _refusal(release_copy)
+    with pytest.raises(BrokenReleaseError):
+        ReleaseStore(release_copy.releases / "nowhere", release_copy.model_repository)
+
+
+def test_sha256(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"abc")
+    assert sha256_of(tmp_path / "file") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

@@ -1,0 +1,67 @@
+"""Tests of worker threads."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from services.common.workers import Workers
+
+
+@pytest.fixture
+def workers() -> Iterator[Workers]:
+    pool = Workers(1)
+    yield pool
+    pool.close()
+
+
+async def test_work_runs_in_another_thread_and_returns(workers: Workers) -> None:
+    assert await workers.run(lambda a, *, b: (a, b, threading.current_thread()), 1, b=2) != (1, 2, threading.current_thread())
+    assert await workers.run(lambda a, *, b: a + b, 1, b=2) == 3
+
+
+async def test_errors_come_back(workers: Workers) -> None:
+    with pytest.raises(ZeroDivisionError):
+        await workers.run(lambda: 1 // 0)
+
+
+async def test_waiting_work_never_starts_after_a_cancellation_and_running_work_finishes(workers: Workers) -> None:
+    started, release, finished, second = (threading.Event() for _ in range(4))
+
+    def first() -> None:
+        started.set()
+        release.wait(20)
+        finished.set()
+
+    running = asyncio.create_task(workers.run(first))
+    waiting = asyncio.create_task(workers.run(second.set))
+    assert await asyncio.to_thread(started.wait, 20)
+    for task in (waiting, running):
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        assert task.cancelled()
+    release.set()
+    assert await workers.run(lambda: "next") == "next"
+    assert finished.is_set()
+    assert not second.is_set()
+
+
+async def test_closing_lets_running_work_finish() -> None:
+    pool = Workers(1)
+    started, finished = threading.Event(), threading.Event()
+
+    def work() -> None:
+        started.set()
+        threading.Event().wait(0.05)
+        finished.set()
+
+    task = asyncio.create_task(pool.run(work))
+    assert await asyncio.to_thread(started.wait, 20)
+    pool.close()
+    assert finished.is_set()
+    await task

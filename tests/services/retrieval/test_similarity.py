@@ -1,0 +1,51 @@
+"""Tests of the decomposition of similarity over patches."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from services.retrieval.neighbours import unit
+from services.retrieval.similarity import Float, normalise_patches, quantise, similarity_map
+
+
+def _patches(seed: int, rows: int = 8, columns: int = 8, dimension: int = 64) -> Float:
+    return np.random.default_rng(seed).normal(0.3, 1.0, (rows, columns, dimension)).astype(np.float32)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(("rows", "columns"), [(8, 8), (1, 1), (3, 5)])
+def test_mean_of_the_map_is_the_cosine_similarity(seed: int, rows: int, columns: int) -> None:
+    query, other = _patches(seed, rows, columns), _patches(seed + 100, rows, columns)
+    a, b = query.mean(axis=(0, 1), dtype=np.float64), other.mean(axis=(0, 1), dtype=np.float64)
+    cosine = a @ b / np.linalg.norm(a) / np.linalg.norm(b)
+    contributions = similarity_map(normalise_patches(query), unit(other.mean(axis=(0, 1))))
+    assert contributions.shape == (rows, columns)
+    assert contributions.mean(dtype=np.float64) == pytest.approx(cosine, abs=1e-5)
+
+
+def test_a_map_says_where() -> None:
+    patches = np.zeros((2, 2, 3), np.float32)
+    patches[0, 0, 0], patches[0, 1, 1], patches[1, 0, 0] = 4.0, 4.0, -2.0
+    other = np.array([1.0, 0.0, 0.0], np.float32)
+    np.testing.assert_allclose(similarity_map(patches, other), [[4, 0], [-2, 0]])
+
+
+def test_normalised_patches_have_a_mean_of_unit_length() -> None:
+    patches = normalise_patches(_patches(3) * 17)
+    assert np.linalg.norm(patches.mean(axis=(0, 1))) == pytest.approx(1.0, abs=1e-5)
+    assert patches.dtype == np.float32
+
+
+def test_patches_without_a_mean_stay_finite() -> None:
+    assert not normalise_patches(np.zeros((2, 2, 4), np.float32)).any()
+
+
+def test_quantise() -> None:
+    np.testing.assert_array_equal(quantise(np.array([[-3.0, 0.0], [1.0, 2.0]], np.float32)), [[0, 0], [128, 255]])
+    assert quantise(np.array([[0.2]], np.float32)).dtype == np.uint8
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0])
+def test_quantise_without_any_resemblance(value: float) -> None:
+    np.testing.assert_array_equal(quantise(np.full((3, 2), value, np.float32)), np.zeros((3, 2)))
