@@ -17,6 +17,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 
 from services.classification.servicer import ClassificationServicer
 from services.common.engines.onnx_runtime import OnnxRuntimeEngine
+from services.common.errors import DependencyUnavailableError
 from services.common.local_stub import LocalStub
 from services.common.logs import configure_logs
 from services.common.releases import ReleaseStore
@@ -78,14 +79,16 @@ async def embedded_services(settings: CommonSettings) -> AsyncIterator[EmbeddedS
 
     Raises:
         BrokenReleaseError: a release is incomplete or does not match its checksums.
+        DependencyUnavailableError: a model could not be loaded.
     """
     releases = ReleaseStore(settings.releases, settings.model_repository)
     workers = Workers(settings.workers)
     try:
         engine = OnnxRuntimeEngine(settings.model_repository, workers.executor)
         for release in releases.releases:
-            await engine.is_ready(release.network)
-            await engine.is_ready(release.embedder)
+            for model in (release.network, release.embedder):
+                if not await engine.is_ready(model):
+                    raise DependencyUnavailableError("MODEL_UNAVAILABLE", f"The model {model.model} of release {release.id} could not be loaded.")
         servicers: dict[str, object] = {
             "patching": PatchingServicer(PatchingSettings(), workers),
             "preprocessing": PreprocessingServicer(PreprocessingSettings(), releases, workers),

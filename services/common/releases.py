@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from enum import StrEnum
+from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, Final, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from services.common.errors import BrokenReleaseError, FailedPreconditionError, NotFoundError
 
@@ -34,7 +36,7 @@ class InputKind(StrEnum):
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class File(_Part):
@@ -67,6 +69,14 @@ class Preprocessing(_Part):
     thresholds: tuple[float, ...] = Field(min_length=1)
     limits: tuple[float, ...] = Field(min_length=1)
 
+    @model_validator(mode="after")
+    def _knots_fit(self) -> Self:
+        if not len(self.upscale_factors) == len(self.thresholds) == len(self.limits):
+            raise ValueError("upscale_factors, thresholds and limits must be of one length")
+        if not _ascending(self.upscale_factors):
+            raise ValueError("upscale_factors must ascend")
+        return self
+
 
 class Calibration(_Part):
     """Numbers fitted on calibration patients.
@@ -89,6 +99,14 @@ class Calibration(_Part):
     max_disagreement: Share
     nearest_distances: tuple[float, ...] = Field(min_length=2)
 
+    @model_validator(mode="after")
+    def _numbers_fit(self) -> Self:
+        if set(self.min_probability) != {"normal", "blast"}:
+            raise ValueError("min_probability must name normal and blast")
+        if list(self.nearest_distances) != sorted(self.nearest_distances):
+            raise ValueError("nearest_distances must not descend")
+        return self
+
 
 class DecisionRule(_Part):
     """Numbers of the decision per image.
@@ -105,6 +123,12 @@ class DecisionRule(_Part):
     min_cells_for_negative: int = Field(ge=1)
     max_fraction_for_negative: Share
     origin: dict[str, str]
+
+    @model_validator(mode="after")
+    def _table_fits(self) -> Self:
+        if not _ascending([0, *(count for count, _ in self.false_blasts)]) or any(quantile < 0 for _, quantile in self.false_blasts):
+            raise ValueError("false_blasts must ascend from at least one cell, without negative numbers")
+        return self
 
 
 class Figure(_Part):
@@ -211,6 +235,10 @@ class ReleaseStore:
             for file in model.files.values():
                 _check(self._model_repository / model.model / str(model.version) / file.file, file.sha256)
         return release
+
+
+def _ascending(numbers: Sequence[float]) -> bool:
+    return all(a < b for a, b in pairwise(numbers))
 
 
 def sha256_of(path: Path) -> str:

@@ -169,5 +169,11 @@ def test_health_and_reflection(server):
         for name in ("", "dl4all.diagnosis.v1.DiagnosisService"):
             assert health.Check(health_pb2.HealthCheckRequest(service=name)).status == health_pb2.HealthCheckResponse.SERVING
         services = set(ProtoReflectionDescriptorDatabase(channel).get_services())
-    areas = {"diagnosis": "Diagnosis", "patching": "Patching", "preprocessing": "Preprocessing", "classification": "Classification", "retrieval": "Retrieval"}
+    areas = {
+        "diagnosis": "Diagnosis",
+        "patching": "Patching",
+        "preprocessing": "Preprocessing",
+        "classification": "Classification",
+        "retrieval": "Retrieval",
+    }
     assert {f"dl4all.{area}.v1.{name}Service" for area, name in areas.items()} <= services

@@ -147,7 +147,10 @@ ERRORS: list[DomainError] = [
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda e: type(e).__name__)
 async def test_local_and_wired_failures_are_the_same(error: DomainError) -> None:
-    async with _local("ClassificationService", FakeClassification(error)) as local, _wired("ClassificationService", FakeClassification(error)) as wired:
+    async with (
+        _local("ClassificationService", FakeClassification(error)) as local,
+        _wired("ClassificationService", FakeClassification(error)) as wired,
+    ):
         one, two = await _failure(local.Classify(_request())), await _failure(wired.Classify(_request()))
     assert one.code() is two.code() is grpc.StatusCode[error.code]
     assert _rich(one) == _rich(two)
@@ -180,7 +183,9 @@ async def test_text_of_unexpected_errors_never_reaches_the_caller(opened: Opener
         failure = await _failure(stub.Classify(_request("the-request")))
     assert failure.code() is grpc.StatusCode.INTERNAL
     assert "the-request" in (failure.details() or "")
-    said = repr([failure.details(), failure.debug_error_string(), failure.trailing_metadata(), failure.initial_metadata(), str(failure), _rich(failure)])
+    said = repr(
+        [failure.details(), failure.debug_error_string(), failure.trailing_metadata(), failure.initial_metadata(), str(failure), _rich(failure)]
+    )
     assert SECRET not in said
     assert type(error).__name__ not in said
 

@@ -355,7 +355,10 @@ FUZZ = settings(deadline=None, max_examples=400, suppress_health_check=[HealthCh
 
 
 @FUZZ
-@given(st.binary(max_size=400), st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0", b"II*\0\x08\0\0\0", b"MM\0*\0\0\0\x08", b"II+\0\x08\0\0\0", b"BM"]))
+@given(
+    st.binary(max_size=400),
+    st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0", b"II*\0\x08\0\0\0", b"MM\0*\0\0\0\x08", b"II+\0\x08\0\0\0", b"BM"]),
+)
 def test_random_bytes_are_refused_in_order(data: bytes, magic: bytes) -> None:
     _outcome(magic + data)
 

@@ -27,9 +27,7 @@ from services.common.phantom import (
 )
 
 SMALL = PhantomOptions(width=640, height=480, cells=6, cell_radius=24.0, label=False)
-BARE = dataclasses.replace(
-    SMALL, red_cell_density=0.0, platelets=0, blur_sigma=0.0, light=0.0, noise=0.0, touching=0.0
-)
+BARE = dataclasses.replace(SMALL, red_cell_density=0.0, platelets=0, blur_sigma=0.0, light=0.0, noise=0.0, touching=0.0)
 
 
 def _with(options: PhantomOptions, **changes: Any) -> PhantomOptions:
@@ -143,11 +141,7 @@ def test_kinds_have_their_sizes() -> None:
 
 def test_nucleus_fills_more_of_a_blast_than_of_a_neutrophil() -> None:
     def share(kind: CellKind) -> float:
-        return float(
-            np.mean(
-                [cell.nucleus_radius / cell.radius for s in range(5) for cell in single_cell(s, kind).cells]
-            )
-        )
+        return float(np.mean([cell.nucleus_radius / cell.radius for s in range(5) for cell in single_cell(s, kind).cells]))
 
     assert share(CellKind.BLAST) > 0.75
     assert share(CellKind.NEUTROPHIL) < 0.7
@@ -293,10 +287,7 @@ def test_only_touched_cells_meet_red_cells() -> None:
 
 def test_touching_white_cells_meet_without_red_cells() -> None:
     phantom = smear_field(6, _with(BARE, touching=1.0))
-    grown = [
-        cv2.dilate((phantom.mask == number).astype(np.uint8), np.ones((7, 7), np.uint8)) > 0
-        for number in range(1, len(phantom.cells) + 1)
-    ]
+    grown = [cv2.dilate((phantom.mask == number).astype(np.uint8), np.ones((7, 7), np.uint8)) > 0 for number in range(1, len(phantom.cells) + 1)]
     meets = [any((a & b).any() for b in grown if b is not a) for a in grown]
     assert all(meets)
 

@@ -84,7 +84,11 @@ def _flip(path: Path) -> None:
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize("harm", [_flip, Path.unlink, lambda p: p.write_bytes(b""), lambda p: p.write_bytes(p.read_bytes() + b"\0")], ids=["bit", "missing", "empty", "longer"])
+@pytest.mark.parametrize(
+    "harm",
+    [_flip, Path.unlink, lambda p: p.write_bytes(b""), lambda p: p.write_bytes(p.read_bytes() + b"\0")],
+    ids=["bit", "missing", "empty", "longer"],
+)
 @pytest.mark.parametrize("which", ["library", "model"])
 def test_a_file_that_is_not_the_one_that_was_released(release_copy: Any, which: str, harm: Callable[[Path], object]) -> None:
     store = _open(release_copy)
@@ -144,7 +148,9 @@ def test_a_release_in_the_wrong_folder(release_copy: Any) -> None:
     assert folder.name in message
 
 
-@pytest.mark.parametrize("change", [lambda i: i.update(default="gone-1"), lambda i: i["current"].update(some_system="gone-1")], ids=["default", "system"])
+@pytest.mark.parametrize(
+    "change", [lambda i: i.update(default="gone-1"), lambda i: i["current"].update(some_system="gone-1")], ids=["default", "system"]
+)
 def test_an_index_that_names_what_is_not_there(release_copy: Any, change: Callable[[dict[str, Any]], object]) -> None:
     _edit(release_copy.releases / INDEX_FILE, change)
     message = _refusal(release_copy)

@@ -34,7 +34,9 @@ def test_counts_add_up() -> None:
     assert total.not_suspected == 9
 
 
-@pytest.mark.parametrize(("given", "expected"), [(Counts(0, 0, 0), (0, 1)), (Counts(10, 2, 3), (0.2, 0.5)), (Counts(4, 0, 0), (0, 0)), (Counts(4, 4, 0), (1, 1))])
+@pytest.mark.parametrize(
+    ("given", "expected"), [(Counts(0, 0, 0), (0, 1)), (Counts(10, 2, 3), (0.2, 0.5)), (Counts(4, 0, 0), (0, 0)), (Counts(4, 4, 0), (1, 1))]
+)
 def test_blast_fraction(given: Counts, expected: tuple[float, float]) -> None:
     assert blast_fraction(given) == pytest.approx(expected)
 

@@ -65,7 +65,15 @@ def test_kernel_does_not_answer_to_brightness() -> None:
 
 @pytest.mark.parametrize(
     ("omega", "expected"),
-    [(0.0, 0.0), (math.pi / 4, 0.6196), (3 * math.pi / 8, 1.0115), (math.pi / 2, 0.1589), (5 * math.pi / 8, 0.0003), (3 * math.pi / 4, 0.0), (math.pi, 0.0)],
+    [
+        (0.0, 0.0),
+        (math.pi / 4, 0.6196),
+        (3 * math.pi / 8, 1.0115),
+        (math.pi / 2, 0.1589),
+        (5 * math.pi / 8, 0.0003),
+        (3 * math.pi / 4, 0.0),
+        (math.pi, 0.0),
+    ],
 )
 def test_frequency_response(omega: float, expected: float) -> None:
     assert _response(omega) == pytest.approx(expected, abs=1e-3)
@@ -86,7 +94,9 @@ def test_golden_scores_of_the_original_program(shared_data: Path, name: str, exp
     assert focus_score(crop) == pytest.approx(expected, abs=0.02)
 
 
-@pytest.mark.parametrize("image", [_noise(1), _noise(2, 64, 120), _cell(3), _cell(4, 97, CellKind.LYMPHOCYTE), cv2.GaussianBlur(_cell(5), (0, 0), 2.0)])
+@pytest.mark.parametrize(
+    "image", [_noise(1), _noise(2, 64, 120), _cell(3), _cell(4, 97, CellKind.LYMPHOCYTE), cv2.GaussianBlur(_cell(5), (0, 0), 2.0)]
+)
 def test_score_agrees_with_a_plain_implementation(image: Bytes) -> None:
     assert focus_score(image) == pytest.approx(_plain_score(image), abs=1e-6)
 

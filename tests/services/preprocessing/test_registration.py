@@ -96,7 +96,17 @@ def test_what_is_not_finite_is_refused(place: int, value: float) -> None:
 
 @pytest.mark.parametrize(
     ("x", "y", "radius"),
-    [(-0.6, 50, 20), (99.6, 50, 20), (50, -0.6, 20), (50, 79.6, 20), (50, 50, MIN_RADIUS - 0.01), (50, 50, 0), (50, 50, -20), (50, 50, 101), (50, 50, 1e30)],
+    [
+        (-0.6, 50, 20),
+        (99.6, 50, 20),
+        (50, -0.6, 20),
+        (50, 79.6, 20),
+        (50, 50, MIN_RADIUS - 0.01),
+        (50, 50, 0),
+        (50, 50, -20),
+        (50, 50, 101),
+        (50, 50, 1e30),
+    ],
 )
 def test_cells_out_of_range_are_refused(x: float, y: float, radius: float) -> None:
     with pytest.raises(InvalidRequestError) as caught:

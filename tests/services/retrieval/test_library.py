@@ -111,7 +111,19 @@ def test_a_single_array_is_no_library(tmp_path: Path) -> None:
         lambda arrays: arrays.update(projection=arrays["projection"][:, :-1]),
         lambda arrays: arrays.update(patients=np.array([object()] * COUNT)),
     ],
-    ids=["missing array", "extra array", "not unit", "nan", "empty", "flat", "labels short", "patches short", "patches narrow", "axes narrow", "pickled"],
+    ids=[
+        "missing array",
+        "extra array",
+        "not unit",
+        "nan",
+        "empty",
+        "flat",
+        "labels short",
+        "patches short",
+        "patches narrow",
+        "axes narrow",
+        "pickled",
+    ],
 )
 def test_arrays_that_do_not_fit_are_refused(tmp_path: Path, break_it: Callable[[Arrays], None]) -> None:
     arrays = _arrays()

@@ -1,0 +1,100 @@
+"""Tests of the export: the exported graph says what the network says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+
+from services.common.engines.onnx_runtime import open_session
+from services.common.model_repository import read_model_config
+from training.architectures.resnet import PlainResNet
+from training.export import onnx_model
+from training.export.onnx_model import PARITY, ParityError, ServedNetwork, export_onnx, parity_gap, write_model_config
+
+SIDE = 64
+
+
+def _network(seed: int = 0, temperature: float = 1.7) -> ServedNetwork:
+    torch.manual_seed(seed)
+    return ServedNetwork(PlainResNet(width=4, embedding=16), [0.7, 0.6, 0.7], [0.2, 0.25, 0.15], temperature).eval()
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[ServedNetwork, Path]:
+    network, path = _network(), tmp_path_factory.mktemp("repository") / "small_net" / "1" / "model.onnx"
+    export_onnx(network, SIDE, path)
+    return network, path
+
+
+def _images(count: int, seed: int = 5) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (count, SIDE, SIDE, 3), np.uint8)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 7, 32])
+def test_parity_at_every_batch_size(exported: tuple[ServedNetwork, Path], batch: int) -> None:
+    network, path = exported
+    assert parity_gap(network, path, _images(batch)) <= PARITY == 1e-4
+
+
+def test_outputs_have_their_shapes_and_identities(exported: tuple[ServedNetwork, Path]) -> None:
+    _, path = exported
+    logits, embedding, patches = open_session(path, 1).run(["logits", "embedding", "patch_embeddings"], {"images": _images(3)})
+    assert logits.shape == (3, 2)
+    assert embedding.shape == (3, 16)
+    assert patches.shape == (3, SIDE // 16, SIDE // 16, 16)
+    np.testing.assert_allclose(patches.mean(axis=(1, 2)), embedding, atol=1e-5)
+
+
+def test_normalisation_and_temperature_are_inside() -> None:
+    network = _network()
+    images = _images(2)
+    normalised = (images.astype(np.float32) / 255 - [0.7, 0.6, 0.7]) / [0.2, 0.25, 0.15]
+    with torch.no_grad():
+        plain = network.network(torch.from_numpy(normalised.transpose(0, 3, 1, 2).astype(np.float32)))
+        logits, embedding, _ = network(torch.from_numpy(images))
+    np.testing.assert_allclose(logits.numpy(), plain.logits.numpy() / 1.7, atol=1e-4)
+    np.testing.assert_allclose(embedding.numpy(), plain.embedding.numpy(), atol=1e-4)
+
+
+def test_the_file_holds_its_weights(exported: tuple[ServedNetwork, Path]) -> None:
+    _, path = exported
+    assert [p.name for p in path.parent.iterdir()] == ["model.onnx"]
+
+
+def test_a_tampered_file_is_told(exported: tuple[ServedNetwork, Path], tmp_path: Path) -> None:
+    network, path = exported
+    model = onnx.load(str(path))
+    weights = max(model.graph.initializer, key=lambda w: np.prod(w.dims))
+    weights.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weights) * np.float32(1.05), weights.name))
+    onnx.save(model, str(tmp_path / "model.onnx"))
+    assert parity_gap(network, tmp_path / "model.onnx", _images(2)) > PARITY
+
+
+def test_an_export_that_differs_is_refused_and_removed(exported: tuple[ServedNetwork, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, path = exported
+    content = path.read_bytes()
+
+    def export_another(*args: object, **kwargs: object) -> None:
+        (tmp_path / "model.onnx").write_bytes(content)
+
+    monkeypatch.setattr(onnx_model.torch.onnx, "export", export_another)
+    with pytest.raises(ParityError):
+        export_onnx(_network(seed=1), SIDE, tmp_path / "model.onnx")
+    assert not (tmp_path / "model.onnx").exists()
+
+
+def test_the_configuration_is_read_back(exported: tuple[ServedNetwork, Path]) -> None:
+    _, path = exported
+    folder = path.parents[1]
+    write_model_config(folder, path, SIDE, max_batch=8)
+    config = read_model_config(folder)
+    assert config.name == folder.name
+    assert config.max_batch_size == 8
+    assert (config.input_name, config.input_shape) == ("images", (SIDE, SIDE, 3))
+    assert config.outputs == ("logits", "embedding", "patch_embeddings")
+    assert "dims: [4, 4, 16]" in (folder / "config.pbtxt").read_text()
