@@ -73,6 +73,12 @@ protos-check: build/dev.stamp $(GOOGLEAPIS) ## Check protos and that the stubs a
 	@$(call generate,build/stubs)
 	diff -r --exclude=__pycache__ build/stubs/dl4all $(STUBS)
 
+protos-breaking: build/dev.stamp $(GOOGLEAPIS) ## Check the contract against AGAINST=git-ref for breaking changes
+	rm -rf build/against && mkdir -p build/against/build
+	git archive $(AGAINST) buf.yaml protos | tar --extract --directory build/against
+	cp -r $(GOOGLEAPIS) build/against/build/
+	$(BIN)/buf breaking --against build/against
+
 bench: build/dev.stamp ## Compare a warm server with a plain loop over the same functions
 	$(BIN)/python -m tests.benchmarks.serving
 
@@ -82,4 +88,4 @@ release: build/dev.stamp ## Train the plain_resnet release from DATA=folder of d
 clean: ## Remove what was built, not what was installed
 	rm -rf build report.html phantom.png
 
-.PHONY: help setup setup-dev diagnose serve test lint format protos protos-check bench release clean
+.PHONY: help setup setup-dev diagnose serve test lint format protos protos-check protos-breaking bench release clean

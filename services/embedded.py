@@ -16,6 +16,7 @@ from dl4all.retrieval.v1 import retrieval_pb2, retrieval_pb2_grpc
 from google.protobuf.descriptor import ServiceDescriptor
 
 from services.classification.servicer import ClassificationServicer
+from services.classification.settings import ClassificationSettings
 from services.common.engines.onnx_runtime import OnnxRuntimeEngine
 from services.common.errors import DependencyUnavailableError
 from services.common.local_stub import LocalStub
@@ -32,6 +33,7 @@ from services.patching.settings import PatchingSettings
 from services.preprocessing.servicer import PreprocessingServicer
 from services.preprocessing.settings import PreprocessingSettings
 from services.retrieval.servicer import RetrievalServicer
+from services.retrieval.settings import RetrievalSettings
 
 _SERVICES: dict[str, tuple[ServiceDescriptor, Any]] = {
     "patching": (patching_pb2.DESCRIPTOR.services_by_name["PatchingService"], patching_pb2_grpc.add_PatchingServiceServicer_to_server),
@@ -84,7 +86,7 @@ async def embedded_services(settings: CommonSettings) -> AsyncIterator[EmbeddedS
     releases = ReleaseStore(settings.releases, settings.model_repository)
     workers = Workers(settings.workers)
     try:
-        engine = OnnxRuntimeEngine(settings.model_repository, workers.executor)
+        engine = OnnxRuntimeEngine(settings.model_repository, workers.executor, ClassificationSettings().inference_threads)
         for release in releases.releases:
             for model in (release.network, release.embedder):
                 if not await engine.is_ready(model):
@@ -93,7 +95,7 @@ async def embedded_services(settings: CommonSettings) -> AsyncIterator[EmbeddedS
             "patching": PatchingServicer(PatchingSettings(), workers),
             "preprocessing": PreprocessingServicer(PreprocessingSettings(), releases, workers),
             "classification": ClassificationServicer(releases, engine),
-            "retrieval": RetrievalServicer(releases, workers),
+            "retrieval": RetrievalServicer(RetrievalSettings(), releases, workers),
         }
         stubs: dict[str, Any] = {name: LocalStub(servicer, _SERVICES[name][0]) for name, servicer in servicers.items()}
         servicers["gateway"] = DiagnosisServicer(GatewaySettings(), releases, Stubs(**stubs))

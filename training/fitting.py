@@ -34,7 +34,7 @@ class FittingOptions:
         seed: of weights, order and augmentation.
     """
 
-    epochs: int = 30
+    epochs: int = 24
     batch: int = 96
     peak_rate: float = 3e-3
     weight_decay: float = 5e-4

@@ -128,7 +128,7 @@ def _check_header(image: Image.Image) -> None:
         raise InvalidImageError("IMAGE_TOO_LARGE", f"The image has {width} x {height} pixels; at most {MAX_PIXELS // 10**6} megapixels are read.")
     if min(width, height) < MIN_SIDE:
         raise InvalidImageError("IMAGE_TOO_SMALL", f"The image is {width} x {height} px; both sides must have at least {MIN_SIDE} px.")
-    if getattr(image, "n_frames", 1) > 1:
+    if _has_more_frames(image):
         reason, what = ("IMAGE_MULTI_PAGE", "several pages") if image.format == "TIFF" else ("IMAGE_ANIMATED", "several frames")
         raise InvalidImageError(reason, f"The image has {what}; send one image at a time.")
     if image.mode in ("RGB", "RGBA", "RGBX"):
@@ -140,6 +140,19 @@ def _check_header(image: Image.Image) -> None:
     }
     reason, what = refused.get(image.mode, ("IMAGE_UNSUPPORTED_MODE", f"in colour mode {image.mode}"))
     raise InvalidImageError(reason, f"The image is {what}; stains can only be told in RGB colour.")
+
+
+def _has_more_frames(image: Image.Image) -> bool:
+    """Whether there is a second frame; the pages of a TIFF are not counted, for a file can chain a hundred thousand of them."""
+    if image.format != "TIFF":
+        return getattr(image, "n_frames", 1) > 1
+    try:
+        image.seek(1)
+    except EOFError:
+        return False
+    finally:
+        image.seek(0)
+    return True
 
 
 def _notes_of_header(image: Image.Image, encoded: bytes) -> list[ImageNote]:

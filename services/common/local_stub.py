@@ -79,8 +79,6 @@ def _streaming(method: MethodDescriptor, behavior: Callable[[Any, Any], AsyncGen
                     yield response
         except CallFailedError as failed:
             raise _rpc_error(failed) from failed
-        finally:
-            await responses.aclose()
 
     return call
 

@@ -17,9 +17,9 @@ from services.common.releases import Release, ReleaseStore
 from services.common.workers import Workers
 from services.retrieval.library import ReferenceLibrary, open_library
 from services.retrieval.neighbours import distance_quantile, nearest, project, unit, vote
+from services.retrieval.settings import RetrievalSettings
 from services.retrieval.similarity import normalise_patches, quantise, similarity_map
 
-DEFAULT_NEIGHBOURS: Final = 3
 MAX_NEIGHBOURS: Final = 20
 
 
@@ -27,11 +27,13 @@ class RetrievalServicer(retrieval_pb2_grpc.RetrievalServiceServicer):
     """Compares cells with the reference library of a release.
 
     Args:
+        settings: what the service was told.
         releases: the releases that are held; their libraries are opened at once.
         workers: threads.
     """
 
-    def __init__(self, releases: ReleaseStore, workers: Workers) -> None:
+    def __init__(self, settings: RetrievalSettings, releases: ReleaseStore, workers: Workers) -> None:
+        self._settings = settings
         self._releases = releases
         self._workers = workers
         self._libraries = {r.id: open_library(releases.library_path(r)) for r in releases.releases}
@@ -43,7 +45,8 @@ class RetrievalServicer(retrieval_pb2_grpc.RetrievalServiceServicer):
         if not 0 <= request.neighbours <= MAX_NEIGHBOURS:
             raise InvalidRequestError("NEIGHBOURS_OUT_OF_RANGE", f"neighbours must lie in 0..{MAX_NEIGHBOURS}.", field="neighbours")
         release = self._releases.held(request.release)
-        return await self._workers.run(_explain, request, release, self._libraries[release.id])
+        shown = request.neighbours or self._settings.default_neighbours
+        return await self._workers.run(_explain, request, shown, release, self._libraries[release.id])
 
     async def GetLatentMap(
         self, request: retrieval_pb2.GetLatentMapRequest, context: grpc.aio.ServicerContext[Any, Any]
@@ -65,10 +68,9 @@ class RetrievalServicer(retrieval_pb2_grpc.RetrievalServiceServicer):
         )
 
 
-def _explain(request: retrieval_pb2.ExplainRequest, release: Release, library: ReferenceLibrary) -> retrieval_pb2.ExplainResponse:
+def _explain(request: retrieval_pb2.ExplainRequest, shown: int, release: Release, library: ReferenceLibrary) -> retrieval_pb2.ExplainResponse:
     queries = unit(_embeddings(request, library))
     k = release.calibration.voting_neighbours
-    shown = request.neighbours or DEFAULT_NEIGHBOURS
     indices, distances = nearest(queries, library.embeddings, max(k, shown))
     votes = vote(distances[:, :k], library.is_blast[indices[:, :k]])
     positions = project(queries, library.projection_mean, library.projection)

@@ -40,12 +40,13 @@ GROUPS = {
 }
 
 
-def test_as_many_blasts_as_normal_cells() -> None:
+@pytest.mark.parametrize("per_class", [1, 7, 8, 9, 60])
+def test_as_many_blasts_as_normal_cells(per_class: int) -> None:
     candidates = _candidates(GROUPS)
-    chosen = choose(candidates, per_class=60)
-    assert len(chosen) == len(set(chosen.tolist())) == 120
+    chosen = choose(candidates, per_class)
+    assert len(chosen) == len(set(chosen.tolist())) == 2 * per_class
     assert chosen.tolist() == sorted(chosen.tolist())
-    assert candidates.is_blast[chosen].sum() == 60
+    assert candidates.is_blast[chosen].sum() == per_class
 
 
 def test_no_patient_and_no_class_fills_the_library() -> None:

@@ -300,6 +300,28 @@ def test_a_png_with_broken_exif_is_read_or_called_damaged(exif: bytes) -> None:
     assert isinstance(outcome, DecodedImage) or outcome == "IMAGE_TRUNCATED"
 
 
+def test_pages_of_a_tiff_are_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded = bytearray(_encode(_scene(), "TIFF"))
+    (directory,) = struct.unpack_from("<I", encoded, 4)
+    (count,) = struct.unpack_from("<H", encoded, directory)
+    page = bytes(encoded[directory : directory + 2 + 12 * count])
+    struct.pack_into("<I", encoded, directory + len(page), len(encoded))
+    for _ in range(2000):
+        encoded += page + struct.pack("<I", len(encoded) + len(page) + 4)
+    encoded[-4:] = bytes(4)
+    reads = 0
+
+    class CountingBytes(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            nonlocal reads
+            reads += 1
+            return super().read(size)
+
+    monkeypatch.setattr("services.common.image_codec.io.BytesIO", CountingBytes)
+    assert _reason(bytes(encoded)) == "IMAGE_MULTI_PAGE"
+    assert 0 < reads < 500
+
+
 def test_a_tiff_whose_second_page_lies_beyond_its_end_is_refused() -> None:
     encoded = bytearray(_encode(_scene(), "TIFF"))
     (directory,) = struct.unpack_from("<I", encoded, 4)
@@ -313,10 +335,8 @@ def _outcome(encoded: bytes) -> DecodedImage | str:
     try:
         decoded = decode_image(encoded)
     except InvalidImageError as error:
-        assert error.reason.startswith("IMAGE_")
         return error.reason
-    assert decoded.pixels.ndim == 3
-    assert decoded.pixels.shape[2] == 3
+    assert decoded.pixels.shape[2:] == (3,)
     assert decoded.pixels.dtype == np.uint8
     return decoded
 

@@ -65,3 +65,23 @@ async def test_closing_lets_running_work_finish() -> None:
     pool.close()
     assert finished.is_set()
     await task
+
+
+async def test_no_more_pieces_of_work_run_at_once_than_there_are_threads() -> None:
+    pool = Workers(2)
+    lock, under_way, most = threading.Lock(), 0, 0
+
+    def work() -> None:
+        nonlocal under_way, most
+        with lock:
+            under_way += 1
+            most = max(most, under_way)
+        threading.Event().wait(0.01)
+        with lock:
+            under_way -= 1
+
+    try:
+        await asyncio.gather(*(pool.run(work) for _ in range(8)))
+    finally:
+        pool.close()
+    assert most <= 2

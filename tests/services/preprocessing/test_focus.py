@@ -33,6 +33,14 @@ def _cell(seed: int, side: int = 160, kind: CellKind = CellKind.BLAST) -> Bytes:
     return single_cell(seed, kind, side=side, cell_radius=0.16 * side).image
 
 
+def _sparse(dots: int, faint: int, seed: int = 0) -> Bytes:
+    """Faint noise with some strong dots: few responses are strong, so that a larger share of them is kept."""
+    generator = np.random.default_rng(seed)
+    grey = generator.integers(128 - faint, 129 + faint, (96, 96))
+    grey.ravel()[generator.choice(grey.size, dots, replace=False)] = 255
+    return np.repeat(grey[..., None], 3, axis=2).astype(np.uint8)
+
+
 def _plain_score(rgb: Bytes) -> float:
     """The definition, step by step, without any thought of speed; responses below 1e-12 are rounding errors of zero."""
     grey = np.round(0.2989360213 * rgb[..., 0] + 0.5870430745 * rgb[..., 1] + 0.1140209043 * rgb[..., 2]) / 255
@@ -98,6 +106,13 @@ def test_golden_scores_of_the_original_program(shared_data: Path, name: str, exp
     "image", [_noise(1), _noise(2, 64, 120), _cell(3), _cell(4, 97, CellKind.LYMPHOCYTE), cv2.GaussianBlur(_cell(5), (0, 0), 2.0)]
 )
 def test_score_agrees_with_a_plain_implementation(image: Bytes) -> None:
+    assert focus_score(image) == pytest.approx(_plain_score(image), abs=1e-6)
+
+
+@pytest.mark.parametrize("faint", [1, 2, 3, 4])
+@pytest.mark.parametrize("dots", [20, 60, 120])
+def test_score_of_sparse_images_agrees_with_a_plain_implementation(dots: int, faint: int) -> None:
+    image = _sparse(dots, faint)
     assert focus_score(image) == pytest.approx(_plain_score(image), abs=1e-6)
 
 
