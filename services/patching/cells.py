@@ -29,6 +29,12 @@ MIN_RADIUS: Final = 4.0
 """Smallest cell radius in px that is reported."""
 MAX_RADIUS: Final = 512.0
 """Largest cell radius in px that is reported."""
+SINGLE_CELL_MAX_SIDE: Final = 512
+"""Longest side in px of an image that may be taken for a crop around one cell; published crops have 120..450."""
+SINGLE_CELL_MIN_RADIUS: Final = 0.11
+"""Least radius of the central cell of such a crop, as a share of its shorter side."""
+SINGLE_CELL_MAX_OFFSET: Final = 0.2
+"""Farthest centre of that cell from the image centre, as a share of the shorter side."""
 
 
 @dataclass(frozen=True)
@@ -120,10 +126,10 @@ def looks_like_single_cell(cells: tuple[LocatedCell, ...], height: int, width: i
     """Tell a crop around one cell from a field: a small image whose central cell is large in it."""
     cell = central_cell(cells, height, width)
     side = min(height, width)
-    if cell is None or max(height, width) > 640 or max(height, width) > 1.5 * side:
+    if cell is None or max(height, width) > min(SINGLE_CELL_MAX_SIDE, 1.5 * side):
         return False
     offset = math.hypot(cell.center_x - (width - 1) / 2, cell.center_y - (height - 1) / 2)
-    return cell.radius > 0.11 * side and offset < 0.2 * side
+    return cell.radius > SINGLE_CELL_MIN_RADIUS * side and offset < SINGLE_CELL_MAX_OFFSET * side
 
 
 def _reduce(rgb: Bytes, factor: int) -> Bytes:

@@ -162,7 +162,8 @@ def test_a_large_cell_over_the_centre_beats_a_small_one_beside_it() -> None:
         (_at(141, 100, 40), 200, 200, False),
         (_at(150, 100, 40), 200, 300, True),
         (_at(150, 100, 40), 200, 301, False),
-        (_at(320, 320, 100), 640, 640, True),
+        (_at(256, 256, 100), 512, 512, True),
+        (_at(320, 240, 100), 480, 640, False),
         (_at(320, 320, 100), 641, 641, False),
     ],
 )
