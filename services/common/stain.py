@@ -26,6 +26,8 @@ MIN_NUCLEUS_VIOLET: Final = 0.2
 NUCLEUS_SHARE_OF_PEAK: Final = 0.45
 ABSORBS: Final = 0.12
 """Sum of the three optical densities above which a pixel is not background."""
+RED_CELL_SHARE: Final = 0.06
+"""Red cells are measured where they cover at least this share of the area of the nucleus."""
 _LIGHT_TILES: Final = 6
 
 
@@ -152,12 +154,7 @@ def measure_colours(density: Float, nucleus: Mask, core: Mask, red_cells: Mask) 
     radius = equivalent_radius(core)
     distance = distance_to(core)
     ring = (distance <= max(3.0, 0.35 * radius)) & (distance_to(nucleus) > max(1.0, 0.1 * radius))
-    red_cell: Float | None = None
-    for reach in (1.1, 0.75):
-        reds = density[red_cells & (distance > reach * radius)]
-        if reds.shape[0] > 0.06 * np.count_nonzero(core):
-            red_cell = np.median(reds, axis=0).astype(np.float32)
-            break
+    red_cell = _red_cell_colour(density, red_cells, distance, radius)
     nuclear = np.median(density[nucleus], axis=0).astype(np.float32)
     inside = density[ring]
     plasma = inside[(inside.sum(axis=1) > ABSORBS) & (inside.sum(axis=1) < 0.65 * float(nuclear.sum()))]
@@ -167,6 +164,26 @@ def measure_colours(density: Float, nucleus: Mask, core: Mask, red_cells: Mask) 
     if plasma.shape[0] > 0.6 * inside.shape[0]:
         return StainColours(nuclear, np.median(plasma, axis=0).astype(np.float32), None)
     return StainColours(nuclear, None, red_cell)
+
+
+def _red_cell_colour(density: Float, red_cells: Mask, distance: Float, radius: float) -> Float | None:
+    """Median optical density of the red cells around a nucleus; None where hardly any are seen.
+
+    Beyond 1.1 radii of the nucleus all of the mask counts. Nearer than that it may be cytoplasm, and counts only where
+    it goes on to the border of the window or far out: red cells do, the cytoplasm of the cell that is meant does not.
+    """
+    enough = RED_CELL_SHARE * math.pi * radius**2
+    far = red_cells & (distance > 1.1 * radius)
+    if np.count_nonzero(far) < enough:
+        count, labels = cv2.connectedComponents((red_cells & (distance > 0.55 * radius)).astype(np.uint8), connectivity=4)
+        border = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1], labels[distance > 1.6 * radius]])
+        reaches_out = np.zeros(count, bool)
+        reaches_out[border] = True
+        reaches_out[0] = False
+        far = reaches_out[labels]
+    if np.count_nonzero(far) < enough:
+        return None
+    return np.asarray(np.median(density[far], axis=0), np.float32)
 
 
 def _hue(density: Float) -> Float:
