@@ -8,13 +8,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from google.protobuf.descriptor import ServiceDescriptor
+
 from dl4all.classification.v1 import classification_pb2, classification_pb2_grpc
 from dl4all.diagnosis.v1 import diagnosis_pb2, diagnosis_pb2_grpc
 from dl4all.patching.v1 import patching_pb2, patching_pb2_grpc
 from dl4all.preprocessing.v1 import preprocessing_pb2, preprocessing_pb2_grpc
 from dl4all.retrieval.v1 import retrieval_pb2, retrieval_pb2_grpc
-from google.protobuf.descriptor import ServiceDescriptor
-
 from services.classification.servicer import ClassificationServicer
 from services.classification.settings import ClassificationSettings
 from services.common.engines.onnx_runtime import OnnxRuntimeEngine

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from google.protobuf import json_format
+
 from dl4all.diagnosis.v1 import diagnosis_pb2
 from dl4all.imaging.v1 import imaging_pb2
 from dl4all.patching.v1 import patching_pb2
 from dl4all.preprocessing.v1 import preprocessing_pb2
 from dl4all_client.client import finding_name
 from dl4all_client.errors import ServiceError
-from google.protobuf import json_format
 
 _ENUM_PREFIXES = ("FINDING_", "IMAGE_KIND_", "DETECTS_")
 

@@ -10,12 +10,6 @@ from typing import Annotated, Any
 
 import grpc
 import typer
-from dl4all.diagnosis.v1 import diagnosis_pb2
-from dl4all.imaging.v1 import imaging_pb2
-from dl4all.patching.v1 import patching_pb2
-from dl4all.preprocessing.v1 import preprocessing_pb2
-from dl4all_client.client import DEFAULT_TIMEOUT, diagnose_request, finding_name
-from dl4all_client.errors import ServiceError
 
 from clients.cli.backends import Backend, open_backend
 from clients.cli.forms import cells_form, diagnosis_form, enhance_form, system_form
@@ -23,6 +17,12 @@ from clients.cli.images import expand
 from clients.cli.pictures import write_comparison
 from clients.cli.report import ReportItem, render_report
 from clients.cli.running import Outcome, for_each_image, print_json, say, show_error
+from dl4all.diagnosis.v1 import diagnosis_pb2
+from dl4all.imaging.v1 import imaging_pb2
+from dl4all.patching.v1 import patching_pb2
+from dl4all.preprocessing.v1 import preprocessing_pb2
+from dl4all_client.client import DEFAULT_TIMEOUT, diagnose_request, finding_name
+from dl4all_client.errors import ServiceError
 
 app = typer.Typer(
     name="dl4all",

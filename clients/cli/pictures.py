@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
+from PIL import Image, ImageDraw
+
 from dl4all.imaging.v1 import imaging_pb2
 from dl4all.preprocessing.v1 import preprocessing_pb2
-from PIL import Image, ImageDraw
 
 _SIDE: Final = 320
 _CAPTION: Final = 44

@@ -9,12 +9,12 @@ from pathlib import Path, PurePath
 from typing import Final
 
 import jinja2
-from dl4all.diagnosis.v1 import diagnosis_pb2
 
 from clients.cli.report_drawings import MAP_SIDE
 from clients.cli.report_pictures import colour_scale
 from clients.cli.report_view import FULL_CARDS, DiagnosisView, view_diagnosis
 from clients.cli.report_words import STATE_WORDS, CellState, number, percent, target_words
+from dl4all.diagnosis.v1 import diagnosis_pb2
 
 _FOLDER: Final = Path(__file__).parent
 _MAX_MAP_LABELS: Final = 30

@@ -7,10 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from clients.cli.report_words import CellState
 from dl4all.diagnosis.v1 import diagnosis_pb2
 from dl4all.retrieval.v1 import retrieval_pb2
-
-from clients.cli.report_words import CellState
 
 Place = tuple[float, float]
 

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from dl4all.imaging.v1 import imaging_pb2
-from dl4all.retrieval.v1 import retrieval_pb2
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
+
+from dl4all.imaging.v1 import imaging_pb2
+from dl4all.retrieval.v1 import retrieval_pb2
 
 Bytes = NDArray[np.uint8]
 

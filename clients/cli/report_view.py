@@ -8,9 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from dl4all.diagnosis.v1 import diagnosis_pb2
-from dl4all.imaging.v1 import imaging_pb2
-from dl4all.retrieval.v1 import retrieval_pb2
 from PIL import Image, ImageOps
 
 from clients.cli.report_decision import DecisionStep, decision_steps, finding_of
@@ -29,6 +26,9 @@ from clients.cli.report_words import (
     prediction_words,
     target_words,
 )
+from dl4all.diagnosis.v1 import diagnosis_pb2
+from dl4all.imaging.v1 import imaging_pb2
+from dl4all.retrieval.v1 import retrieval_pb2
 
 FULL_CARDS: Final = 60
 """Cells of an image that get a card; the others get a line of a table."""

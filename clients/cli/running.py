@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
 import grpc
-from dl4all_client.errors import ServiceError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from clients.cli.forms import error_form
+from dl4all_client.errors import ServiceError
 
 Answer = TypeVar("Answer")
 IN_FLIGHT: Final = 4

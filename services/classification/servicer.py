@@ -6,8 +6,8 @@ from typing import Any
 
 import grpc
 import numpy as np
-from dl4all.classification.v1 import classification_pb2, classification_pb2_grpc
 
+from dl4all.classification.v1 import classification_pb2, classification_pb2_grpc
 from services.common.arrays import patches_to_bytes, pixels_from_bytes
 from services.common.checks import check_count, check_identifier
 from services.common.engines.base import InferenceEngine

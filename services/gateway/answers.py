@@ -6,7 +6,6 @@ import math
 from typing import Final
 
 from dl4all.diagnosis.v1 import diagnosis_pb2
-
 from services.common.releases import Detects, Release, ReleaseStore
 from services.gateway.composition import JudgedImage, image_rule
 from services.gateway.decision import Counts, Decision, Finding, decide

@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 import grpc
+
 from dl4all.classification.v1 import classification_pb2
 from dl4all.diagnosis.v1 import diagnosis_pb2
 from dl4all.imaging.v1 import imaging_pb2
 from dl4all.patching.v1 import patching_pb2
 from dl4all.preprocessing.v1 import preprocessing_pb2
 from dl4all.retrieval.v1 import retrieval_pb2
-
 from services.common.errors import InternalError
 from services.common.image_codec import ImageNote
 from services.common.releases import Detects, Release

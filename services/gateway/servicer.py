@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import grpc
+
 from dl4all.diagnosis.v1 import diagnosis_pb2, diagnosis_pb2_grpc
 from dl4all.imaging.v1 import imaging_pb2
-
 from services.common.checks import check_identifier, check_microns_per_pixel
 from services.common.errors import AlreadyExistsError, InvalidImageError, InvalidRequestError
 from services.common.guard import CallFailedError, guarded

@@ -8,10 +8,10 @@ from typing import Any
 
 import grpc
 import numpy as np
-from dl4all.imaging.v1 import imaging_pb2
-from dl4all.patching.v1 import patching_pb2, patching_pb2_grpc
 from numpy.typing import NDArray
 
+from dl4all.imaging.v1 import imaging_pb2
+from dl4all.patching.v1 import patching_pb2, patching_pb2_grpc
 from services.common.checks import check_identifier, check_microns_per_pixel
 from services.common.errors import InvalidImageError
 from services.common.image_codec import DecodedImage, decode_image

@@ -6,9 +6,9 @@ import asyncio
 from typing import Any
 
 import grpc
+
 from dl4all.imaging.v1 import imaging_pb2
 from dl4all.preprocessing.v1 import preprocessing_pb2, preprocessing_pb2_grpc
-
 from services.common.arrays import pixels_from_bytes
 from services.common.checks import check_count, check_identifier
 from services.common.errors import DomainError

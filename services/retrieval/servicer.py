@@ -6,10 +6,10 @@ from typing import Any, Final
 
 import grpc
 import numpy as np
-from dl4all.imaging.v1 import imaging_pb2
-from dl4all.retrieval.v1 import retrieval_pb2, retrieval_pb2_grpc
 from numpy.typing import NDArray
 
+from dl4all.imaging.v1 import imaging_pb2
+from dl4all.retrieval.v1 import retrieval_pb2, retrieval_pb2_grpc
 from services.common.arrays import patches_from_bytes
 from services.common.checks import check_count, check_identifier
 from services.common.errors import InvalidRequestError

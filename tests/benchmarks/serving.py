@@ -126,9 +126,7 @@ async def compare(address: str, images: list[bytes], rounds: int, in_flight: int
 
     await plain()
     await served(address, images, in_flight)
-    pairs = []
-    for _ in track(range(rounds), description=name):
-        pairs.append((await timed(plain), await timed(lambda: served(address, images, in_flight))))
+    pairs = [(await timed(plain), await timed(lambda: served(address, images, in_flight))) for _ in track(range(rounds), description=name)]
     ratios = sorted(plain_seconds / served_seconds for plain_seconds, served_seconds in pairs)
     return {
         "workload": name,

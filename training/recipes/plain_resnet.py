@@ -121,6 +121,7 @@ def main() -> None:
     figures = _figures(judged, judged_pbc, references, rule)
     for name, figure in figures.items():
         print(f"{name}: {figure}")
+    _print_by_patient(judged, references, rule)
     write_release(
         ReleaseParts(
             id=options.release,
@@ -146,6 +147,7 @@ def main() -> None:
                 "Trained on myeloid blasts: says nothing about the lineage and must not be called a detector of ALL.",
                 "Never tried on marrow, on cells enlarged more than twofold, or on stains other than Romanowsky stains.",
                 "Promyelocytes are neither blasts nor normal cells to this release; it has no answer for them.",
+                "Takes many blasts with abundant cytoplasm (monoblast-like) for normal cells: see docs/results.md, by patient.",
             ),
             architecture=f"ResNet-18 layout, width {options.width}, stem 5x5 stride 2, embedding 64 (training/architectures/resnet.py)",
             training=asdict(options.fitting),
@@ -313,6 +315,18 @@ def _figures(judged: Judged, pbc: Judged, references: ReferenceLibrary, rule: Ce
     figures["indeterminate, pbc_cells, mature cells"] = float(indeterminate_pbc[mature].mean())
     figures["not suspected, pbc_cells, immature granulocytes"] = float(1.0 - suspected_pbc[immature].mean())
     return figures
+
+
+def _print_by_patient(judged: Judged, references: ReferenceLibrary, rule: CellRule) -> None:
+    """Print, for every test patient, what became of blasts and normal cells: where a release fails shows here first."""
+    fused, suspected, indeterminate = _verdicts(judged, references, rule)
+    chosen = judged.of(Split.TEST)
+    print("patient  blasts suspected undecided  normal suspected undecided  AUC")
+    for patient in np.unique(judged.patients[chosen]):
+        of_patient = chosen & (judged.patients == patient)
+        blasts, normal = of_patient & (judged.is_blast == 1), of_patient & (judged.is_blast == 0)
+        counts = [f"{m.sum():6d} {suspected[m].sum():9d} {indeterminate[m].sum():9d}" for m in (blasts, normal)]
+        print(f"{patient:7s}  {'  '.join(counts)}  {auc(fused[of_patient], judged.is_blast[of_patient]):.3f}")
 
 
 def _share(flags: NDArray[np.bool_], of: NDArray[np.bool_], patients: NDArray[np.str_]) -> Interval:

@@ -7,9 +7,9 @@ from types import TracebackType
 from typing import Any, Final
 
 import grpc
+
 from dl4all.diagnosis.v1 import diagnosis_pb2, diagnosis_pb2_grpc
 from dl4all.imaging.v1 import imaging_pb2
-
 from dl4all_client.errors import ServiceError
 
 MAX_MESSAGE_BYTES: Final = 24 * 1024 * 1024

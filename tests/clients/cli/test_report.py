@@ -11,9 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dl4all.diagnosis.v1 import diagnosis_pb2
-from dl4all.imaging.v1 import imaging_pb2
-from dl4all.retrieval.v1 import retrieval_pb2
 from PIL import Image
 
 from clients.cli.report import ReportItem, render_report
@@ -21,6 +18,9 @@ from clients.cli.report_decision import decision_steps, finding_of
 from clients.cli.report_drawings import draw_fraction
 from clients.cli.report_pictures import REGISTERED_HALF_SIDE, colour, fit_field, open_upright, overlay, register
 from clients.cli.report_words import finding_words, image_reasons, percent
+from dl4all.diagnosis.v1 import diagnosis_pb2
+from dl4all.imaging.v1 import imaging_pb2
+from dl4all.retrieval.v1 import retrieval_pb2
 
 NOT_HELD = "image not held here"
 SIDE = 16

@@ -10,12 +10,12 @@ from typing import Any
 
 import grpc
 import pytest
-from dl4all.classification.v1 import classification_pb2, classification_pb2_grpc
-from dl4all.diagnosis.v1 import diagnosis_pb2, diagnosis_pb2_grpc
-from dl4all.patching.v1 import patching_pb2, patching_pb2_grpc
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
+from dl4all.classification.v1 import classification_pb2, classification_pb2_grpc
+from dl4all.diagnosis.v1 import diagnosis_pb2, diagnosis_pb2_grpc
+from dl4all.patching.v1 import patching_pb2, patching_pb2_grpc
 from services.common import errors
 from services.common.errors import DomainError
 from services.common.guard import Admission, CallFailedError, guarded, request_id_of
