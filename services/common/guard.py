@@ -73,6 +73,9 @@ async def guarded(method: str, request_id: str, admission: Admission | None = No
         else:
             with admission.admitted():
                 yield
+    except InternalError as error:
+        code = error.code
+        raise CallFailedError(status_of(_internal_error(request_id))) from error
     except DomainError as error:
         code = error.code
         raise CallFailedError(status_of(error)) from error
@@ -85,11 +88,14 @@ async def guarded(method: str, request_id: str, admission: Admission | None = No
     except Exception as error:
         code = "INTERNAL"
         _log.exception("call failed", method=method, request_id=request_id)
-        hidden = InternalError("INTERNAL", f"Internal error; the log names it under request id {request_id or 'unknown'}.")
-        raise CallFailedError(status_of(hidden)) from error
+        raise CallFailedError(status_of(_internal_error(request_id))) from error
     finally:
         milliseconds = round(1000 * (time.perf_counter() - started), 1)
         _log.info("call", method=method, request_id=request_id, code=code, milliseconds=milliseconds)
+
+
+def _internal_error(request_id: str) -> InternalError:
+    return InternalError("INTERNAL", f"Internal error; the log names it under request id {request_id or 'unknown'}.")
 
 
 def request_id_of(request: Any) -> str:

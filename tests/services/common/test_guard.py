@@ -146,7 +146,7 @@ ERRORS: list[DomainError] = [
     errors.OverloadedError("OVERLOADED", "Later."),
     errors.DependencyUnavailableError("MODEL_UNAVAILABLE", "Down.", metadata={"model": "m"}),
     errors.DeadlineError("DEADLINE_EXCEEDED", "Over."),
-    errors.InternalError("INTERNAL", "Internal error."),
+    errors.InternalError("INTERNAL", "Internal error; the log names it under request id r1."),
 ]
 
 
