@@ -41,7 +41,9 @@ class BasicBlock(nn.Module):
 
 
 class PlainResNet(nn.Module):
-    """ResNet-18 layout with ``width`` channels in its first stage and a map of an eighth of 128 px: 8 x 8 at 128 px.
+    """ResNet-18 layout with ``width`` channels in its first stage and a feature map of a sixteenth: 8 x 8 at 128 px.
+
+    The stem keeps the full resolution: chromatin is told by structures of a pixel or two at 128 px.
 
     The embedding is a linear map without bias of the last feature map, so that the similarity of two cells is
     exactly the sum of the similarities of their patches.
@@ -54,10 +56,10 @@ class PlainResNet(nn.Module):
 
     def __init__(self, width: int = 16, classes: int = 2, embedding: int = 64, dropout: float = 0.2) -> None:
         super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(3, width, 5, 2, 2, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
+        self.stem = nn.Sequential(nn.Conv2d(3, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
         stages: list[nn.Module] = []
         channels = width
-        for stage, stride in enumerate((2, 2, 2, 1)):
+        for stage, stride in enumerate((2, 2, 2, 2)):
             for block in range(2):
                 stages.append(BasicBlock(channels, width * 2**stage, stride if block == 0 else 1))
                 channels = width * 2**stage

@@ -149,7 +149,7 @@ def main() -> None:
                 "Promyelocytes are neither blasts nor normal cells to this release; it has no answer for them.",
                 "Takes many blasts with abundant cytoplasm (monoblast-like) for normal cells: see docs/results.md, by patient.",
             ),
-            architecture=f"ResNet-18 layout, width {options.width}, stem 5x5 stride 2, embedding 64 (training/architectures/resnet.py)",
+            architecture=f"ResNet-18 layout, width {options.width}, stem 3x3 at full resolution, embedding 64 (training/architectures/resnet.py)",
             training=asdict(options.fitting),
         ),
         options.releases,
