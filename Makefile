@@ -14,18 +14,18 @@ help: ## List the targets
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
-build/serving.stamp: pyproject.toml clients/python/pyproject.toml | $(BIN)/python
+$(VENV)/serving.stamp: pyproject.toml clients/python/pyproject.toml | $(BIN)/python
 	$(BIN)/pip install --quiet --editable clients/python --editable '.[cpu]'
-	@mkdir -p build && touch $@
+	@touch $@
 
-build/dev.stamp: build/serving.stamp
+$(VENV)/dev.stamp: $(VENV)/serving.stamp
 	$(BIN)/pip install --quiet --editable clients/python --editable '.[cpu,train,dev]'
 	@touch $@
 
-setup: build/serving.stamp ## Install what serving needs into .venv (no torch)
-setup-dev: build/dev.stamp ## Install what tests, linters and training need as well
+setup: $(VENV)/serving.stamp ## Install what serving needs into .venv (no torch)
+setup-dev: $(VENV)/dev.stamp ## Install what tests, linters and training need as well
 
-diagnose: build/serving.stamp ## Diagnose IMAGE=path (without IMAGE: a phantom field), write report.html
+diagnose: $(VENV)/serving.stamp ## Diagnose IMAGE=path (without IMAGE: a phantom field), write report.html
 ifdef IMAGE
 	$(BIN)/dl4all diagnose "$(IMAGE)" --report report.html
 else
@@ -33,24 +33,24 @@ else
 	$(BIN)/dl4all diagnose phantom.png --report report.html
 endif
 
-serve: build/serving.stamp ## Serve all five services in one process on port 50051
+serve: $(VENV)/serving.stamp ## Serve all five services in one process on port 50051
 	$(BIN)/dl4all serve
 
-test: build/dev.stamp ## Run all tests
+test: $(VENV)/dev.stamp ## Run all tests
 	$(BIN)/python -m pytest
 
-lint: build/dev.stamp protos-check ## Check style, types, import rules, protos and stubs
+lint: $(VENV)/dev.stamp protos-check ## Check style, types, import rules, protos and stubs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-format: build/dev.stamp ## Format code and protos
+format: $(VENV)/dev.stamp ## Format code and protos
 	$(BIN)/ruff check --fix-only --quiet .
 	$(BIN)/ruff format .
 	$(BIN)/buf format -w protos
 
-$(GOOGLEAPIS): build/dev.stamp
+$(GOOGLEAPIS): $(VENV)/dev.stamp
 	@mkdir -p $@/google/rpc
 	@cp $$($(BIN)/python -c 'import google.rpc as r; print(list(r.__path__)[0])')/{status,error_details,code}.proto $@/google/rpc/
 
@@ -62,27 +62,27 @@ define generate
 	find $(1)/dl4all -type d -exec touch {}/__init__.py {}/py.typed \;
 endef
 
-protos: build/dev.stamp $(GOOGLEAPIS) ## Generate the stubs from protos/
+protos: $(VENV)/dev.stamp $(GOOGLEAPIS) ## Generate the stubs from protos/
 	rm -rf $(STUBS)
 	$(call generate,clients/python)
 
-protos-check: build/dev.stamp $(GOOGLEAPIS) ## Check protos and that the stubs are fresh
+protos-check: $(VENV)/dev.stamp $(GOOGLEAPIS) ## Check protos and that the stubs are fresh
 	$(BIN)/buf lint
 	$(BIN)/buf format --diff --exit-code protos
 	rm -rf build/stubs
 	@$(call generate,build/stubs)
 	diff -r --exclude=__pycache__ build/stubs/dl4all $(STUBS)
 
-protos-breaking: build/dev.stamp $(GOOGLEAPIS) ## Check the contract against AGAINST=git-ref for breaking changes
+protos-breaking: $(VENV)/dev.stamp $(GOOGLEAPIS) ## Check the contract against AGAINST=git-ref for breaking changes
 	rm -rf build/against && mkdir -p build/against/build
 	git archive $(AGAINST) buf.yaml protos | tar --extract --directory build/against
 	cp -r $(GOOGLEAPIS) build/against/build/
 	$(BIN)/buf breaking --against build/against
 
-bench: build/dev.stamp ## Compare a warm server with a plain loop over the same functions
+bench: $(VENV)/dev.stamp ## Compare a warm server with a plain loop over the same functions
 	$(BIN)/python -m tests.benchmarks.serving
 
-release: build/dev.stamp ## Train the plain_resnet release from DATA=folder of data sets
+release: $(VENV)/dev.stamp ## Train the plain_resnet release from DATA=folder of data sets
 	$(BIN)/python -m training.recipes.plain_resnet --data "$(DATA)"
 
 clean: ## Remove what was built, not what was installed

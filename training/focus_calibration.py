@@ -1,7 +1,8 @@
 """Fit the focus parameters of a release on training patients: when to sharpen, when to refuse.
 
 An enlarged cell scores higher than the same cell seen closer, so both numbers are fitted at several upscaling
-factors, on the same cells, reduced before registration until they need that factor:
+factors, on those of the cells that are large enough, reduced before registration until they need that factor. At the
+smallest factors only the largest cells qualify (0.35: about one in fifteen), so those numbers are the least sure:
 
 - threshold: the 75th percentile of the scores at that factor (the blurriest quarter is sharpened);
 - limit: the median score of the same cells blurred by a Gaussian of ``BLUR_TO_RADIUS`` radii, at which chromatin can

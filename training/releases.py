@@ -72,7 +72,7 @@ def write_release(parts: ReleaseParts, releases: Path, model_repository: Path) -
 def _figure(name: str, value: Interval | float) -> dict[str, object]:
     if isinstance(value, Interval):
         return {"name": name, "value": round(value.value, 4), "low": round(value.low, 4), "high": round(value.high, 4)}
-    return {"name": name, "value": round(value, 4)}
+    return {"name": name, "value": float(f"{value:.4g}")}
 
 
 def _updated_index(path: Path, release: Release) -> Index:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -18,3 +19,9 @@ def expand(paths: Sequence[Path]) -> list[Path]:
         else:
             found.append(path)
     return list(dict.fromkeys(found))
+
+
+def distinct_names(paths: Sequence[Path], folder: Path) -> dict[Path, Path]:
+    """A PNG in ``folder`` for every image, named like the image; images of one name get their number as well."""
+    stems = Counter(path.stem for path in paths)
+    return {path: folder / (f"{path.stem}.png" if stems[path.stem] == 1 else f"{path.stem}_{i:04d}.png") for i, path in enumerate(paths)}

@@ -13,7 +13,7 @@ import typer
 
 from clients.cli.backends import Backend, open_backend
 from clients.cli.forms import cells_form, diagnosis_form, enhance_form, system_form
-from clients.cli.images import expand
+from clients.cli.images import distinct_names, expand
 from clients.cli.pictures import write_comparison
 from clients.cli.report import ReportItem, render_report
 from clients.cli.running import Outcome, for_each_image, print_json, say, show_error
@@ -76,8 +76,8 @@ def diagnose(
 
 @app.command()
 def serve(
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on.")] = 50051,
+    host: Annotated[str, typer.Option(help="Address to listen on.", envvar="DL4ALL_HOST")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 for any free one.", envvar="DL4ALL_PORT", min=0, max=65535)] = 50051,
 ) -> None:
     """Serve all five services in this process over gRPC until Ctrl-C; accepted calls are finished."""
     from services.common.errors import DomainError
@@ -90,7 +90,7 @@ def serve(
     try:
         asyncio.run(serve_embedded(settings))
     except (DomainError, RuntimeError) as error:
-        say(f"[red]cannot serve[/red]: {error}")
+        say(f"cannot serve: {error}", "red")
         raise typer.Exit(1) from error
 
 
@@ -120,7 +120,7 @@ def phantom(
         drawn = single_cell(seed, CellKind(cell)) if cell else smear_field(seed, PhantomOptions(width=width, height=height, cells=cells))
         out.write_bytes(encode_png(drawn))
     except (ValueError, OSError) as error:
-        say(f"[red]cannot draw[/red]: {error}")
+        say(f"cannot draw: {error}", "red")
         raise typer.Exit(1) from error
     truth = [{"center_x": c.center_x, "center_y": c.center_y, "radius": c.radius, "kind": str(c.kind)} for c in drawn.cells]
     if as_json:
@@ -174,12 +174,19 @@ async def _diagnose(
 
         failures = await for_each_image(paths, work, "diagnosing", done)
         if report is not None:
-            used = next((i.diagnosis.provenance.release for i in items if i.diagnosis is not None), "")
-            listed = await backend.gateway.ListSystems(diagnosis_pb2.ListSystemsRequest(), timeout=DEFAULT_TIMEOUT)
-            system = next((s for s in listed.releases if s.release == used), None)
+            system = await _system_of(items, backend)
             report.write_text(render_report(items, references=references, system=system), encoding="utf-8")
             say(f"Report: {report}")
     return failures
+
+
+async def _system_of(items: list[ReportItem], backend: Backend) -> diagnosis_pb2.SystemRelease | None:
+    """The release that judged the images; None where none was judged."""
+    used = next((i.diagnosis.provenance.release for i in items if i.diagnosis is not None), None)
+    if used is None:
+        return None
+    listed = await backend.gateway.ListSystems(diagnosis_pb2.ListSystemsRequest(), timeout=DEFAULT_TIMEOUT)
+    return next((s for s in listed.releases if s.release == used), None)
 
 
 def _show_diagnosis(path: Path, diagnosis: diagnosis_pb2.Diagnosis, as_json: bool) -> None:
@@ -189,7 +196,7 @@ def _show_diagnosis(path: Path, diagnosis: diagnosis_pb2.Diagnosis, as_json: boo
     counts, fraction = diagnosis.counts, diagnosis.blast_fraction
     finding = finding_name(diagnosis.finding)
     colour = {"BLASTS_SUSPECTED": "red", "NO_BLASTS_SEEN": "green"}.get(finding, "yellow")
-    say(f"[{colour}]{finding}[/{colour}] {path}")
+    say(f"{finding} {path}", colour)
     say(
         f"  {counts.total} nucleated cells: {counts.suspected} suspected, {counts.indeterminate} undecided, "
         f"{counts.not_suspected} not suspected; blast fraction {fraction.lower:.0%} to {fraction.upper:.0%}"
@@ -240,6 +247,7 @@ async def _focus(paths: list[Path], address: str | None, as_json: bool) -> int:
 async def _enhance(paths: list[Path], out: Path | None, release: str, address: str | None, as_json: bool) -> int:
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
+    names = distinct_names(paths, out or Path())
     async with open_backend(address) as backend:
         name = release or (await backend.default_release()).release
 
@@ -252,7 +260,7 @@ async def _enhance(paths: list[Path], out: Path | None, release: str, address: s
             if outcome.HasField("error"):
                 raise ServiceError.from_status(outcome.error)
             if out is not None:
-                write_comparison(out / f"{path.stem}.png", crops[0], outcome.enhanced)
+                write_comparison(names[path], crops[0], outcome.enhanced)
             enhanced: preprocessing_pb2.EnhanceOutcome = outcome
             return enhanced
 
@@ -303,8 +311,12 @@ def asyncio_exit(work: Coroutine[Any, Any, int]) -> None:
     """Run the work; exit 1 if anything failed, 130 on Ctrl-C."""
     try:
         failures = asyncio.run(work)
-    except ServiceError as error:
-        say(f"[red]failed[/red]: {error.message} ({error.reason})")
+    except (ServiceError, grpc.aio.AioRpcError) as error:
+        failed = error if isinstance(error, ServiceError) else ServiceError.from_rpc(error)
+        say(f"failed: {failed.message} ({failed.reason})", "red")
+        raise typer.Exit(1) from error
+    except OSError as error:
+        say(f"failed: {error}", "red")
         raise typer.Exit(1) from error
     except KeyboardInterrupt as error:
         raise typer.Exit(130) from error

@@ -144,7 +144,7 @@ def finding_words(finding: int, detects: int) -> FindingWords:
             "clear",
             "No blasts seen",
             f"Enough cells were judged, and the share that could be a blast ({target}) stays below the limit of the release.",
-            "In this image, nothing was found that the release would call a blast.",
+            "Too few cells could be blasts to reach the limit of the release. A cell that is marked as suspected still deserves a look.",
             f"It does not show that the patient is free of leukaemia: other fields, other smears and the marrow were not seen. {lineage}",
         )
     if finding == diagnosis_pb2.FINDING_INDETERMINATE:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,14 +53,17 @@ async def for_each_image(
                 return Outcome(path, None, error)
             except grpc.aio.AioRpcError as error:
                 return Outcome(path, None, ServiceError.from_rpc(error))
+            except OSError as error:
+                return Outcome(path, None, ServiceError("INTERNAL", "FILE_UNWRITABLE", f"A picture cannot be written: {error}."))
 
     failures = 0
-    tasks = [asyncio.create_task(one(path)) for path in paths]
+    tasks = deque(asyncio.create_task(one(path)) for path in paths)
     try:
         with _progress() as progress:
             bar = progress.add_task(what, total=len(tasks))
-            for task in tasks:
-                outcome = await task
+            while tasks:
+                outcome = await tasks[0]
+                tasks.popleft()
                 failures += outcome.error is not None
                 done(outcome)
                 progress.advance(bar)
@@ -69,9 +73,14 @@ async def for_each_image(
     return failures
 
 
-def say(text: str) -> None:
-    """Tell a person something on standard error; rich markup, lines left whole."""
-    console.print(text, highlight=False, soft_wrap=True)
+def say(text: str, style: str = "") -> None:
+    """Tell a person something on standard error, lines left whole.
+
+    Args:
+        text: what to say; nothing in it is read as markup.
+        style: colour of the text, for rich.
+    """
+    console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 def print_json(form: dict[str, Any]) -> None:
@@ -87,7 +96,7 @@ def show_error(outcome: Outcome[Any], as_json: bool) -> None:
     if as_json:
         print_json(error_form(str(outcome.path), outcome.error))
     else:
-        say(f"[red]failed[/red] {outcome.path}: {outcome.error.message} ({outcome.error.reason})")
+        say(f"failed {outcome.path}: {outcome.error.message} ({outcome.error.reason})", "red")
 
 
 def _read(path: Path) -> bytes:

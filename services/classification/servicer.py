@@ -26,6 +26,7 @@ class ClassificationServicer(classification_pb2_grpc.ClassificationServiceServic
     ) -> classification_pb2.ClassifyResponse:
         """See ``classification.proto``."""
         check_identifier(request.request_id, "request_id")
+        check_identifier(request.release, "release")
         check_count(request.cells, "cells")
         release = self._releases.held(request.release)
         side = release.input.side

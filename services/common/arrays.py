@@ -7,6 +7,8 @@ from numpy.typing import NDArray
 
 from services.common.errors import InvalidRequestError
 
+_HALF_MAX = 65504.0
+
 
 def pixels_from_bytes(data: bytes, height: int, width: int, field: str) -> NDArray[np.uint8]:
     """View bytes as uint8 (height, width, 3).
@@ -39,4 +41,4 @@ def patches_from_bytes(data: bytes, rows: int, columns: int, dimension: int, fie
 
 def patches_to_bytes(patches: NDArray[np.float32]) -> bytes:
     """Write patch embeddings (rows, columns, dimension) in half precision, little-endian."""
-    return patches.astype("<f2").tobytes()
+    return np.clip(patches, -_HALF_MAX, _HALF_MAX).astype("<f2").tobytes()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
+import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any
+from typing import Any, Final
 
 import grpc
 import structlog
@@ -15,6 +16,7 @@ from google.rpc import status_pb2
 from services.common.errors import DeadlineError, DomainError, InternalError, OverloadedError
 from services.common.status import status_of
 
+MAX_REQUEST_ID: Final = 128
 _log = structlog.get_logger("dl4all")
 
 
@@ -66,6 +68,7 @@ async def guarded(method: str, request_id: str, admission: Admission | None = No
         CallFailedError: with the rich status for the caller.
     """
     started = time.perf_counter()
+    request_id = _loggable(request_id)
     code = "OK"
     try:
         if admission is None:
@@ -75,6 +78,7 @@ async def guarded(method: str, request_id: str, admission: Admission | None = No
                 yield
     except InternalError as error:
         code = error.code
+        _log.error("call failed", method=method, request_id=request_id, cause=error.message)
         raise CallFailedError(status_of(_internal_error(request_id))) from error
     except DomainError as error:
         code = error.code
@@ -82,7 +86,7 @@ async def guarded(method: str, request_id: str, admission: Admission | None = No
     except (TimeoutError, asyncio.TimeoutError) as error:
         code = "DEADLINE_EXCEEDED"
         raise CallFailedError(status_of(DeadlineError("DEADLINE_EXCEEDED", "The time that the caller gave is over."))) from error
-    except (asyncio.CancelledError, grpc.aio.AbortError):
+    except (asyncio.CancelledError, grpc.aio.AbortError, GeneratorExit):
         code = "CANCELLED"
         raise
     except Exception as error:
@@ -94,8 +98,14 @@ async def guarded(method: str, request_id: str, admission: Admission | None = No
         _log.info("call", method=method, request_id=request_id, code=code, milliseconds=milliseconds)
 
 
+def _loggable(request_id: str) -> str:
+    """The caller's identifier if it is short and printable, else one made up, so that log and answer can be matched."""
+    sound = 0 < len(request_id) <= MAX_REQUEST_ID and request_id.isascii() and request_id.isprintable()
+    return request_id if sound else uuid.uuid4().hex
+
+
 def _internal_error(request_id: str) -> InternalError:
-    return InternalError("INTERNAL", f"Internal error; the log names it under request id {request_id or 'unknown'}.")
+    return InternalError("INTERNAL", f"Internal error; the log names it under request id {request_id}.")
 
 
 def request_id_of(request: Any) -> str:

@@ -41,8 +41,8 @@ class CommonSettings(BaseSettings):
     max_message_bytes: int = Field(default=24 * MEBIBYTE, ge=MEBIBYTE)
     """Largest message on the wire."""
 
-    drain_seconds: float = Field(default=30.0, ge=0.0)
-    """How long calls that were accepted may go on after SIGTERM."""
+    drain_seconds: float = Field(default=75.0, ge=0.0)
+    """How long calls that were accepted may go on after SIGTERM; more than the longest deadline that callers are given."""
 
     log_level: str = "INFO"
     """DEBUG, INFO, WARNING or ERROR."""

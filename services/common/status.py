@@ -13,6 +13,8 @@ from services.common import errors
 from services.common.errors import DomainError
 
 DOMAIN: Final = "dl4all"
+IMAGE_READER: Final = "patching"
+"""The one service that is given what callers sent, byte for byte."""
 STATUS_METADATA_KEY: Final = "grpc-status-details-bin"
 _BY_CODE: Final[dict[str, type[DomainError]]] = {
     "INVALID_ARGUMENT": errors.InvalidRequestError,
@@ -55,10 +57,16 @@ def error_of(status: status_pb2.Status) -> DomainError:
 def error_of_rpc(error: grpc.aio.AioRpcError, dependency: str) -> DomainError:
     """Domain error for a failed call of another service.
 
-    What the other service refused of the caller's image or request passes through; what is wrong between the services
-    themselves becomes UNAVAILABLE or INTERNAL.
+    What patching refused of the caller's image passes through; an argument that another service refuses was the gateway's
+    and is INTERNAL. What is wrong between the services themselves becomes UNAVAILABLE or INTERNAL.
+
+    Args:
+        error: the failed call.
+        dependency: name of the service that was called.
     """
     status = rpc_status.from_call(error)  # type: ignore[arg-type]
+    if error.code() is grpc.StatusCode.INVALID_ARGUMENT and dependency != IMAGE_READER:
+        return errors.InternalError("INTERNAL", "Internal error.")
     if status is not None and error.code() in (
         grpc.StatusCode.INVALID_ARGUMENT,
         grpc.StatusCode.FAILED_PRECONDITION,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import math
 from typing import Final
 
@@ -10,7 +11,7 @@ from services.common.releases import Detects, Release, ReleaseStore
 from services.gateway.composition import JudgedImage, image_rule
 from services.gateway.decision import Counts, Decision, Finding, decide
 
-SERVICE_VERSION: Final = "0.1.0"
+SERVICE_VERSION: Final = importlib.metadata.version("dl4all-serving")
 _FINDINGS: Final = {
     Finding.BLASTS_SUSPECTED: diagnosis_pb2.FINDING_BLASTS_SUSPECTED,
     Finding.NO_BLASTS_SEEN: diagnosis_pb2.FINDING_NO_BLASTS_SEEN,
@@ -27,10 +28,7 @@ def diagnosis_message(request_id: str, image: JudgedImage, release: Release, tot
     counts = image.counts
     decision = decide(counts, image_rule(release), phantom=image.is_phantom, single_cell=image.is_single_cell)
     timings = {**image.milliseconds, "total": total_milliseconds}
-    provenance = _provenance(release, image.header.image_sha256)
-    provenance.engine = image.engine
-    provenance.served_files.extend(diagnosis_pb2.ServedFile(name=m.name, sha256=m.sha256) for m in image.models)
-    provenance.served_files.append(diagnosis_pb2.ServedFile(name="library", sha256=release.library.sha256))
+    provenance = _provenance(release, image.header.image_sha256, image)
     return diagnosis_pb2.Diagnosis(
         request_id=request_id,
         finding=_FINDINGS[decision.finding],
@@ -49,7 +47,7 @@ def diagnosis_message(request_id: str, image: JudgedImage, release: Release, tot
 
 
 def specimen_message(
-    counts: Counts, release: Release, *, images: int, duplicates: int, failures: int, phantom: bool
+    counts: Counts, release: Release, last: JudgedImage | None, *, images: int, duplicates: int, failures: int, phantom: bool
 ) -> diagnosis_pb2.SpecimenDiagnosis:
     """The aggregate over the images of one specimen."""
     decision = decide(counts, image_rule(release), phantom=phantom, failures=failures)
@@ -62,7 +60,7 @@ def specimen_message(
         images=images,
         duplicates=duplicates,
         failures=failures,
-        provenance=_provenance(release, ""),
+        provenance=_provenance(release, "", last),
     )
 
 
@@ -111,8 +109,12 @@ def _rule(release: Release, decision: Decision) -> diagnosis_pb2.DecisionRule:
     )
 
 
-def _provenance(release: Release, image_sha256: str) -> diagnosis_pb2.Provenance:
+def _provenance(release: Release, image_sha256: str, image: JudgedImage | None) -> diagnosis_pb2.Provenance:
+    files = [diagnosis_pb2.ServedFile(name=m.name, sha256=m.sha256) for m in (image.models if image else [])]
+    files.append(diagnosis_pb2.ServedFile(name="library", sha256=release.library.sha256))
     return diagnosis_pb2.Provenance(
+        engine=image.engine if image else "",
+        served_files=files,
         release=release.id,
         system=release.system,
         detects=_DETECTS[release.detects],

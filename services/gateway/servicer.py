@@ -36,6 +36,7 @@ class _Tally:
     duplicates: int = 0
     failures: int = 0
     phantom: bool = False
+    last: JudgedImage | None = None
 
     def add(self, image: JudgedImage) -> None:
         if image.header.image_sha256 in self.seen:
@@ -44,6 +45,7 @@ class _Tally:
         self.seen.add(image.header.image_sha256)
         self.counts += image.counts
         self.phantom |= image.is_phantom
+        self.last = image
 
 
 class DiagnosisServicer(diagnosis_pb2_grpc.DiagnosisServiceServicer):
@@ -87,7 +89,7 @@ class DiagnosisServicer(diagnosis_pb2_grpc.DiagnosisServiceServicer):
             raise InvalidRequestError("SPECIMEN_EMPTY", "A specimen needs at least one image.", field="request")
         release = self._releases.resolve(first[0].release)
         aggregate = specimen_message(
-            tally.counts, release, images=len(tally.seen), duplicates=tally.duplicates, failures=tally.failures, phantom=tally.phantom
+            tally.counts, release, tally.last, images=len(tally.seen), duplicates=tally.duplicates, failures=tally.failures, phantom=tally.phantom
         )
         yield diagnosis_pb2.DiagnoseSpecimenResponse(specimen=aggregate)
 
@@ -100,14 +102,19 @@ class DiagnosisServicer(diagnosis_pb2_grpc.DiagnosisServiceServicer):
     async def _answers(
         self, requests: AsyncIterator[diagnosis_pb2.DiagnoseRequest], context: grpc.aio.ServicerContext[Any, Any], tally: _Tally
     ) -> AsyncIterator[_Answer]:
-        """Diagnose what comes in, a window at a time, and yield what is done, in any order."""
+        """Diagnose what comes in, a window at a time, and yield what is done, in any order.
+
+        A place in the window is free again only when the answer was taken: a caller who does not read is not read from.
+        """
         done: asyncio.Queue[_Answer | BaseException | None] = asyncio.Queue()
-        reader = asyncio.create_task(self._read(requests, context, tally, done))
+        window = asyncio.Semaphore(self._settings.stream_window)
+        reader = asyncio.create_task(self._read(requests, context, tally, done, window))
         try:
             while (answer := await done.get()) is not None:
                 if isinstance(answer, BaseException):
                     raise answer
                 yield answer
+                window.release()
         finally:
             reader.cancel()
 
@@ -117,8 +124,8 @@ class DiagnosisServicer(diagnosis_pb2_grpc.DiagnosisServiceServicer):
         context: grpc.aio.ServicerContext[Any, Any],
         tally: _Tally,
         done: asyncio.Queue[_Answer | BaseException | None],
+        window: asyncio.Semaphore,
     ) -> None:
-        window = asyncio.Semaphore(self._settings.stream_window)
         in_flight: dict[str, asyncio.Task[None]] = {}
 
         async def answer_one(request: diagnosis_pb2.DiagnoseRequest) -> None:
@@ -126,14 +133,12 @@ class DiagnosisServicer(diagnosis_pb2_grpc.DiagnosisServiceServicer):
                 await done.put(await self._answer(request, context, tally))
             finally:
                 in_flight.pop(request.request_id, None)
-                window.release()
 
         try:
             async for request in requests:
                 await window.acquire()
                 if not request.request_id or request.request_id in in_flight:
                     await done.put(await self._refuse_identifier(request, tally))
-                    window.release()
                     continue
                 in_flight[request.request_id] = asyncio.create_task(answer_one(request))
             while in_flight:

@@ -29,6 +29,10 @@ MIN_RADIUS: Final = 4.0
 """Smallest cell radius in px that is reported."""
 MAX_RADIUS: Final = 512.0
 """Largest cell radius in px that is reported."""
+MIN_PART_AREA: Final = 12
+"""Smallest area in px, on the working copy, of what may be a part of a nucleus."""
+MAX_PARTS: Final = 1000
+"""Parts of nuclei that are considered, the largest first: bounds the work on speckled images."""
 SINGLE_CELL_MAX_SIDE: Final = 512
 """Longest side in px of an image that may be taken for a crop around one cell; published crops have 120..450."""
 SINGLE_CELL_MIN_RADIUS: Final = 0.11
@@ -60,7 +64,7 @@ class LocatedCell:
 
 @dataclass(frozen=True)
 class LocatedCells:
-    """The cells of one image, from top to bottom, and the red-cell radius in px that set the scale (None: not seen)."""
+    """The cells of one image, from top to bottom, and the typical radius of the red cells in px (None: not seen)."""
 
     cells: tuple[LocatedCell, ...]
     red_cell_radius: float | None
@@ -98,7 +102,8 @@ def locate_cells(rgb: Bytes, microns_per_pixel: float | None = None) -> LocatedC
     density = stain.optical_density(small, stain.background_light(small))
     violet = stain.violet_index(density)
     foreground = stain.foreground_mask(density)
-    unit = RED_CELL_MICRONS / (microns_per_pixel * factor) if microns_per_pixel else stain.red_cell_radius(foreground)
+    seen = stain.red_cell_radius(foreground)
+    unit = RED_CELL_MICRONS / (microns_per_pixel * factor) if microns_per_pixel else seen
     sigma = float(np.clip(0.01 * min(violet.shape) if unit is None else 0.12 * unit, 1.0, 3.0))
     smooth = np.asarray(cv2.GaussianBlur(violet, (0, 0), sigma), np.float32)
     peaks = smooth if unit else np.asarray(cv2.GaussianBlur(smooth, (0, 0), 1.5 * sigma), np.float32)
@@ -111,7 +116,7 @@ def locate_cells(rgb: Bytes, microns_per_pixel: float | None = None) -> LocatedC
     cells = [_measure(n, i, claimed, density, red_cells, threshold, unit) for i, n in enumerate(nuclei, start=1)]
     scaled = [_scale(c, factor, rgb.shape) for c in cells]
     kept = sorted((c for c in scaled if MIN_RADIUS <= c.radius <= MAX_RADIUS), key=lambda c: (c.center_y, c.center_x))
-    return LocatedCells(tuple(kept), None if unit is None else unit * factor)
+    return LocatedCells(tuple(kept), None if seen is None else seen * factor)
 
 
 def central_cell(cells: tuple[LocatedCell, ...], height: int, width: int) -> LocatedCell | None:
@@ -156,11 +161,13 @@ def _nuclei(smooth: stain.Float, density: stain.Float, threshold: float, unit: f
 
 
 def _parts(mask: Mask, unit: float | None) -> list[_Nucleus]:
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    areas = stats[1:, cv2.CC_STAT_AREA]
+    largest = np.sort(np.argsort(-areas, kind="stable")[:MAX_PARTS]) + 1
     parts: list[_Nucleus] = []
-    for label in range(1, count):
+    for label in largest.tolist():
         left, top, width, height, area = (int(v) for v in stats[label])
-        if area < 12:
+        if area < MIN_PART_AREA:
             continue
         own = labels[top : top + height, left : left + width] == label
         parts.extend(_Nucleus(part, left, top, 0.0) for part in _split(own, unit))
@@ -170,11 +177,8 @@ def _parts(mask: Mask, unit: float | None) -> list[_Nucleus]:
 def _join_lobes(parts: list[_Nucleus], absorbs: Mask, smooth: stain.Float, scale: float) -> list[_Nucleus]:
     """Join, nearest first, parts whose common hull is small and holds hardly any background: lobes of one nucleus."""
     groups = list(parts)
-    pairs = sorted((_gap(a, b), i, j) for i, a in enumerate(parts) for j, b in enumerate(parts[:i]))
     owner = list(range(len(parts)))
-    for gap, i, j in pairs:
-        if gap > 0.9 * scale:
-            break
+    for i, j in _near_pairs(parts, 0.9 * scale):
         a, b = owner[i], owner[j]
         if a == b:
             continue
@@ -186,11 +190,14 @@ def _join_lobes(parts: list[_Nucleus], absorbs: Mask, smooth: stain.Float, scale
     return [replace(n, mean_violet=float(smooth[n.window][n.mask].mean())) for n in found]
 
 
-def _gap(a: _Nucleus, b: _Nucleus) -> float:
-    """Distance in px between the centres less both radii."""
-    ax, ay = a.left + a.mask.shape[1] / 2, a.top + a.mask.shape[0] / 2
-    bx, by = b.left + b.mask.shape[1] / 2, b.top + b.mask.shape[0] / 2
-    return math.hypot(ax - bx, ay - by) - a.radius - b.radius
+def _near_pairs(parts: list[_Nucleus], reach: float) -> list[tuple[int, int]]:
+    """Pairs of parts whose centres, less both radii, are at most ``reach`` px apart, nearest first."""
+    centres = np.array([(p.left + p.mask.shape[1] / 2, p.top + p.mask.shape[0] / 2) for p in parts])
+    radii = np.array([p.radius for p in parts])
+    gaps = np.linalg.norm(centres[:, None] - centres[None], axis=2) - radii[:, None] - radii[None]
+    first, second = np.nonzero(np.tril(gaps <= reach, k=-1))
+    order = np.argsort(gaps[first, second], kind="stable")
+    return list(zip(first[order].tolist(), second[order].tolist(), strict=True))
 
 
 def _union(a: _Nucleus, b: _Nucleus) -> _Nucleus:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
@@ -39,6 +40,7 @@ class PatchingServicer(patching_pb2_grpc.PatchingServiceServicer):
     def __init__(self, settings: PatchingSettings, workers: Workers) -> None:
         self._settings = settings
         self._workers = workers
+        self._in_memory = asyncio.Semaphore(settings.images_in_memory)
 
     async def LocateCells(
         self, request: patching_pb2.LocateCellsRequest, context: grpc.aio.ServicerContext[Any, Any]
@@ -49,6 +51,11 @@ class PatchingServicer(patching_pb2_grpc.PatchingServiceServicer):
         if len(request.image) > self._settings.max_image_bytes:
             limit = self._settings.max_image_bytes // (1024 * 1024)
             raise InvalidImageError("IMAGE_TOO_LARGE", f"The encoded image has {len(request.image)} bytes; at most {limit} MiB are read.")
+        async with self._in_memory:
+            async for response in self._located(request, scale):
+                yield response
+
+    async def _located(self, request: patching_pb2.LocateCellsRequest, scale: float | None) -> AsyncIterator[patching_pb2.LocateCellsResponse]:
         located = await self._workers.run(_locate, request.image, request.kind, scale)
         header: patching_pb2.LocateCellsHeader | None = _header(located)
         if request.omit_crops or not located.cells:

@@ -12,4 +12,7 @@ class PatchingSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="DL4ALL_PATCHING_", extra="ignore")
 
     max_image_bytes: int = Field(default=16 * 1024 * 1024, ge=1024)
-    """Largest encoded image that is accepted."""
+    """Largest encoded image that is accepted; the gateway has the same setting, raise both."""
+
+    images_in_memory: int = Field(default=4, ge=1, le=256)
+    """Decoded images held at once; calls beyond wait. A decoded image takes three bytes a pixel, up to 300 MB."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, Final
 
 import grpc
 
@@ -11,7 +11,7 @@ from dl4all.imaging.v1 import imaging_pb2
 from dl4all.preprocessing.v1 import preprocessing_pb2, preprocessing_pb2_grpc
 from services.common.arrays import pixels_from_bytes
 from services.common.checks import check_count, check_identifier
-from services.common.errors import DomainError
+from services.common.errors import DomainError, InvalidImageError, InvalidRequestError
 from services.common.image_codec import decode_image
 from services.common.releases import InputKind, Release, ReleaseStore
 from services.common.status import status_of
@@ -22,6 +22,7 @@ from services.preprocessing.settings import PreprocessingSettings
 from services.preprocessing.unsharpening import FocusParameters, SharpenedCell, sharpen_adaptively
 
 _CELL_AT_BORDER = "CELL_AT_BORDER"
+MAX_CROP_SIDE: Final = 2048
 
 
 class PreprocessingServicer(preprocessing_pb2_grpc.PreprocessingServiceServicer):
@@ -37,6 +38,7 @@ class PreprocessingServicer(preprocessing_pb2_grpc.PreprocessingServiceServicer)
     ) -> preprocessing_pb2.EnhanceResponse:
         """See ``preprocessing.proto``."""
         check_identifier(request.request_id, "request_id")
+        check_identifier(request.release, "release")
         check_count(request.crops, "crops")
         release = self._releases.held(request.release)
         jobs = [self._workers.run(self._enhance, crop, release) for crop in request.crops]
@@ -47,11 +49,13 @@ class PreprocessingServicer(preprocessing_pb2_grpc.PreprocessingServiceServicer)
     ) -> preprocessing_pb2.MeasureFocusResponse:
         """See ``preprocessing.proto``."""
         check_identifier(request.request_id, "request_id")
-        score = await self._workers.run(lambda: focus_score(decode_image(request.image).pixels))
+        score = await self._workers.run(_score, request.image, self._settings.max_focus_pixels)
         return preprocessing_pb2.MeasureFocusResponse(score=score)
 
     def _enhance(self, crop: imaging_pb2.Crop, release: Release) -> preprocessing_pb2.EnhanceOutcome:
         try:
+            if max(crop.height, crop.width) > MAX_CROP_SIDE:
+                raise InvalidRequestError("CROP_TOO_LARGE", f"A crop has sides of at most {MAX_CROP_SIDE} px.", field="crops")
             pixels = pixels_from_bytes(crop.pixels, crop.height, crop.width, "crops")
             registered = register(pixels, crop.center_x, crop.center_y, crop.radius_estimate, release.input.side)
         except DomainError as error:
@@ -72,6 +76,13 @@ class PreprocessingServicer(preprocessing_pb2_grpc.PreprocessingServiceServicer)
             **_scores(sharpened),
         )
         return preprocessing_pb2.EnhanceOutcome(cell_id=crop.cell_id, enhanced=enhanced)
+
+
+def _score(encoded: bytes, max_pixels: int) -> float:
+    pixels = decode_image(encoded).pixels
+    if pixels.shape[0] * pixels.shape[1] > max_pixels:
+        raise InvalidImageError("IMAGE_TOO_LARGE", f"The focus of images of at most {max_pixels // 10**6} megapixels is scored.")
+    return focus_score(pixels)
 
 
 def _scores(cell: SharpenedCell) -> dict[str, Any]:

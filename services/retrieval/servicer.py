@@ -41,6 +41,7 @@ class RetrievalServicer(retrieval_pb2_grpc.RetrievalServiceServicer):
     async def Explain(self, request: retrieval_pb2.ExplainRequest, context: grpc.aio.ServicerContext[Any, Any]) -> retrieval_pb2.ExplainResponse:
         """See ``retrieval.proto``."""
         check_identifier(request.request_id, "request_id")
+        check_identifier(request.release, "release")
         check_count(request.cells, "cells")
         if not 0 <= request.neighbours <= MAX_NEIGHBOURS:
             raise InvalidRequestError("NEIGHBOURS_OUT_OF_RANGE", f"neighbours must lie in 0..{MAX_NEIGHBOURS}.", field="neighbours")
@@ -53,6 +54,7 @@ class RetrievalServicer(retrieval_pb2_grpc.RetrievalServiceServicer):
     ) -> retrieval_pb2.GetLatentMapResponse:
         """See ``retrieval.proto``."""
         check_identifier(request.request_id, "request_id")
+        check_identifier(request.release, "release")
         library = self._libraries[self._releases.held(request.release).id]
         positions = project(library.embeddings, library.projection_mean, library.projection)
         return retrieval_pb2.GetLatentMapResponse(

@@ -4,7 +4,7 @@
 
 Steps: register and sharpen all cells with the functions that serve; train on 46 patients; fit temperature, fusion,
 conformal thresholds and false-blast table on 18; export to ONNX; choose the reference library; score the other 18
-patients once; write ``model_repository/<model>`` and ``releases/<id>``. Prepared cells and weights are kept in
+patients; write ``model_repository/<model>`` and ``releases/<id>``. Prepared cells and weights are kept in
 ``--work``, so that a second run resumes after the last finished step.
 """
 
@@ -87,7 +87,6 @@ class Judged:
 def main() -> None:
     """Run the recipe from the command line."""
     options = _parse_arguments()
-    torch.set_num_threads(torch.get_num_threads())
     aml = read_aml_cells(options.data / AML_CELLS)
     pbc = read_pbc_cells(options.data / PBC_CELLS)
     parameters = _focus_parameters(options, aml)
@@ -99,7 +98,9 @@ def main() -> None:
     temperature = calibration.fit_temperature(margin, labels, calibration.patient_class_weights(labels, patients))
     model = f"{SYSTEM}_{SIDE}"
     onnx_path = options.model_repository / model / "1" / "model.onnx"
-    export_onnx(ServedNetwork(network, mean, std, temperature), SIDE, onnx_path)
+    served = ServedNetwork(network, mean, std, temperature)
+    calibration_cells = np.array([aml[i].split is Split.CALIBRATION for i in prepared.index])
+    gap = export_onnx(served, SIDE, onnx_path, prepared.sharpened[calibration_cells])
     write_model_config(onnx_path.parents[1], onnx_path, SIDE)
 
     judged, judged_pbc = _judge(onnx_path, aml, prepared), _judge(onnx_path, pbc, prepared_pbc)
@@ -115,10 +116,10 @@ def main() -> None:
         "origin": {
             "false_blasts": "99th percentile, resampled by calibration patient (training/calibration.py)",
             "min_cells_for_negative": "the usual differential count of 100 nucleated cells",
-            "max_fraction_for_negative": "5 % blasts, the customary upper limit of a normal marrow count",
+            "max_fraction_for_negative": "a convention of this project: 5 %, the customary limit in marrow; healthy blood holds no blasts",
         },
     }
-    figures = _figures(judged, judged_pbc, references, rule)
+    figures = {"largest difference of ONNX and torch, calibration cells": gap, **_figures(judged, judged_pbc, references, rule)}
     for name, figure in figures.items():
         print(f"{name}: {figure}")
     _print_by_patient(judged, references, rule)
@@ -138,7 +139,7 @@ def main() -> None:
             data={
                 "training": "aml_cells, 46 patients (training/aml_cells_patients.csv); promyelocytes left out as ambiguous",
                 "calibration": "aml_cells, 18 patients",
-                "test": "aml_cells, 18 patients, scored once; pbc_cells, mature normal cells of another hospital",
+                "test": "aml_cells, 18 patients, how often they were scored is logged in docs/results.md; pbc_cells, normal cells of another hospital",
                 "origin": "aml_cells: DeepAPL, Johns Hopkins; pbc_cells: Acevedo et al. 2020, Hospital Clinic Barcelona",
             },
             figures=figures,
@@ -207,7 +208,9 @@ def _network(options: Options, images: list[CellImage], prepared: PreparedCells)
     else:
         cells = TrainingCells(pixels, is_blast, classes, patient_weights(patients, is_blast))
         network = fit(network, cells, mean, std, options.fitting)
-        torch.save(network.state_dict(), path)
+        temporary = path.with_name(path.name + ".part")
+        torch.save(network.state_dict(), temporary)
+        temporary.replace(path)
     return network.eval(), mean, std
 
 
@@ -297,7 +300,9 @@ def _figures(judged: Judged, pbc: Judged, references: ReferenceLibrary, rule: Ce
     network, votes = blast_probability(judged.logits)[chosen], _votes(judged, references)[0][chosen]
     all_fused, all_suspected, all_indeterminate = _verdicts(judged, references, rule)
     fused, suspected, indeterminate = all_fused[chosen], all_suspected[chosen], all_indeterminate[chosen]
-    figures: dict[str, Interval | float] = {}
+    calibrated = judged.of(Split.CALIBRATION)
+    in_sample = bootstrap_by_patient(auc, all_fused[calibrated], judged.is_blast[calibrated], judged.patients[calibrated])
+    figures: dict[str, Interval | float] = {"AUC, calibration patients, fused": in_sample}
     for name, scores in (("network", network), ("vote", votes), ("fused", fused)):
         figures[f"AUC, test patients, {name}"] = bootstrap_by_patient(auc, scores, labels, patients)
         figures[f"balanced accuracy, test patients, {name}"] = bootstrap_by_patient(balanced_accuracy, scores, labels, patients)
@@ -306,6 +311,11 @@ def _figures(judged: Judged, pbc: Judged, references: ReferenceLibrary, rule: Ce
     for name, label in (("blasts", 1), ("normal cells", 0)):
         figures[f"suspected, test patients, {name}"] = _share(suspected, labels == label, patients)
         figures[f"indeterminate, test patients, {name}"] = _share(indeterminate, labels == label, patients)
+    for name, label in (("blast", 1), ("normal", 0)):
+        probability = fused if label else 1.0 - fused
+        figures[f"coverage of the prediction sets, test patients, {name}"] = _share(
+            probability >= rule.min_probability[name], labels == label, patients
+        )
     promyelocytes = np.array([c.cell_class == "promyelocyte" and c.split is Split.TEST for c in judged.images])
     figures["suspected, test patients, promyelocytes"] = float(all_suspected[promyelocytes].mean())
     _, suspected_pbc, indeterminate_pbc = _verdicts(pbc, references, rule)

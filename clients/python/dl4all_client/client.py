@@ -67,7 +67,7 @@ class DiagnosisClient:
 
     Args:
         address: host:port of the gateway.
-        timeout: seconds per call.
+        timeout: seconds per call; streams and specimens have no limit of their own.
     """
 
     def __init__(self, address: str, timeout: float = DEFAULT_TIMEOUT) -> None:
@@ -134,7 +134,7 @@ class AsyncDiagnosisClient:
 
     Args:
         address: host:port of the gateway.
-        timeout: seconds per call.
+        timeout: seconds per call; streams and specimens have no limit of their own.
     """
 
     def __init__(self, address: str, timeout: float = DEFAULT_TIMEOUT) -> None:

@@ -75,17 +75,20 @@ def test_a_tampered_file_is_told(exported: tuple[ServedNetwork, Path], tmp_path:
     assert parity_gap(network, tmp_path / "model.onnx", _images(2)) > PARITY
 
 
-def test_an_export_that_differs_is_refused_and_removed(exported: tuple[ServedNetwork, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_export_that_differs_is_refused_and_the_file_before_it_stays(
+    exported: tuple[ServedNetwork, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     _, path = exported
     content = path.read_bytes()
 
-    def export_another(*args: object, **kwargs: object) -> None:
-        (tmp_path / "model.onnx").write_bytes(content)
+    def export_another(_network: object, _images: object, written: str, **kwargs: object) -> None:
+        Path(written).write_bytes(content)
 
+    (tmp_path / "model.onnx").write_bytes(b"served before")
     monkeypatch.setattr(onnx_model.torch.onnx, "export", export_another)
     with pytest.raises(ParityError):
         export_onnx(_network(seed=1), SIDE, tmp_path / "model.onnx")
-    assert not (tmp_path / "model.onnx").exists()
+    assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("model.onnx", b"served before")]
 
 
 def test_the_configuration_is_read_back(exported: tuple[ServedNetwork, Path]) -> None:

@@ -253,7 +253,7 @@ class DiagnoseSpecimenRequest(_message.Message):
     REQUEST_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def request(self) -> Global___DiagnoseRequest:
-        """As for Diagnose. Specimen and release must be the same in all messages or empty after the first."""
+        """As for Diagnose, but the request id must be set and not be in flight in this stream. Specimen and release must be the same in all messages or empty after the first."""
 
     def __init__(
         self,

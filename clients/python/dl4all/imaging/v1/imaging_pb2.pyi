@@ -131,7 +131,7 @@ Global___Cell: _TypeAlias = Cell  # noqa: Y015
 
 @_typing.final
 class Crop(_message.Message):
-    """Pixels around one cell; the side is at least four radii where the image is that large."""
+    """Pixels around one cell: a square of at least four radii, clipped at the border of the image."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -148,9 +148,9 @@ class Crop(_message.Message):
     pixels: _builtins.bytes
     """uint8 RGB, row-major, shape height x width x 3."""
     height: _builtins.int
-    """Rows of the crop, 32..2048."""
+    """Rows of the crop, 1..2048."""
     width: _builtins.int
-    """Columns of the crop, 32..2048."""
+    """Columns of the crop, 1..2048."""
     origin_x: _builtins.int
     """Column of the crop's first pixel in the image, px."""
     origin_y: _builtins.int
