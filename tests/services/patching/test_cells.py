@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from services.common.phantom import CellKind, Phantom, PhantomCell, PhantomOptions, single_cell, smear_field
-from services.patching.cells import LocatedCell, central_cell, locate_cells, looks_like_single_cell
+from services.patching.cells import MAX_PARTS, LocatedCell, central_cell, locate_cells, looks_like_single_cell
 
 FIELD = PhantomOptions(width=800, height=600, cells=8, cell_radius=32.0)
 VARIATIONS: dict[str, dict[str, Any]] = {
@@ -174,3 +174,10 @@ def test_what_looks_like_a_single_cell(cell: LocatedCell, height: int, width: in
 def test_a_field_does_not_look_like_a_single_cell(field: Phantom) -> None:
     assert not looks_like_single_cell(locate_cells(field.image).cells, *field.image.shape[:2])
     assert not looks_like_single_cell((), 200, 200)
+
+
+def test_a_speckled_image_is_bounded_work() -> None:
+    image = np.full((1024, 1024, 3), 235, np.uint8)
+    image[::12, ::12] = image[1::12, ::12] = (90, 50, 140)
+    image = cv2.dilate(255 - image, np.ones((9, 9), np.uint8))
+    assert len(locate_cells(255 - image, microns_per_pixel=2.0).cells) == MAX_PARTS
