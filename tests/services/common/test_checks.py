@@ -81,5 +81,10 @@ def test_patches_that_are_not_finite_are_refused(value: float) -> None:
     patches = np.zeros((1, 1, 2), np.float32)
     patches[0, 0, 1] = value
     with pytest.raises(InvalidRequestError) as caught:
-        patches_from_bytes(patches_to_bytes(patches), 1, 1, 2, "cells")
+        patches_from_bytes(patches.astype("<f2").tobytes(), 1, 1, 2, "cells")
     assert caught.value.reason == "NOT_FINITE"
+
+
+def test_patches_beyond_half_precision_are_clipped_not_refused() -> None:
+    patches = np.array([[[1e6, -1e6]]], np.float32)
+    assert patches_from_bytes(patches_to_bytes(patches), 1, 1, 2, "cells").tolist() == [[[65504.0, -65504.0]]]
