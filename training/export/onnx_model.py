@@ -78,6 +78,7 @@ def export_onnx(network: ServedNetwork, side: int, path: Path, cells: NDArray[np
         dynamo=True,
         verbose=False,
     )
+    _forget_origin(temporary)
     onnx.checker.check_model(str(temporary), full_check=True)
     compared = noise if cells is None else np.concatenate([noise, cells])
     gap = max(parity_gap(network, temporary, compared[i : i + 256]) for i in range(0, len(compared), 256))
@@ -86,6 +87,15 @@ def export_onnx(network: ServedNetwork, side: int, path: Path, cells: NDArray[np
         raise ParityError(f"ONNX Runtime and torch differ by {gap:.2e}; at most {PARITY:.0e} is accepted.")
     temporary.replace(path)
     return gap
+
+
+def _forget_origin(path: Path) -> None:
+    """Remove what the exporter notes of its machine: source paths and stack traces of every node."""
+    model = onnx.load(str(path))
+    for part in (model, model.graph, *model.graph.node, *model.graph.value_info, *model.graph.initializer, *model.graph.input, *model.graph.output):
+        part.ClearField("doc_string")
+        part.ClearField("metadata_props")
+    onnx.save(model, str(path))
 
 
 def parity_gap(network: ServedNetwork, path: Path, images: NDArray[np.uint8]) -> float:

@@ -101,3 +101,10 @@ def test_the_configuration_is_read_back(exported: tuple[ServedNetwork, Path]) ->
     assert (config.input_name, config.input_shape) == ("images", (SIDE, SIDE, 3))
     assert config.outputs == ("logits", "embedding", "patch_embeddings")
     assert "dims: [4, 4, 16]" in (folder / "config.pbtxt").read_text()
+
+
+def test_the_file_says_nothing_of_the_machine_that_made_it(exported: tuple[ServedNetwork, Path]) -> None:
+    _, path = exported
+    content = path.read_bytes()
+    assert str(Path(onnx_model.__file__).parents[2]).encode() not in content
+    assert b".py" not in content
