@@ -61,7 +61,7 @@ class DiagnosisServicer(diagnosis_pb2_grpc.DiagnosisServiceServicer):
         started = time.perf_counter()
         request, release = self._checked(request)
         image = await self._composer.judge(request, release, self._clock(context))
-        return diagnosis_pb2.DiagnoseResponse(diagnosis=_diagnosis(request, image, release, started))
+        return diagnosis_pb2.DiagnoseResponse(diagnosis=self._diagnosis(request, image, release, started))
 
     async def DiagnoseStream(
         self, request_iterator: AsyncIterator[diagnosis_pb2.DiagnoseStreamRequest], context: grpc.aio.ServicerContext[Any, Any]
@@ -160,7 +160,7 @@ class DiagnosisServicer(diagnosis_pb2_grpc.DiagnosisServiceServicer):
                 request, release = self._checked(request)
                 image = await self._composer.judge(request, release, self._clock(context))
                 tally.add(image)
-                return _Answer(request_id=request_id, diagnosis=_diagnosis(request, image, release, started))
+                return _Answer(request_id=request_id, diagnosis=self._diagnosis(request, image, release, started))
         except CallFailedError as failed:
             tally.failures += 1
             return _Answer(request_id=request_id, error=failed.status)
@@ -195,13 +195,16 @@ class DiagnosisServicer(diagnosis_pb2_grpc.DiagnosisServiceServicer):
             request = named
         return request, self._releases.resolve(request.release)
 
+    def _diagnosis(self, request: diagnosis_pb2.DiagnoseRequest, image: JudgedImage, release: Release, started: float) -> diagnosis_pb2.Diagnosis:
+        diagnosis = diagnosis_message(request.request_id, image, release, 1000.0 * (time.perf_counter() - started))
+        if diagnosis.ByteSize() > self._settings.max_answer_bytes:
+            message = f"The diagnosis of {image.counts.total} cells is too large to send with all that was asked for; ask for less in display."
+            raise InvalidRequestError("ANSWER_TOO_LARGE", message, field="display")
+        return diagnosis
+
     def _clock(self, context: grpc.aio.ServicerContext[Any, Any]) -> Clock:
         left = context.time_remaining()
         return Clock(self._settings.default_deadline_seconds if left is None else left)
-
-
-def _diagnosis(request: diagnosis_pb2.DiagnoseRequest, image: JudgedImage, release: Release, started: float) -> diagnosis_pb2.Diagnosis:
-    return diagnosis_message(request.request_id, image, release, 1000.0 * (time.perf_counter() - started))
 
 
 def _of_same_specimen(request: diagnosis_pb2.DiagnoseRequest, first: diagnosis_pb2.DiagnoseRequest) -> diagnosis_pb2.DiagnoseRequest:

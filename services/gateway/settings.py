@@ -14,6 +14,9 @@ class GatewaySettings(BaseSettings):
     max_image_bytes: int = Field(default=16 * 1024 * 1024, ge=1024)
     """Largest encoded image that is accepted; larger ones are for DiagnoseSlide."""
 
+    max_answer_bytes: int = Field(default=23 * 1024 * 1024, ge=1024)
+    """Largest diagnosis that is answered; below the largest message on the wire."""
+
     default_deadline_seconds: float = Field(default=60.0, gt=0.0)
     """Time that a call gets whose caller set no deadline."""
 

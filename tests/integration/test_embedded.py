@@ -97,3 +97,13 @@ async def test_a_dependency_that_is_down_is_unavailable(services, phantom_cell, 
         await services.stubs["gateway"].Diagnose(diagnose_request(phantom_cell))
     error = ServiceError.from_rpc(caught.value)
     assert (error.code, error.reason) == ("UNAVAILABLE", "DEPENDENCY_UNAVAILABLE")
+
+
+async def test_an_answer_that_is_too_large_says_what_to_do(services, phantom_field, monkeypatch):
+    servicer = services.servicers["gateway"]
+    monkeypatch.setattr(servicer, "_settings", GatewaySettings(max_answer_bytes=100_000))
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await services.stubs["gateway"].Diagnose(diagnose_request(phantom_field, explain=True))
+    error = ServiceError.from_rpc(caught.value)
+    assert (error.code, error.reason, error.field) == ("INVALID_ARGUMENT", "ANSWER_TOO_LARGE", "display")
+    assert (await services.stubs["gateway"].Diagnose(diagnose_request(phantom_field))).diagnosis.cells

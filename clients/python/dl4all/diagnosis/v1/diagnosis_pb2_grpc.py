@@ -62,7 +62,7 @@ class DiagnosisServiceServicer:
     """
 
     def Diagnose(self, request, context):
-        """Diagnoses one image. Stateless, safe to repeat. Errors: INVALID_ARGUMENT (IMAGE_*, *_OUT_OF_RANGE), NOT_FOUND
+        """Diagnoses one image. Stateless, safe to repeat. Errors: INVALID_ARGUMENT (IMAGE_*, *_OUT_OF_RANGE, ANSWER_TOO_LARGE), NOT_FOUND
         (RELEASE_UNKNOWN), RESOURCE_EXHAUSTED (OVERLOADED), UNAVAILABLE (DEPENDENCY_UNAVAILABLE), DEADLINE_EXCEEDED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -38,7 +38,7 @@ class DiagnosisServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> DiagnosisServiceAsyncStub: ...
     Diagnose: _grpc.UnaryUnaryMultiCallable[_diagnosis_pb2.DiagnoseRequest, _diagnosis_pb2.DiagnoseResponse]
-    """Diagnoses one image. Stateless, safe to repeat. Errors: INVALID_ARGUMENT (IMAGE_*, *_OUT_OF_RANGE), NOT_FOUND
+    """Diagnoses one image. Stateless, safe to repeat. Errors: INVALID_ARGUMENT (IMAGE_*, *_OUT_OF_RANGE, ANSWER_TOO_LARGE), NOT_FOUND
     (RELEASE_UNKNOWN), RESOURCE_EXHAUSTED (OVERLOADED), UNAVAILABLE (DEPENDENCY_UNAVAILABLE), DEADLINE_EXCEEDED.
     """
     DiagnoseStream: _grpc.StreamStreamMultiCallable[_diagnosis_pb2.DiagnoseStreamRequest, _diagnosis_pb2.DiagnoseStreamResponse]
@@ -56,7 +56,7 @@ class DiagnosisServiceAsyncStub(DiagnosisServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Diagnose: _aio.UnaryUnaryMultiCallable[_diagnosis_pb2.DiagnoseRequest, _diagnosis_pb2.DiagnoseResponse]  # type: ignore[assignment]
-    """Diagnoses one image. Stateless, safe to repeat. Errors: INVALID_ARGUMENT (IMAGE_*, *_OUT_OF_RANGE), NOT_FOUND
+    """Diagnoses one image. Stateless, safe to repeat. Errors: INVALID_ARGUMENT (IMAGE_*, *_OUT_OF_RANGE, ANSWER_TOO_LARGE), NOT_FOUND
     (RELEASE_UNKNOWN), RESOURCE_EXHAUSTED (OVERLOADED), UNAVAILABLE (DEPENDENCY_UNAVAILABLE), DEADLINE_EXCEEDED.
     """
     DiagnoseStream: _aio.StreamStreamMultiCallable[_diagnosis_pb2.DiagnoseStreamRequest, _diagnosis_pb2.DiagnoseStreamResponse]  # type: ignore[assignment]
@@ -77,7 +77,7 @@ class DiagnosisServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _diagnosis_pb2.DiagnoseRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_diagnosis_pb2.DiagnoseResponse, _abc.Awaitable[_diagnosis_pb2.DiagnoseResponse]]:
-        """Diagnoses one image. Stateless, safe to repeat. Errors: INVALID_ARGUMENT (IMAGE_*, *_OUT_OF_RANGE), NOT_FOUND
+        """Diagnoses one image. Stateless, safe to repeat. Errors: INVALID_ARGUMENT (IMAGE_*, *_OUT_OF_RANGE, ANSWER_TOO_LARGE), NOT_FOUND
         (RELEASE_UNKNOWN), RESOURCE_EXHAUSTED (OVERLOADED), UNAVAILABLE (DEPENDENCY_UNAVAILABLE), DEADLINE_EXCEEDED.
         """
 
