@@ -158,7 +158,7 @@ def measure_colours(density: Float, nucleus: Mask, core: Mask, red_cells: Mask) 
     nuclear = np.median(density[nucleus], axis=0).astype(np.float32)
     inside = density[ring]
     plasma = inside[(inside.sum(axis=1) > ABSORBS) & (inside.sum(axis=1) < 0.65 * float(nuclear.sum()))]
-    own = plasma if red_cell is None else plasma[_hue_distance(plasma, red_cell) > 0.2]
+    own = plasma if red_cell is None else plasma[hue_distance(plasma, red_cell) > 0.2]
     if own.shape[0] > 0.25 * inside.shape[0]:
         return StainColours(nuclear, np.median(own, axis=0).astype(np.float32), red_cell)
     if plasma.shape[0] > 0.6 * inside.shape[0]:
@@ -190,7 +190,7 @@ def _hue(density: Float) -> Float:
     return np.asarray(density / (np.linalg.norm(density, axis=-1, keepdims=True) + 0.05), np.float32)
 
 
-def _hue_distance(density: Float, colour: Float) -> Float:
+def hue_distance(density: Float, colour: Float) -> Float:
     """Distance (0..2) between directions in optical density: thick and thin parts of one material are alike."""
     return np.asarray(np.linalg.norm(_hue(density) - _hue(colour), axis=-1), np.float32)
 
@@ -231,7 +231,7 @@ def cell_mask(density: Float, nucleus: Mask, red_cells: Mask) -> Mask:
     total = smooth.sum(axis=2)
     belongs = total > max(ABSORBS, 0.4 * float(colours.cytoplasm.sum()))
     if colours.red_cell is not None:
-        belongs &= _hue_distance(smooth, colours.cytoplasm) < _hue_distance(smooth, colours.red_cell)
+        belongs &= hue_distance(smooth, colours.cytoplasm) < hue_distance(smooth, colours.red_cell)
     reach = distance_to(core) <= 1.2 * radius
     candidate = fill_holes((belongs & reach) | core)
     opened = _open(candidate, max(1.0, 0.35 * radius)) | core

@@ -25,6 +25,9 @@ MAX_LOBED_NUCLEUS_TO_RED_CELL: Final = 2.0
 """Lobes are joined up to a convex hull of this many red-cell radii."""
 MIN_MEAN_TO_THRESHOLD: Final = 1.15
 """A nucleus is, on average, this much more violet than the threshold; what only grazes it is not one."""
+OVERLAP_MAX_HUE_DISTANCE: Final = 0.1
+OVERLAP_MAX_VIOLET: Final = 0.8
+"""What is as pale as this and has the hue of the red cells is where two of them overlap: twice the density, one hue."""
 MIN_RADIUS: Final = 4.0
 """Smallest cell radius in px that is reported."""
 MAX_RADIUS: Final = 512.0
@@ -35,7 +38,10 @@ MAX_PARTS: Final = 1000
 """Parts of nuclei that are considered, the largest first: bounds the work on speckled images."""
 SINGLE_CELL_MAX_SIDE: Final = 512
 """Longest side in px of an image that may be taken for a crop around one cell; published crops have 120..450."""
-SINGLE_CELL_MIN_RADIUS: Final = 0.11
+SINGLE_CELL_OVERLAP_MAX_HUE_DISTANCE: Final = 0.1
+OVERLAP_MAX_VIOLET: Final = 0.8
+"""What is as pale as this and has the hue of the red cells is where two of them overlap: twice the density, one hue."""
+MIN_RADIUS: Final = 0.11
 """Least radius of the central cell of such a crop, as a share of its shorter side."""
 SINGLE_CELL_MAX_OFFSET: Final = 0.2
 """Farthest centre of that cell from the image centre, as a share of the shorter side."""
@@ -108,11 +114,11 @@ def locate_cells(rgb: Bytes, microns_per_pixel: float | None = None) -> LocatedC
     smooth = np.asarray(cv2.GaussianBlur(violet, (0, 0), sigma), np.float32)
     peaks = smooth if unit else np.asarray(cv2.GaussianBlur(smooth, (0, 0), 1.5 * sigma), np.float32)
     threshold = stain.nucleus_threshold(peaks, _small_nucleus_area(unit, smooth.size))
-    nuclei = _nuclei(smooth, density, threshold, unit)
+    red_cells = foreground & (smooth < threshold)
+    nuclei = [n for n in _nuclei(smooth, density, threshold, unit) if not _is_red_cell_overlap(n, density, red_cells)]
     claimed = np.zeros(small.shape[:2], np.int32)
     for index, nucleus in enumerate(nuclei, start=1):
         claimed[nucleus.window][nucleus.mask] = index
-    red_cells = foreground & (smooth < threshold)
     cells = [_measure(n, i, claimed, density, red_cells, threshold, unit) for i, n in enumerate(nuclei, start=1)]
     scaled = [_scale(c, factor, rgb.shape) for c in cells]
     kept = sorted((c for c in scaled if MIN_RADIUS <= c.radius <= MAX_RADIUS), key=lambda c: (c.center_y, c.center_x))
@@ -158,6 +164,14 @@ def _nuclei(smooth: stain.Float, density: stain.Float, threshold: float, unit: f
     largest = max(n.radius for n in found)
     least = 0.3 * largest if unit is None else MIN_NUCLEUS_TO_RED_CELL * unit
     return [n for n in found if n.radius >= max(least, 3.0) and n.mean_violet >= MIN_MEAN_TO_THRESHOLD * threshold]
+
+
+def _is_red_cell_overlap(nucleus: _Nucleus, density: stain.Float, red_cells: Mask) -> bool:
+    if nucleus.mean_violet >= OVERLAP_MAX_VIOLET or not red_cells.any():
+        return False
+    own = np.median(density[nucleus.window][nucleus.mask], axis=0).astype(np.float32)
+    red_cell = np.median(density[red_cells], axis=0).astype(np.float32)
+    return float(stain.hue_distance(own, red_cell)) < OVERLAP_MAX_HUE_DISTANCE
 
 
 def _parts(mask: Mask, unit: float | None) -> list[_Nucleus]:
