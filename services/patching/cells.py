@@ -38,10 +38,7 @@ MAX_PARTS: Final = 1000
 """Parts of nuclei that are considered, the largest first: bounds the work on speckled images."""
 SINGLE_CELL_MAX_SIDE: Final = 512
 """Longest side in px of an image that may be taken for a crop around one cell; published crops have 120..450."""
-SINGLE_CELL_OVERLAP_MAX_HUE_DISTANCE: Final = 0.1
-OVERLAP_MAX_VIOLET: Final = 0.8
-"""What is as pale as this and has the hue of the red cells is where two of them overlap: twice the density, one hue."""
-MIN_RADIUS: Final = 0.11
+SINGLE_CELL_MIN_RADIUS: Final = 0.11
 """Least radius of the central cell of such a crop, as a share of its shorter side."""
 SINGLE_CELL_MAX_OFFSET: Final = 0.2
 """Farthest centre of that cell from the image centre, as a share of the shorter side."""
