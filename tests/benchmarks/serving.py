@@ -36,6 +36,7 @@ from services.gateway.decision import Counts, decide
 from services.gateway.fusion import blast_probability, judge_cell
 from services.patching.cells import central_cell, locate_cells, looks_like_single_cell
 from services.patching.crops import batches
+from services.patching.quality import measure_exposure
 from services.preprocessing.registration import register
 from services.preprocessing.unsharpening import FocusParameters, sharpen_adaptively
 from services.retrieval.library import ReferenceLibrary, open_library
@@ -61,6 +62,7 @@ class PlainLoop:
     def diagnose(self, encoded: bytes) -> str:
         image = decode_image(encoded)
         cells = locate_cells(image.pixels).cells
+        measure_exposure(image.pixels)
         single = looks_like_single_cell(cells, *image.pixels.shape[:2])
         if single:
             cells = tuple(c for c in [central_cell(cells, *image.pixels.shape[:2])] if c is not None)
