@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -18,25 +17,6 @@ COVERAGE: Final = 0.9
 FALSE_BLAST_PERCENTILE: Final = 99.0
 CELL_COUNTS: Final = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 70, 100, 150, 200, 300, 500, 1000, 2000, 5000)
 _RESAMPLES: Final = 4000
-
-
-@dataclass(frozen=True)
-class CalibrationCells:
-    """Judged cells of calibration patients.
-
-    Attributes:
-        margin: float64 (N,), logit of blast less logit of normal, before temperature.
-        vote: float64 (N,), neighbour vote 0..1.
-        nearest: float64 (N,), distance to the nearest reference.
-        is_blast: int64 (N,).
-        patient: (N,) patient ids.
-    """
-
-    margin: Double
-    vote: Double
-    nearest: Double
-    is_blast: Integers
-    patient: Names
 
 
 def patient_class_weights(is_blast: Integers, patient: Names) -> Double:

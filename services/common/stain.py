@@ -217,7 +217,7 @@ def cell_mask(density: Float, nucleus: Mask, red_cells: Mask) -> Mask:
     Args:
         density: optical density, float32 (H, W, 3).
         nucleus: bool (H, W), the nucleus, all lobes, of the cell that is meant; not empty.
-        red_cells: bool (H, W), see ``red_cell_mask``.
+        red_cells: bool (H, W), what absorbs light and is not nucleus: mostly red cells, also cytoplasm.
 
     Returns:
         bool (H, W), containing the nucleus.

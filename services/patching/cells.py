@@ -36,6 +36,8 @@ MIN_PART_AREA: Final = 12
 """Smallest area in px, on the working copy, of what may be a part of a nucleus."""
 MAX_PARTS: Final = 1000
 """Parts of nuclei that are considered, the largest first: bounds the work on speckled images."""
+MAX_SEED_REACH: Final = 64
+"""Largest radius in px, on the working copy, within which one nucleus has one seed: bounds the work at absurd scales."""
 SINGLE_CELL_MAX_SIDE: Final = 512
 """Longest side in px of an image that may be taken for a crop around one cell; published crops have 120..450."""
 SINGLE_CELL_MIN_RADIUS: Final = 0.11
@@ -112,7 +114,7 @@ def locate_cells(rgb: Bytes, microns_per_pixel: float | None = None) -> LocatedC
     peaks = smooth if unit else np.asarray(cv2.GaussianBlur(smooth, (0, 0), 1.5 * sigma), np.float32)
     threshold = stain.nucleus_threshold(peaks, _small_nucleus_area(unit, smooth.size))
     red_cells = foreground & (smooth < threshold)
-    nuclei = [n for n in _nuclei(smooth, density, threshold, unit) if not _is_red_cell_overlap(n, density, red_cells)]
+    nuclei = _without_red_cell_overlaps(_nuclei(smooth, density, threshold, unit), density, red_cells)
     claimed = np.zeros(small.shape[:2], np.int32)
     for index, nucleus in enumerate(nuclei, start=1):
         claimed[nucleus.window][nucleus.mask] = index
@@ -163,12 +165,14 @@ def _nuclei(smooth: stain.Float, density: stain.Float, threshold: float, unit: f
     return [n for n in found if n.radius >= max(least, 3.0) and n.mean_violet >= MIN_MEAN_TO_THRESHOLD * threshold]
 
 
-def _is_red_cell_overlap(nucleus: _Nucleus, density: stain.Float, red_cells: Mask) -> bool:
-    if nucleus.mean_violet >= OVERLAP_MAX_VIOLET or not red_cells.any():
-        return False
-    own = np.median(density[nucleus.window][nucleus.mask], axis=0).astype(np.float32)
+def _without_red_cell_overlaps(nuclei: list[_Nucleus], density: stain.Float, red_cells: Mask) -> list[_Nucleus]:
+    pale = [n for n in nuclei if n.mean_violet < OVERLAP_MAX_VIOLET]
+    if not pale or not red_cells.any():
+        return nuclei
     red_cell = np.median(density[red_cells], axis=0).astype(np.float32)
-    return float(stain.hue_distance(own, red_cell)) < OVERLAP_MAX_HUE_DISTANCE
+    medians = np.array([np.median(density[n.window][n.mask], axis=0) for n in pale], np.float32)
+    overlaps = {id(n) for n, d in zip(pale, stain.hue_distance(medians, red_cell), strict=True) if d < OVERLAP_MAX_HUE_DISTANCE}
+    return [n for n in nuclei if id(n) not in overlaps]
 
 
 def _parts(mask: Mask, unit: float | None) -> list[_Nucleus]:
@@ -236,7 +240,8 @@ def _split(mask: Mask, unit: float | None) -> list[Mask]:
         return [mask]
     padded = np.pad(mask, 1).astype(np.uint8)
     distance = cv2.GaussianBlur(cv2.distanceTransform(padded, cv2.DIST_L2, 5), (0, 0), max(0.5, 0.15 * unit))
-    seeds = (distance >= cv2.dilate(distance, stain.disk(max(2, round(0.8 * unit))))) & (distance > 0.6 * unit)
+    reach = min(max(2, round(0.8 * unit)), MAX_SEED_REACH)
+    seeds = (distance >= cv2.dilate(distance, stain.disk(reach))) & (distance > 0.6 * unit)
     count, markers = cv2.connectedComponents(seeds.astype(np.uint8))
     if count <= 2:
         return [mask]
