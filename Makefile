@@ -15,11 +15,11 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/serving.stamp: pyproject.toml clients/python/pyproject.toml | $(BIN)/python
-	$(BIN)/pip install --quiet --editable clients/python --editable '.[cpu]'
+	$(BIN)/pip install --quiet --editable clients/python --editable '.[cpu,tracing]'
 	@touch $@
 
 $(VENV)/dev.stamp: $(VENV)/serving.stamp
-	$(BIN)/pip install --quiet --editable clients/python --editable '.[cpu,train,dev]'
+	$(BIN)/pip install --quiet --editable clients/python --editable '.[cpu,tracing,train,dev]'
 	@touch $@
 
 setup: $(VENV)/serving.stamp ## Install what serving needs into .venv (no torch)

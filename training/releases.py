@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from services.common.releases import INDEX_FILE, RELEASE_FILE, Index, Release, ReleaseStore, sha256_of
+from services.common.releases import INDEX_FILE, RELEASE_FILE, SERVED_BY, Index, Release, ReleaseStore, sha256_of
 from training.evaluation.metrics import Interval
 
 
@@ -41,7 +41,7 @@ def write_release(parts: ReleaseParts, releases: Path, model_repository: Path) -
         services.common.errors.BrokenReleaseError: what was written does not pass the check that serving makes.
     """
     served = {"file": parts.onnx.name, "sha256": sha256_of(parts.onnx)}
-    model = {"model": parts.model, "version": int(parts.onnx.parent.name), "files": {"onnxruntime": served}}
+    model = {"model": parts.model, "version": int(parts.onnx.parent.name), "files": dict.fromkeys(SERVED_BY, served)}
     content = {
         "id": parts.id,
         "system": parts.system,

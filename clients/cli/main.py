@@ -82,14 +82,15 @@ def serve(
     """Serve all five services in this process over gRPC until Ctrl-C; accepted calls are finished."""
     from services.common.errors import DomainError
     from services.common.logs import configure_logs
-    from services.common.settings import CommonSettings
+    from services.common.settings import CommonSettings, TlsSettings
+    from services.embedded import NAME, EmbeddedSettings
     from services.embedded import serve as serve_embedded
 
-    settings = CommonSettings(host=host, port=port)
-    configure_logs(settings.log_level)
+    common = CommonSettings(host=host)
+    configure_logs(common.log_level, NAME)
     try:
-        asyncio.run(serve_embedded(settings))
-    except (DomainError, RuntimeError) as error:
+        asyncio.run(serve_embedded(common, TlsSettings(), EmbeddedSettings(port=port)))
+    except DomainError as error:
         say(f"cannot serve: {error}", "red")
         raise typer.Exit(1) from error
 

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, Final
 
 import grpc
 import numpy as np
+from numpy.typing import NDArray
 
 from dl4all.classification.v1 import classification_pb2, classification_pb2_grpc
 from services.common.arrays import patches_to_bytes, pixels_from_bytes
 from services.common.checks import check_count, check_identifier
-from services.common.engines.base import InferenceEngine
+from services.common.engines.base import EMBEDDING, LOGITS, PATCH_EMBEDDINGS, InferenceEngine
+from services.common.health import Needs
 from services.common.releases import Model, Release, ReleaseStore
+from services.common.server import Registration
+
+DESCRIPTOR: Final = classification_pb2.DESCRIPTOR.services_by_name["ClassificationService"]
+Outputs = dict[str, NDArray[np.float32]]
 
 
 class ClassificationServicer(classification_pb2_grpc.ClassificationServiceServicer):
@@ -20,6 +29,14 @@ class ClassificationServicer(classification_pb2_grpc.ClassificationServiceServic
     def __init__(self, releases: ReleaseStore, engine: InferenceEngine) -> None:
         self._releases = releases
         self._engine = engine
+
+    def registration(self) -> Registration:
+        """What a server needs to serve this; ready while the engine has the models of the default release."""
+        models = {_name(m): m for release in self._releases.releases for m in (release.network, release.embedder)}
+        probes: dict[str, Callable[[], Awaitable[bool]]] = {name: partial(self._engine.is_ready, model) for name, model in models.items()}
+        releases = {r.id: sorted({_name(r.network), _name(r.embedder)}) for r in self._releases.releases}
+        needs = Needs(probes, releases, self._releases.index.default, tuple(models))
+        return Registration(DESCRIPTOR, classification_pb2_grpc.add_ClassificationServiceServicer_to_server, self, needs)
 
     async def Classify(
         self, request: classification_pb2.ClassifyRequest, context: grpc.aio.ServicerContext[Any, Any]
@@ -31,23 +48,38 @@ class ClassificationServicer(classification_pb2_grpc.ClassificationServiceServic
         release = self._releases.held(request.release)
         side = release.input.side
         images = np.stack([pixels_from_bytes(cell.pixels, side, side, "cells") for cell in request.cells])
-        judged = await self._engine.infer(release.network, images)
-        embedded = judged if release.embedder == release.network else await self._engine.infer(release.embedder, images)
+        judged, embedded = await self._run(release, images, request.include_patch_embeddings, context.time_remaining())
+        patches = embedded.get(PATCH_EMBEDDINGS)
         cells = [
             classification_pb2.ClassifiedCell(
                 cell_id=cell.cell_id,
-                logits=judged["logits"][i],
-                embedding=embedded["embedding"][i],
-                patch_embeddings=patches_to_bytes(embedded["patch_embeddings"][i]) if request.include_patch_embeddings else b"",
-                rows=embedded["patch_embeddings"].shape[1],
-                columns=embedded["patch_embeddings"].shape[2],
+                logits=judged[LOGITS][i],
+                embedding=embedded[EMBEDDING][i],
+                patch_embeddings=b"" if patches is None else patches_to_bytes(patches[i]),
+                rows=0 if patches is None else patches.shape[1],
+                columns=0 if patches is None else patches.shape[2],
             )
             for i, cell in enumerate(request.cells)
         ]
         return classification_pb2.ClassifyResponse(cells=cells, engine=self._engine.name, models=self._served(release))
+
+    async def _run(self, release: Release, images: NDArray[np.uint8], with_patches: bool, timeout: float | None) -> tuple[Outputs, Outputs]:
+        """What the network and the embedder say; one inference where they are one model."""
+        embedding = [EMBEDDING, PATCH_EMBEDDINGS] if with_patches else [EMBEDDING]
+        if release.embedder == release.network:
+            both = await self._engine.infer(release.network, images, [LOGITS, *embedding], timeout)
+            return both, both
+        return await asyncio.gather(
+            self._engine.infer(release.network, images, [LOGITS], timeout),
+            self._engine.infer(release.embedder, images, embedding, timeout),
+        )
 
     def _served(self, release: Release) -> list[classification_pb2.ServedModel]:
         models: list[Model] = [release.network]
         if release.embedder != release.network:
             models.append(release.embedder)
         return [classification_pb2.ServedModel(name=m.model, version=m.version, sha256=self._engine.served_sha256(m)) for m in models]
+
+
+def _name(model: Model) -> str:
+    return f"{model.model}/{model.version}"

@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
+
+from services.common.settings import ServiceSettings
 
 
-class ClassificationSettings(BaseSettings):
+class ClassificationSettings(ServiceSettings):
     """What the classification service can be told."""
 
-    model_config = SettingsConfigDict(env_prefix="DL4ALL_CLASSIFICATION_", extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="DL4ALL_CLASSIFICATION_", extra="ignore", use_attribute_docstrings=True)
+
+    port: int = Field(default=50054, ge=0, le=65535)
+    """Port to listen on; 0 for any free one."""
+
+    metrics_port: int = Field(default=9054, ge=0, le=65535)
+    """Port of the Prometheus metrics; 0 for any free one."""
+
+    engine: Literal["onnxruntime", "triton"] = "onnxruntime"
+    """What runs the models: ONNX Runtime in this process, or a Triton Inference Server."""
+
+    device: Literal["cpu", "gpu"] = "cpu"
+    """Where the models run; ONNX Runtime needs the extra ``gpu`` for it."""
+
+    triton_address: str = "dns:///localhost:8001"
+    """Triton's gRPC endpoint; every address of the name takes its turn."""
 
     inference_threads: int = Field(default=1, ge=1, le=64)
     """Threads of one inference of ONNX Runtime; 1 serves most images per second, more answer a lone image sooner."""

@@ -84,3 +84,7 @@ class InternalError(DomainError):
 
 class BrokenReleaseError(FailedPreconditionError):
     """A release folder is incomplete, malformed or does not match its checksums."""
+
+
+class ConfigurationError(FailedPreconditionError):
+    """A setting, or a file that a setting names, cannot be used."""

@@ -1,4 +1,4 @@
-"""What surrounds every call: bounded concurrency, deadlines, one log line, errors as rich statuses."""
+"""What surrounds every call: bounded concurrency, deadlines, a span, metrics, one log line, errors as rich statuses."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import grpc
 import structlog
 from google.rpc import status_pb2
 
+from services.common import metrics
 from services.common.errors import DeadlineError, DomainError, InternalError, OverloadedError
 from services.common.status import status_of
+from services.common.tracing import extract, note_outcome, server_span
 
 MAX_REQUEST_ID: Final = 128
 _log = structlog.get_logger("dl4all")
@@ -47,6 +49,7 @@ class Admission:
             OverloadedError: all places are taken.
         """
         if self.under_way >= self._limit:
+            metrics.REFUSED.inc()
             raise OverloadedError("OVERLOADED", "The service has as much work as it accepts; try again later.")
         self.under_way += 1
         try:
@@ -55,47 +58,78 @@ class Admission:
             self.under_way -= 1
 
 
+class ServedContext(Protocol):
+    """What the guard reads of a servicer context, remote or local."""
+
+    def time_remaining(self) -> float | None:
+        """Seconds until the deadline."""
+
+    def invocation_metadata(self) -> Any:
+        """Metadata of the call."""
+
+
 @asynccontextmanager
-async def guarded(method: str, request_id: str, admission: Admission | None = None) -> AsyncIterator[None]:
-    """Run a call: log it and turn whatever it raises into ``CallFailedError``.
+async def guarded(
+    method: str, request_id: str, admission: Admission | None = None, context: ServedContext | None = None, *, current_span: bool = True
+) -> AsyncIterator[None]:
+    """Run a call: trace, count and log it, and turn whatever it raises into ``CallFailedError``.
 
     Args:
-        method: full method name, for the log.
+        method: full method name.
         request_id: the caller's identifier, for the log and for internal errors.
         admission: places, or None for calls within one process.
+        context: of the call; with it a deadline that is over is told from a cancellation, and the caller's trace goes on.
+        current_span: see ``tracing.server_span``.
 
     Raises:
         CallFailedError: with the rich status for the caller.
     """
     started = time.perf_counter()
     request_id = _loggable(request_id)
+    service, _, rpc = method.lstrip("/").partition("/")
+    parent = None if context is None else extract(context.invocation_metadata())
     code = "OK"
-    try:
-        if admission is None:
-            yield
-        else:
-            with admission.admitted():
+    with server_span(method, parent, current=current_span) as span, metrics.IN_PROGRESS.labels(service, rpc).track_inprogress():
+        try:
+            if admission is None:
                 yield
-    except InternalError as error:
-        code = error.code
-        _log.error("call failed", method=method, request_id=request_id, cause=error.message)
-        raise CallFailedError(status_of(_internal_error(request_id))) from error
-    except DomainError as error:
-        code = error.code
-        raise CallFailedError(status_of(error)) from error
-    except (TimeoutError, asyncio.TimeoutError) as error:
-        code = "DEADLINE_EXCEEDED"
-        raise CallFailedError(status_of(DeadlineError("DEADLINE_EXCEEDED", "The time that the caller gave is over."))) from error
-    except (asyncio.CancelledError, grpc.aio.AbortError, GeneratorExit):
-        code = "CANCELLED"
-        raise
-    except Exception as error:
-        code = "INTERNAL"
-        _log.exception("call failed", method=method, request_id=request_id)
-        raise CallFailedError(status_of(_internal_error(request_id))) from error
-    finally:
-        milliseconds = round(1000 * (time.perf_counter() - started), 1)
-        _log.info("call", method=method, request_id=request_id, code=code, milliseconds=milliseconds)
+            else:
+                with admission.admitted():
+                    yield
+        except InternalError as error:
+            code = error.code
+            _log.error("call failed", method=method, request_id=request_id, cause=error.message, inner=_inner(error))
+            raise CallFailedError(status_of(_internal_error(request_id))) from error
+        except DomainError as error:
+            code = error.code
+            raise CallFailedError(status_of(error)) from error
+        except (TimeoutError, asyncio.TimeoutError) as error:
+            code = "DEADLINE_EXCEEDED"
+            raise CallFailedError(status_of(DeadlineError("DEADLINE_EXCEEDED", "The time that the caller gave is over."))) from error
+        except (asyncio.CancelledError, grpc.aio.AbortError, GeneratorExit):
+            code = "DEADLINE_EXCEEDED" if _is_over(context) else "CANCELLED"
+            raise
+        except Exception as error:
+            code = "INTERNAL"
+            _log.exception("call failed", method=method, request_id=request_id)
+            raise CallFailedError(status_of(_internal_error(request_id))) from error
+        finally:
+            seconds = time.perf_counter() - started
+            metrics.REQUESTS.labels(service, rpc, code).inc()
+            metrics.REQUEST_SECONDS.labels(service, rpc).observe(seconds)
+            note_outcome(span, code, request_id)
+            _log.info("call", method=method, request_id=request_id, code=code, milliseconds=round(1000 * seconds, 1))
+
+
+def _inner(error: InternalError) -> str:
+    """What another service said, for the log."""
+    cause = error.__cause__
+    return f"{cause.code().name}: {cause.details()}" if isinstance(cause, grpc.aio.AioRpcError) else ""
+
+
+def _is_over(context: ServedContext | None) -> bool:
+    left = None if context is None else context.time_remaining()
+    return left is not None and left <= 0.0
 
 
 def _loggable(request_id: str) -> str:

@@ -12,6 +12,9 @@ from grpc_status import rpc_status
 from services.common.guard import Admission, CallFailedError, guarded, request_id_of
 
 _UNGUARDED = ("/grpc.health.", "/grpc.reflection.")
+_PUSHBACK = (("grpc-retry-pushback-ms", "-1"),)
+"""Tells the caller's channel not to retry: what a service answers itself does not get better within a retry's milliseconds, and retries of
+every hop would multiply. Calls that no service answered are retried (``channel.py``)."""
 
 
 class GuardInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
@@ -40,7 +43,7 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
     def _unary(self, method: str, behavior: Callable[[Any, Any], Awaitable[Any]]) -> Callable[[Any, Any], Awaitable[Any]]:
         async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
             try:
-                async with guarded(method, request_id_of(request), self.admission):
+                async with guarded(method, request_id_of(request), self.admission, context):
                     return await behavior(request, context)
             except CallFailedError as failed:
                 await _abort(context, failed)
@@ -50,7 +53,10 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
     def _streaming(self, method: str, behavior: Callable[[Any, Any], AsyncGenerator[Any, None]]) -> Callable[[Any, Any], AsyncIterator[Any]]:
         async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
             try:
-                async with guarded(method, request_id_of(request), self.admission), aclosing(behavior(request, context)) as responses:
+                async with (
+                    guarded(method, request_id_of(request), self.admission, context),
+                    aclosing(behavior(request, context)) as responses,
+                ):
                     async for response in responses:
                         yield response
             except CallFailedError as failed:
@@ -61,5 +67,5 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
 
 async def _abort(context: grpc.aio.ServicerContext[Any, Any], failed: CallFailedError) -> NoReturn:
     status = rpc_status.to_status(failed.status)
-    context.set_trailing_metadata(status.trailing_metadata)
+    context.set_trailing_metadata((*status.trailing_metadata, *_PUSHBACK))
     await context.abort(status.code, status.details)

@@ -56,9 +56,10 @@ def _name(method: MethodDescriptor) -> str:
 
 def _unary(method: MethodDescriptor, behavior: Callable[[Any, Any], Any]) -> Callable[..., Any]:
     async def call(request: Any, *, timeout: float | None = None, metadata: tuple[tuple[str, str], ...] = ()) -> Any:
+        context = LocalContext(timeout, metadata)
         try:
-            async with guarded(_name(method), request_id_of(request)), asyncio.timeout(timeout):
-                return await behavior(request, LocalContext(timeout, metadata))
+            async with guarded(_name(method), request_id_of(request), context=context), asyncio.timeout(timeout):
+                return await behavior(request, context)
         except CallFailedError as failed:
             raise _rpc_error(failed) from failed
 
@@ -69,7 +70,10 @@ def _streaming(method: MethodDescriptor, behavior: Callable[[Any, Any], AsyncGen
     async def call(request: Any, *, timeout: float | None = None, metadata: tuple[tuple[str, str], ...] = ()) -> AsyncIterator[Any]:
         context = LocalContext(timeout, metadata)
         try:
-            async with guarded(_name(method), request_id_of(request)), aclosing(behavior(request, context)) as responses:
+            async with (
+                guarded(_name(method), request_id_of(request), context=context, current_span=False),
+                aclosing(behavior(request, context)) as responses,
+            ):
                 while True:
                     async with asyncio.timeout(context.time_remaining()):
                         try:

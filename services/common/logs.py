@@ -6,17 +6,28 @@ import logging
 import sys
 
 import structlog
+from structlog.typing import EventDict, WrappedLogger
+
+from services.common.tracing import trace_id
 
 
-def configure_logs(level: str) -> None:
+def configure_logs(level: str, service: str = "") -> None:
     """Set up structured logs for this process.
 
     Args:
         level: DEBUG, INFO, WARNING or ERROR.
+        service: name that every line carries, where several services log to one place.
     """
+
+    def add_service(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+        if service:
+            event["service"] = service
+        return event
+
     structlog.configure(
         processors=[
-            structlog.contextvars.merge_contextvars,
+            add_service,
+            _add_trace_id,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
@@ -25,3 +36,9 @@ def configure_logs(level: str) -> None:
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
+
+
+def _add_trace_id(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    if identifier := trace_id():
+        event["trace_id"] = identifier
+    return event

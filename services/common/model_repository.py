@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -12,6 +13,9 @@ from tritonclient.grpc import model_config_pb2
 from services.common.errors import BrokenReleaseError
 
 CONFIG_FILE: Final = "config.pbtxt"
+CPU_CONFIG_FILE: Final = "configs/cpu.pbtxt"
+SHA256: Final = "sha256"
+"""Parameter that states the checksum of the served file, so that whoever asks a Triton for its configuration learns which file it serves."""
 
 
 @dataclass(frozen=True)
@@ -23,14 +27,28 @@ class ModelConfig:
         max_batch_size: largest batch of one inference.
         input_name: name of the only input, uint8 NHWC.
         input_shape: (side, side, 3).
-        outputs: names of the outputs.
+        output_shapes: shape of every output by name, without the batch.
+        parameters: parameters of the ``onnxruntime`` backend.
     """
 
     name: str
     max_batch_size: int
     input_name: str
     input_shape: tuple[int, int, int]
-    outputs: tuple[str, ...]
+    output_shapes: Mapping[str, tuple[int, ...]]
+    parameters: Mapping[str, str]
+
+    def cuda_options(self) -> dict[str, str]:
+        """Options of ONNX Runtime's CUDA provider, from the parameters that Triton's backend reads."""
+        searches = {"0": "EXHAUSTIVE", "1": "HEURISTIC", "2": "DEFAULT"}
+        strategies = {"0": "kNextPowerOfTwo", "1": "kSameAsRequested"}
+        given = self.parameters
+        options = {
+            "gpu_mem_limit": given.get("gpu_mem_limit"),
+            "cudnn_conv_algo_search": searches.get(given.get("cudnn_conv_algo_search", "")),
+            "arena_extend_strategy": strategies.get(given.get("arena_extend_strategy", "")),
+        }
+        return {name: value for name, value in options.items() if value is not None}
 
 
 def read_model_config(folder: Path) -> ModelConfig:
@@ -49,4 +67,11 @@ def read_model_config(folder: Path) -> ModelConfig:
         raise BrokenReleaseError("MODEL_CONFIG_BROKEN", f"{path} cannot be read: {error}") from error
     if config.name != folder.name or given.data_type != model_config_pb2.TYPE_UINT8 or channels != 3 or config.max_batch_size < 1:
         raise BrokenReleaseError("MODEL_CONFIG_BROKEN", f"{path} does not describe a cell network called {folder.name}: uint8 (H, W, 3), batched.")
-    return ModelConfig(config.name, config.max_batch_size, given.name, (int(height), int(width), 3), tuple(o.name for o in config.output))
+    return ModelConfig(
+        name=config.name,
+        max_batch_size=config.max_batch_size,
+        input_name=given.name,
+        input_shape=(int(height), int(width), 3),
+        output_shapes={o.name: tuple(int(d) for d in o.dims) for o in config.output},
+        parameters={key: value.string_value for key, value in config.parameters.items()},
+    )

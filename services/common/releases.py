@@ -20,6 +20,10 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Parsed = TypeVar("Parsed", bound=BaseModel)
 
 
+SERVED_BY: Final = ("onnxruntime", "triton_cpu", "triton_gpu")
+"""Who may serve a model's file: ONNX Runtime in process, Triton on a CPU, Triton on a GPU."""
+
+
 class Detects(StrEnum):
     """What the network of a release was trained to detect."""
 

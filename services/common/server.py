@@ -5,65 +5,89 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
 import structlog
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from google.protobuf.descriptor import ServiceDescriptor
+from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from services.common.errors import ConfigurationError
+from services.common.health import HealthServicer, Needs, Readiness
 from services.common.interceptor import GuardInterceptor
-from services.common.settings import CommonSettings
+from services.common.metrics import serve_metrics
+from services.common.settings import CommonSettings, TlsSettings
+from services.common.tls import server_credentials
 
 _log = structlog.get_logger("dl4all")
 
 
 @dataclass(frozen=True)
 class Registration:
-    """A servicer and the generated function that adds it to a server."""
+    """A servicer, its service, the generated function that adds it to a server, and what it needs to be ready."""
 
-    service: str
+    descriptor: ServiceDescriptor
     add: Callable[[Any, Any], None]
     servicer: object
+    needs: Needs = field(default_factory=Needs)
+
+    @property
+    def service(self) -> str:
+        """Full name of the service."""
+        return str(self.descriptor.full_name)
 
 
 class Server:
-    """A gRPC server with health, reflection, limits and a graceful end.
+    """A gRPC server with health, reflection, limits, TLS, metrics and a graceful end.
 
     Args:
         registrations: the servicers.
-        settings: where to listen and how much to accept.
+        settings: how to listen and how much to accept.
+        port: where to listen; 0 for any free port.
+        metrics_port: where to serve metrics; 0 for any free port.
+        tls: certificates; plaintext without.
+
+    Raises:
+        ConfigurationError: a TLS file cannot be read, or the port is taken.
     """
 
-    def __init__(self, registrations: Sequence[Registration], settings: CommonSettings) -> None:
+    def __init__(
+        self, registrations: Sequence[Registration], settings: CommonSettings, port: int, metrics_port: int, tls: TlsSettings | None = None
+    ) -> None:
         self._settings = settings
+        self._metrics_port = metrics_port
         self._names = [r.service for r in registrations]
-        limit = settings.max_message_bytes
-        options = [
-            ("grpc.max_receive_message_length", limit),
-            ("grpc.max_send_message_length", limit),
-            ("grpc.so_reuseport", 0),
-        ]
-        self._server = grpc.aio.server(interceptors=[GuardInterceptor(settings.max_concurrent_calls)], options=options)
+        self._server = grpc.aio.server(interceptors=[GuardInterceptor(settings.max_concurrent_calls)], options=_options(settings))
         for registration in registrations:
             registration.add(registration.servicer, self._server)
-        self._health = health.aio.HealthServicer()
+        self._readiness = Readiness(self._names, {r.service: r.needs for r in registrations}, settings.health_timeout_seconds)
+        self._health = HealthServicer(self._readiness, settings.health_interval_seconds)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if settings.reflection:
             reflection.enable_server_reflection([*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME], self._server)
-        self.port = self._server.add_insecure_port(f"{settings.host}:{settings.port}")
+        self.port = self._listen(f"{settings.host}:{port}", tls or TlsSettings())
+        self._stop_metrics: Callable[[], None] = lambda: None
 
     async def start(self) -> None:
-        """Accept calls and say SERVING."""
+        """Accept calls; health says from the first moment what is true."""
+        metrics_port = 0
+        if self._settings.metrics:
+            metrics_port, self._stop_metrics = serve_metrics(self._settings.host, self._metrics_port)
+        await self._health.start()
         await self._server.start()
-        await self._say(health_pb2.HealthCheckResponse.SERVING)
-        _log.info("serving", address=f"{self._settings.host}:{self.port}", services=self._names)
+        _log.info("serving", address=f"{self._settings.host}:{self.port}", metrics_port=metrics_port, services=self._names)
 
     async def stop(self) -> None:
-        """Say NOT_SERVING, refuse new calls, finish the accepted ones."""
-        await self._say(health_pb2.HealthCheckResponse.NOT_SERVING)
+        """Say NOT_SERVING, go on for a moment for those who have not heard, refuse new calls, finish the accepted ones."""
+        self._readiness.drain()
+        await self._health.look()
+        _log.info("draining", address=f"{self._settings.host}:{self.port}")
+        await asyncio.sleep(self._settings.drain_delay_seconds)
+        await self._health.stop()
         await self._server.stop(self._settings.drain_seconds)
+        self._stop_metrics()
         _log.info("stopped", address=f"{self._settings.host}:{self.port}")
 
     async def run_until_signal(self) -> None:
@@ -76,6 +100,26 @@ class Server:
         await stop.wait()
         await self.stop()
 
-    async def _say(self, status: int) -> None:
-        for name in ("", *self._names):
-            await self._health.set(name, status)
+    def _listen(self, address: str, tls: TlsSettings) -> int:
+        credentials = server_credentials(tls)
+        try:
+            if credentials is None:
+                return int(self._server.add_insecure_port(address))
+            return int(self._server.add_secure_port(address, credentials))
+        except RuntimeError as error:
+            raise ConfigurationError("PORT_TAKEN", f"{address} cannot be listened on; is another server running there?") from error
+
+
+def _options(settings: CommonSettings) -> list[tuple[str, Any]]:
+    limit = settings.max_message_bytes
+    return [
+        ("grpc.max_receive_message_length", limit),
+        ("grpc.max_send_message_length", limit),
+        ("grpc.so_reuseport", 0),
+        ("grpc.max_connection_age_ms", int(1000 * settings.max_connection_age_seconds)),
+        ("grpc.keepalive_time_ms", 30_000),
+        ("grpc.keepalive_timeout_ms", 10_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", 1_000),
+        ("grpc.http2.max_ping_strikes", 0),
+    ]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PROJECT_ROOT: Final = Path(__file__).resolve().parents[2]
@@ -15,7 +15,7 @@ MEBIBYTE: Final = 1024 * 1024
 class CommonSettings(BaseSettings):
     """Settings of any server, from environment variables ``DL4ALL_<NAME>``."""
 
-    model_config = SettingsConfigDict(env_prefix="DL4ALL_", extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="DL4ALL_", extra="ignore", use_attribute_docstrings=True)
 
     model_repository: Path = PROJECT_ROOT / "model_repository"
     """Folder of models, as Triton reads it."""
@@ -26,23 +26,84 @@ class CommonSettings(BaseSettings):
     host: str = "127.0.0.1"
     """Address to listen on; the loopback unless said otherwise."""
 
-    port: int = Field(default=50051, ge=0, le=65535)
-    """Port to listen on; 0 for any free one."""
-
     reflection: bool = True
     """Whether clients may list the services (gRPC server reflection)."""
+
+    metrics: bool = True
+    """Whether Prometheus metrics are served, on a port of their own."""
+
+    tracing: bool = False
+    """Whether spans are exported by OpenTelemetry; needs the extra ``tracing``. Where to is said by its own variables, first of all
+    OTEL_EXPORTER_OTLP_ENDPOINT. Trace context of callers is passed on in any case."""
 
     workers: int = Field(default=2, ge=1, le=256)
     """Threads for images, science and inference; as many as cores is best."""
 
     max_concurrent_calls: int = Field(default=64, ge=1)
-    """Calls accepted at once; more are refused with RESOURCE_EXHAUSTED."""
+    """Calls accepted at once; more are refused with RESOURCE_EXHAUSTED. An inner service needs as many as its gateways have batches
+    under way: gateways x DL4ALL_GATEWAY_IMAGES_IN_FLIGHT x DL4ALL_GATEWAY_BATCHES_IN_FLIGHT."""
 
     max_message_bytes: int = Field(default=24 * MEBIBYTE, ge=MEBIBYTE)
     """Largest message on the wire."""
 
+    max_connection_age_seconds: float = Field(default=600.0, gt=0.0)
+    """Age at which a connection is closed in peace, so that callers find new replicas; calls under way are finished."""
+
+    drain_delay_seconds: float = Field(default=1.0, ge=0.0)
+    """How long a server that was told to stop still accepts calls while its health says NOT_SERVING, so that balancers turn away first."""
+
     drain_seconds: float = Field(default=75.0, ge=0.0)
-    """How long calls that were accepted may go on after SIGTERM; more than the longest deadline that callers are given."""
+    """How long calls that were accepted may go on after that; more than the longest deadline that callers are given."""
+
+    health_interval_seconds: float = Field(default=1.0, gt=0.0)
+    """How often readiness is looked at for metrics and health watchers; health checks look anew each time."""
+
+    health_timeout_seconds: float = Field(default=1.0, gt=0.0)
+    """How long a model or another service may take to say that it is ready."""
 
     log_level: str = "INFO"
     """DEBUG, INFO, WARNING or ERROR."""
+
+
+class TlsSettings(BaseSettings):
+    """TLS between all parts, from environment variables ``DL4ALL_TLS_<NAME>``; off unless a certificate or an authority is named.
+
+    A server presents the certificate. A client checks servers against the authority, and presents the certificate where there is one.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="DL4ALL_TLS_", extra="ignore", use_attribute_docstrings=True)
+
+    certificate: Path | None = None
+    """PEM file with this part's certificate, followed by intermediate ones."""
+
+    key: Path | None = None
+    """PEM file with the key of the certificate."""
+
+    ca: Path | None = None
+    """PEM file with the authorities that this part trusts: as a client for servers, as a server for clients (mutual TLS)."""
+
+    mutual: bool = False
+    """Whether this part, as a server, refuses clients without a certificate of a trusted authority."""
+
+    server_name: str = ""
+    """Name that servers' certificates must carry where it differs from the address that is called."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("DL4ALL_TLS_CERTIFICATE and DL4ALL_TLS_KEY go together")
+        if self.mutual and (self.ca is None or self.certificate is None):
+            raise ValueError("DL4ALL_TLS_MUTUAL needs DL4ALL_TLS_CA, DL4ALL_TLS_CERTIFICATE and DL4ALL_TLS_KEY")
+        if self.certificate is not None and self.ca is None:
+            raise ValueError("DL4ALL_TLS_CERTIFICATE needs DL4ALL_TLS_CA: without it this part could not check whom it calls")
+        return self
+
+
+class ServiceSettings(BaseSettings):
+    """Where one service listens; each service sets its own defaults and prefix ``DL4ALL_<SERVICE>_``."""
+
+    port: int = Field(default=0, ge=0, le=65535)
+    """Port to listen on; 0 for any free one."""
+
+    metrics_port: int = Field(default=0, ge=0, le=65535)
+    """Port of the Prometheus metrics; 0 for any free one."""

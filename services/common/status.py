@@ -66,11 +66,10 @@ def error_of_rpc(error: grpc.aio.AioRpcError, dependency: str) -> DomainError:
     """
     status = rpc_status.from_call(error)  # type: ignore[arg-type]
     if error.code() is grpc.StatusCode.INVALID_ARGUMENT and dependency != IMAGE_READER:
-        return errors.InternalError("INTERNAL", "Internal error.")
+        return errors.InternalError("INTERNAL", f"The {dependency} service refused what the gateway sent.")
     if status is not None and error.code() in (
         grpc.StatusCode.INVALID_ARGUMENT,
         grpc.StatusCode.FAILED_PRECONDITION,
-        grpc.StatusCode.RESOURCE_EXHAUSTED,
         grpc.StatusCode.UNAVAILABLE,
         grpc.StatusCode.DEADLINE_EXCEEDED,
     ):
@@ -81,8 +80,9 @@ def error_of_rpc(error: grpc.aio.AioRpcError, dependency: str) -> DomainError:
         message = f"The {dependency} service cannot be reached; try again later."
         return errors.DependencyUnavailableError("DEPENDENCY_UNAVAILABLE", message, metadata={"dependency": dependency})
     if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
-        return errors.OverloadedError("DEPENDENCY_OVERLOADED", f"The {dependency} service has as much work as it accepts; try again later.")
-    return errors.InternalError("INTERNAL", "Internal error.")
+        message = f"The {dependency} service has as much work as it accepts; try again later."
+        return errors.OverloadedError("DEPENDENCY_OVERLOADED", message, metadata={"dependency": dependency})
+    return errors.InternalError("INTERNAL", f"The {dependency} service failed with {error.code().name}.")
 
 
 def _rebuilt(kind: type[DomainError], reason: str, message: str, field: str, metadata: dict[str, str]) -> DomainError:

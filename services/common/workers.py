@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
 import cv2
+
+from services.common import metrics
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -22,17 +25,37 @@ class Workers:
 
     def __init__(self, count: int) -> None:
         cv2.setNumThreads(1)
-        self.executor = ThreadPoolExecutor(count, thread_name_prefix="dl4all")
+        self._executor = ThreadPoolExecutor(count, thread_name_prefix="dl4all")
 
-    async def run(self, function: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
-        """Run a function in a worker thread. After a cancellation a running function finishes; a waiting one never starts."""
-        future = self.executor.submit(function, *args, **kwargs)
+    async def run(self, stage: str, function: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        """Run a function in a worker thread. After a cancellation a running function finishes; a waiting one never starts.
+
+        Args:
+            stage: what the work is counted as in the metrics.
+            function: what to run, with its arguments.
+        """
+        submitted = time.perf_counter()
+
+        def measured() -> Result:
+            metrics.WORK_WAITING.labels(stage).dec()
+            metrics.WORK_WAIT_SECONDS.labels(stage).observe(time.perf_counter() - submitted)
+            cpu = time.thread_time()
+            with metrics.WORK_RUNNING.labels(stage).track_inprogress(), metrics.WORK_SECONDS.labels(stage).time():
+                try:
+                    return function(*args, **kwargs)
+                finally:
+                    metrics.WORK_CPU_SECONDS.labels(stage).inc(time.thread_time() - cpu)
+
+        metrics.WORK_WAITING.labels(stage).inc()
+        future = self._executor.submit(measured)
         try:
             return await asyncio.wrap_future(future)
         except asyncio.CancelledError:
-            future.cancel()
+            if future.cancel():
+                metrics.WORK_WAITING.labels(stage).dec()
+                metrics.WORK_DROPPED.labels(stage).inc()
             raise
 
     def close(self) -> None:
         """Let running work finish and end the threads."""
-        self.executor.shutdown(wait=True, cancel_futures=True)
+        self._executor.shutdown(wait=True, cancel_futures=True)

@@ -18,10 +18,13 @@ from dl4all.imaging.v1 import imaging_pb2
 from dl4all.patching.v1 import patching_pb2
 from dl4all.preprocessing.v1 import preprocessing_pb2
 from dl4all.retrieval.v1 import retrieval_pb2
+from services.common import metrics
 from services.common.errors import InternalError
 from services.common.image_codec import ImageNote
 from services.common.releases import Detects, Release
 from services.common.status import error_of_rpc
+from services.common.tracing import client_span
+from services.gateway.answer_checks import check_classified, check_enhanced, check_explained, check_piece, check_total
 from services.gateway.decision import Counts, ImageRule
 from services.gateway.fusion import CellRule, CellVerdict, blast_probability, judge_cell, unjudged_cell
 
@@ -140,11 +143,13 @@ class Composer:
 
     Args:
         stubs: the four services.
+        images_in_flight: images that are judged at once; others wait.
         batches_in_flight: batches of one image that are judged at once.
     """
 
-    def __init__(self, stubs: Stubs, batches_in_flight: int) -> None:
+    def __init__(self, stubs: Stubs, images_in_flight: int, batches_in_flight: int) -> None:
         self._stubs = stubs
+        self._images = asyncio.Semaphore(images_in_flight)
         self._batches_in_flight = batches_in_flight
 
     async def judge(self, request: diagnosis_pb2.DiagnoseRequest, release: Release, clock: Clock) -> JudgedImage:
@@ -157,21 +162,37 @@ class Composer:
 
         Raises:
             DomainError: what a service refused, or that one is down; nothing is answered by another rule.
+            TimeoutError: the time was over before the image's turn came.
         """
+        started = time.perf_counter()
+        with metrics.IMAGES_WAITING.track_inprogress():
+            async with asyncio.timeout(clock.left):
+                await self._images.acquire()
+        metrics.STAGE_SECONDS.labels("wait").observe(time.perf_counter() - started)
+        try:
+            with metrics.IMAGES_IN_FLIGHT.track_inprogress():
+                return await self._judge(request, release, clock)
+        finally:
+            self._images.release()
+
+    async def _judge(self, request: diagnosis_pb2.DiagnoseRequest, release: Release, clock: Clock) -> JudgedImage:
         places = asyncio.Semaphore(self._batches_in_flight)
         image: JudgedImage | None = None
         batches: list[asyncio.Task[list[JudgedCell]]] = []
+        announced = 0
         started = time.perf_counter()
         try:
             async for piece in self._locate(request, clock):
                 image = image or JudgedImage(piece.header)
-                image.milliseconds["locate"] += _elapsed(started)
+                announced += len(piece.cells)
+                _note_stage(image, "locate", started)
                 if piece.cells:
                     await places.acquire()
                     batches.append(asyncio.create_task(self._judge_batch(piece, request, release, clock, image, places)))
                 started = time.perf_counter()
             if image is None:
-                raise InternalError("INTERNAL", "Internal error.")
+                raise InternalError("INTERNAL", "The patching service answered nothing.")
+            check_total(image.header, announced)
             image.latent_map = await self._latent_map(request, release, clock)
             judged = await asyncio.gather(*batches)
         finally:
@@ -184,11 +205,13 @@ class Composer:
         asked = patching_pb2.LocateCellsRequest(
             request_id=request.request_id, image=request.image, kind=request.kind, microns_per_pixel=request.microns_per_pixel
         )
+        first = True
         try:
             async for piece in self._stubs.patching.LocateCells(asked, timeout=clock.left):
-                yield piece
+                yield check_piece(piece, first=first)
+                first = False
         except grpc.aio.AioRpcError as error:
-            raise error_of_rpc(error, "patching") from error
+            raise _failed(error, "patching") from error
 
     async def _judge_batch(
         self,
@@ -202,16 +225,17 @@ class Composer:
         try:
             with _timed(image, "enhance"):
                 asked = preprocessing_pb2.EnhanceRequest(request_id=request.request_id, release=release.id, crops=piece.crops)
-                enhanced = await _call("preprocessing", self._stubs.preprocessing.Enhance(asked, timeout=clock.left))
+                answer = await _call("preprocessing", self._stubs.preprocessing.Enhance(asked, timeout=clock.left))
+                enhanced = check_enhanced(answer, [c.cell_id for c in piece.cells], release.input.side)
             usable = [o for o in enhanced.outcomes if o.HasField("enhanced")]
             classified, explained = {}, {}
             if usable:
                 with _timed(image, "classify"):
-                    answer = await self._classify(usable, request, release, clock)
-                image.engine, image.models = answer.engine, list(answer.models)
-                classified = {c.cell_id: c for c in answer.cells}
+                    judged = await self._classify(usable, request, release, clock)
+                image.engine, image.models = judged.engine, list(judged.models)
+                classified = {c.cell_id: c for c in judged.cells}
                 with _timed(image, "explain"):
-                    explained = await self._explain(answer, request, release, clock)
+                    explained = await self._explain(judged, request, release, clock)
         finally:
             places.release()
         rule = cell_rule(release)
@@ -229,8 +253,8 @@ class Composer:
             cells=[classification_pb2.ClassifyCell(cell_id=o.cell_id, pixels=o.enhanced.pixels) for o in usable],
             include_patch_embeddings=request.display.include_maps,
         )
-        answer: classification_pb2.ClassifyResponse = await _call("classification", self._stubs.classification.Classify(asked, timeout=clock.left))
-        return answer
+        answer = await _call("classification", self._stubs.classification.Classify(asked, timeout=clock.left))
+        return check_classified(answer, [o.cell_id for o in usable])
 
     async def _explain(
         self, classified: classification_pb2.ClassifyResponse, request: diagnosis_pb2.DiagnoseRequest, release: Release, clock: Clock
@@ -247,13 +271,15 @@ class Composer:
             include_maps=request.display.include_maps,
         )
         answer = await _call("retrieval", self._stubs.retrieval.Explain(asked, timeout=clock.left))
-        return {c.cell_id: c for c in answer.cells}
+        return {c.cell_id: c for c in check_explained(answer, [c.cell_id for c in cells]).cells}
 
     async def _latent_map(self, request: diagnosis_pb2.DiagnoseRequest, release: Release, clock: Clock) -> list[retrieval_pb2.LatentReference]:
         if not request.display.include_latent_map:
             return []
         asked = retrieval_pb2.GetLatentMapRequest(request_id=request.request_id, release=release.id)
         answer = await _call("retrieval", self._stubs.retrieval.GetLatentMap(asked, timeout=clock.left))
+        if answer is None:
+            raise InternalError("INTERNAL", "The retrieval service answered a message that cannot be read.")
         return list(answer.references)
 
 
@@ -261,18 +287,26 @@ async def _call(dependency: str, call: Coroutine[Any, Any, Any]) -> Any:
     try:
         return await call
     except grpc.aio.AioRpcError as error:
-        raise error_of_rpc(error, dependency) from error
+        raise _failed(error, dependency) from error
+
+
+def _failed(error: grpc.aio.AioRpcError, dependency: str) -> Exception:
+    metrics.DEPENDENCY_ERRORS.labels(dependency, error.code().name).inc()
+    return error_of_rpc(error, dependency)
 
 
 @contextmanager
 def _timed(image: JudgedImage, stage: str) -> Iterator[None]:
     started = time.perf_counter()
-    yield
-    image.milliseconds[stage] += _elapsed(started)
+    with client_span(stage):
+        yield
+    _note_stage(image, stage, started)
 
 
-def _elapsed(started: float) -> float:
-    return 1000.0 * (time.perf_counter() - started)
+def _note_stage(image: JudgedImage, stage: str, started: float) -> None:
+    seconds = time.perf_counter() - started
+    metrics.STAGE_SECONDS.labels(stage).observe(seconds)
+    image.milliseconds[stage] += 1000.0 * seconds
 
 
 _UNJUDGED: Final = float("nan")

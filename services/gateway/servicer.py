@@ -13,15 +13,19 @@ import grpc
 
 from dl4all.diagnosis.v1 import diagnosis_pb2, diagnosis_pb2_grpc
 from dl4all.imaging.v1 import imaging_pb2
+from services.common import metrics
 from services.common.checks import check_identifier, check_microns_per_pixel
 from services.common.errors import AlreadyExistsError, InvalidImageError, InvalidRequestError
 from services.common.guard import CallFailedError, guarded
+from services.common.health import Needs
 from services.common.releases import Release, ReleaseStore
+from services.common.server import Registration
 from services.gateway.answers import diagnosis_message, specimen_message, systems_message
 from services.gateway.composition import Clock, Composer, JudgedImage, Stubs
 from services.gateway.decision import Counts
 from services.gateway.settings import GatewaySettings
 
+DESCRIPTOR: Final = diagnosis_pb2.DESCRIPTOR.services_by_name["DiagnosisService"]
 MAX_NEIGHBOURS: Final = 20
 _STREAM_METHOD: Final = "/dl4all.diagnosis.v1.DiagnosisService/DiagnoseStream#image"
 _Answer = diagnosis_pb2.DiagnoseStreamResponse
@@ -54,7 +58,11 @@ class DiagnosisServicer(diagnosis_pb2_grpc.DiagnosisServiceServicer):
     def __init__(self, settings: GatewaySettings, releases: ReleaseStore, stubs: Stubs) -> None:
         self._settings = settings
         self._releases = releases
-        self._composer = Composer(stubs, settings.batches_in_flight)
+        self._composer = Composer(stubs, settings.images_in_flight, settings.batches_in_flight)
+
+    def registration(self, needs: Needs) -> Registration:
+        """What a server needs to serve this; ready while what it composes is."""
+        return Registration(DESCRIPTOR, diagnosis_pb2_grpc.add_DiagnosisServiceServicer_to_server, self, needs)
 
     async def Diagnose(self, request: diagnosis_pb2.DiagnoseRequest, context: grpc.aio.ServicerContext[Any, Any]) -> diagnosis_pb2.DiagnoseResponse:
         """See ``diagnosis.proto``."""
@@ -200,11 +208,26 @@ class DiagnosisServicer(diagnosis_pb2_grpc.DiagnosisServiceServicer):
         if diagnosis.ByteSize() > self._settings.max_answer_bytes:
             message = f"The diagnosis of {image.counts.total} cells is too large to send with all that was asked for; ask for less in display."
             raise InvalidRequestError("ANSWER_TOO_LARGE", message, field="display")
+        _count(diagnosis)
         return diagnosis
 
     def _clock(self, context: grpc.aio.ServicerContext[Any, Any]) -> Clock:
         left = context.time_remaining()
         return Clock(self._settings.default_deadline_seconds if left is None else left)
+
+
+def _count(diagnosis: diagnosis_pb2.Diagnosis) -> None:
+    release, counts = diagnosis.provenance.release, diagnosis.counts
+    metrics.FINDINGS.labels(release, diagnosis_pb2.Finding.Name(diagnosis.finding).removeprefix("FINDING_")).inc()
+    for reason in diagnosis.reasons:
+        metrics.FINDING_REASONS.labels(release, reason).inc()
+    metrics.CELLS_PER_IMAGE.observe(counts.total)
+    metrics.CELLS.labels(release, "suspected").inc(counts.suspected)
+    metrics.CELLS.labels(release, "indeterminate").inc(counts.indeterminate)
+    metrics.CELLS.labels(release, "not_suspected").inc(counts.not_suspected)
+    for cell in diagnosis.cells:
+        for reason in cell.reasons if cell.indeterminate else ():
+            metrics.ABSTENTIONS.labels(release, reason).inc()
 
 
 def _of_same_specimen(request: diagnosis_pb2.DiagnoseRequest, first: diagnosis_pb2.DiagnoseRequest) -> diagnosis_pb2.DiagnoseRequest:

@@ -3,13 +3,33 @@
 from __future__ import annotations
 
 from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
+
+from services.common.settings import ServiceSettings
 
 
-class GatewaySettings(BaseSettings):
+class GatewaySettings(ServiceSettings):
     """What the gateway can be told."""
 
-    model_config = SettingsConfigDict(env_prefix="DL4ALL_GATEWAY_", extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="DL4ALL_GATEWAY_", extra="ignore", use_attribute_docstrings=True)
+
+    port: int = Field(default=50051, ge=0, le=65535)
+    """Port to listen on; 0 for any free one."""
+
+    metrics_port: int = Field(default=9051, ge=0, le=65535)
+    """Port of the Prometheus metrics; 0 for any free one."""
+
+    patching_address: str = "dns:///localhost:50052"
+    """Where patching is; every address of the name takes its turn."""
+
+    preprocessing_address: str = "dns:///localhost:50053"
+    """Where preprocessing is."""
+
+    classification_address: str = "dns:///localhost:50054"
+    """Where classification is."""
+
+    retrieval_address: str = "dns:///localhost:50055"
+    """Where retrieval is."""
 
     max_image_bytes: int = Field(default=16 * 1024 * 1024, ge=1024)
     """Largest encoded image that is accepted; larger ones are for DiagnoseSlide."""
@@ -19,6 +39,9 @@ class GatewaySettings(BaseSettings):
 
     default_deadline_seconds: float = Field(default=60.0, gt=0.0)
     """Time that a call gets whose caller set no deadline."""
+
+    images_in_flight: int = Field(default=16, ge=1, le=256)
+    """Images that are judged at once, over all calls; others wait. With ``batches_in_flight`` it bounds the calls of the inner services."""
 
     batches_in_flight: int = Field(default=2, ge=1, le=16)
     """Batches of one image that are judged at once."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import grpc
 import numpy as np
@@ -16,12 +16,14 @@ from dl4all.patching.v1 import patching_pb2, patching_pb2_grpc
 from services.common.checks import check_identifier, check_microns_per_pixel
 from services.common.errors import InvalidImageError
 from services.common.image_codec import DecodedImage, decode_image
+from services.common.server import Registration
 from services.common.workers import Workers
 from services.patching.cells import LocatedCell, LocatedCells, central_cell, locate_cells, looks_like_single_cell
 from services.patching.crops import CutCrop, batches
 from services.patching.quality import Exposure, measure_exposure
 from services.patching.settings import PatchingSettings
 
+DESCRIPTOR: Final = patching_pb2.DESCRIPTOR.services_by_name["PatchingService"]
 _KIND = imaging_pb2.ImageKind
 
 
@@ -42,6 +44,10 @@ class PatchingServicer(patching_pb2_grpc.PatchingServiceServicer):
         self._workers = workers
         self._in_memory = asyncio.Semaphore(settings.images_in_memory)
 
+    def registration(self) -> Registration:
+        """What a server needs to serve this; it needs nothing else."""
+        return Registration(DESCRIPTOR, patching_pb2_grpc.add_PatchingServiceServicer_to_server, self)
+
     async def LocateCells(
         self, request: patching_pb2.LocateCellsRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[patching_pb2.LocateCellsResponse]:
@@ -56,7 +62,7 @@ class PatchingServicer(patching_pb2_grpc.PatchingServiceServicer):
                 yield response
 
     async def _located(self, request: patching_pb2.LocateCellsRequest, scale: float | None) -> AsyncIterator[patching_pb2.LocateCellsResponse]:
-        located = await self._workers.run(_locate, request.image, request.kind, scale)
+        located = await self._workers.run("locate", _locate, request.image, request.kind, scale)
         header: patching_pb2.LocateCellsHeader | None = _header(located)
         if request.omit_crops or not located.cells:
             cells = [_cell(number, cell) for number, cell in enumerate(located.cells)]

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
+
+from services.common.settings import ServiceSettings
 
 
-class PatchingSettings(BaseSettings):
+class PatchingSettings(ServiceSettings):
     """What the patching service can be told."""
 
-    model_config = SettingsConfigDict(env_prefix="DL4ALL_PATCHING_", extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="DL4ALL_PATCHING_", extra="ignore", use_attribute_docstrings=True)
+
+    port: int = Field(default=50052, ge=0, le=65535)
+    """Port to listen on; 0 for any free one."""
+
+    metrics_port: int = Field(default=9052, ge=0, le=65535)
+    """Port of the Prometheus metrics; 0 for any free one."""
 
     max_image_bytes: int = Field(default=16 * 1024 * 1024, ge=1024)
     """Largest encoded image that is accepted; the gateway has the same setting, raise both."""

@@ -12,8 +12,10 @@ from dl4all.preprocessing.v1 import preprocessing_pb2, preprocessing_pb2_grpc
 from services.common.arrays import pixels_from_bytes
 from services.common.checks import check_count, check_identifier
 from services.common.errors import DomainError, InvalidImageError, InvalidRequestError
+from services.common.health import Needs
 from services.common.image_codec import decode_image
 from services.common.releases import InputKind, Release, ReleaseStore
+from services.common.server import Registration
 from services.common.status import status_of
 from services.common.workers import Workers
 from services.preprocessing.focus import focus_score
@@ -21,6 +23,7 @@ from services.preprocessing.registration import register
 from services.preprocessing.settings import PreprocessingSettings
 from services.preprocessing.unsharpening import FocusParameters, SharpenedCell, sharpen_adaptively
 
+DESCRIPTOR: Final = preprocessing_pb2.DESCRIPTOR.services_by_name["PreprocessingService"]
 _CELL_AT_BORDER = "CELL_AT_BORDER"
 MAX_CROP_SIDE: Final = 2048
 
@@ -33,6 +36,11 @@ class PreprocessingServicer(preprocessing_pb2_grpc.PreprocessingServiceServicer)
         self._releases = releases
         self._workers = workers
 
+    def registration(self) -> Registration:
+        """What a server needs to serve this; every release that is held can be used."""
+        needs = Needs(releases={r.id: () for r in self._releases.releases})
+        return Registration(DESCRIPTOR, preprocessing_pb2_grpc.add_PreprocessingServiceServicer_to_server, self, needs)
+
     async def Enhance(
         self, request: preprocessing_pb2.EnhanceRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> preprocessing_pb2.EnhanceResponse:
@@ -41,7 +49,7 @@ class PreprocessingServicer(preprocessing_pb2_grpc.PreprocessingServiceServicer)
         check_identifier(request.release, "release")
         check_count(request.crops, "crops")
         release = self._releases.held(request.release)
-        jobs = [self._workers.run(self._enhance, crop, release) for crop in request.crops]
+        jobs = [self._workers.run("enhance", self._enhance, crop, release) for crop in request.crops]
         return preprocessing_pb2.EnhanceResponse(outcomes=await asyncio.gather(*jobs))
 
     async def MeasureFocus(
@@ -49,7 +57,7 @@ class PreprocessingServicer(preprocessing_pb2_grpc.PreprocessingServiceServicer)
     ) -> preprocessing_pb2.MeasureFocusResponse:
         """See ``preprocessing.proto``."""
         check_identifier(request.request_id, "request_id")
-        score = await self._workers.run(_score, request.image, self._settings.max_focus_pixels)
+        score = await self._workers.run("focus", _score, request.image, self._settings.max_focus_pixels)
         return preprocessing_pb2.MeasureFocusResponse(score=score)
 
     def _enhance(self, crop: imaging_pb2.Crop, release: Release) -> preprocessing_pb2.EnhanceOutcome:

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
+
+from services.common.settings import ServiceSettings
 
 
-class PreprocessingSettings(BaseSettings):
+class PreprocessingSettings(ServiceSettings):
     """What the preprocessing service can be told."""
 
-    model_config = SettingsConfigDict(env_prefix="DL4ALL_PREPROCESSING_", extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="DL4ALL_PREPROCESSING_", extra="ignore", use_attribute_docstrings=True)
+
+    port: int = Field(default=50053, ge=0, le=65535)
+    """Port to listen on; 0 for any free one."""
+
+    metrics_port: int = Field(default=9053, ge=0, le=65535)
+    """Port of the Prometheus metrics; 0 for any free one."""
 
     max_focus_pixels: int = Field(default=25_000_000, ge=1024)
     """Largest image, in pixels, whose focus is scored as a whole; the score needs about 45 bytes a pixel."""

@@ -13,13 +13,16 @@ from dl4all.retrieval.v1 import retrieval_pb2, retrieval_pb2_grpc
 from services.common.arrays import patches_from_bytes
 from services.common.checks import check_count, check_identifier
 from services.common.errors import InvalidRequestError
+from services.common.health import Needs
 from services.common.releases import Release, ReleaseStore
+from services.common.server import Registration
 from services.common.workers import Workers
 from services.retrieval.library import ReferenceLibrary, open_library
 from services.retrieval.neighbours import distance_quantile, nearest, project, unit, vote
 from services.retrieval.settings import RetrievalSettings
 from services.retrieval.similarity import normalise_patches, quantise, similarity_map
 
+DESCRIPTOR: Final = retrieval_pb2.DESCRIPTOR.services_by_name["RetrievalService"]
 MAX_NEIGHBOURS: Final = 20
 
 
@@ -38,6 +41,11 @@ class RetrievalServicer(retrieval_pb2_grpc.RetrievalServiceServicer):
         self._workers = workers
         self._libraries = {r.id: open_library(releases.library_path(r)) for r in releases.releases}
 
+    def registration(self) -> Registration:
+        """What a server needs to serve this; every release that is held can be used."""
+        needs = Needs(releases={r.id: () for r in self._releases.releases})
+        return Registration(DESCRIPTOR, retrieval_pb2_grpc.add_RetrievalServiceServicer_to_server, self, needs)
+
     async def Explain(self, request: retrieval_pb2.ExplainRequest, context: grpc.aio.ServicerContext[Any, Any]) -> retrieval_pb2.ExplainResponse:
         """See ``retrieval.proto``."""
         check_identifier(request.request_id, "request_id")
@@ -47,7 +55,7 @@ class RetrievalServicer(retrieval_pb2_grpc.RetrievalServiceServicer):
             raise InvalidRequestError("NEIGHBOURS_OUT_OF_RANGE", f"neighbours must lie in 0..{MAX_NEIGHBOURS}.", field="neighbours")
         release = self._releases.held(request.release)
         shown = request.neighbours or self._settings.default_neighbours
-        return await self._workers.run(_explain, request, shown, release, self._libraries[release.id])
+        return await self._workers.run("explain", _explain, request, shown, release, self._libraries[release.id])
 
     async def GetLatentMap(
         self, request: retrieval_pb2.GetLatentMapRequest, context: grpc.aio.ServicerContext[Any, Any]

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
+
+from services.common.settings import ServiceSettings
 
 
-class RetrievalSettings(BaseSettings):
+class RetrievalSettings(ServiceSettings):
     """What the retrieval service can be told."""
 
-    model_config = SettingsConfigDict(env_prefix="DL4ALL_RETRIEVAL_", extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="DL4ALL_RETRIEVAL_", extra="ignore", use_attribute_docstrings=True)
+
+    port: int = Field(default=50055, ge=0, le=65535)
+    """Port to listen on; 0 for any free one."""
+
+    metrics_port: int = Field(default=9055, ge=0, le=65535)
+    """Port of the Prometheus metrics; 0 for any free one."""
 
     default_neighbours: int = Field(default=3, ge=1, le=20)
     """Neighbours per cell that are shown when the caller does not say; the vote always uses the release's number."""

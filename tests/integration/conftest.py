@@ -30,7 +30,7 @@ class ServerProcess:
 def start_server(**environment: str) -> ServerProcess:
     process = subprocess.Popen(
         [sys.executable, "-m", "services.embedded"],
-        env={**os.environ, "DL4ALL_PORT": "0", **environment},
+        env={**os.environ, "DL4ALL_PORT": "0", "DL4ALL_METRICS_PORT": "0", **environment},
         stderr=subprocess.PIPE,
         text=True,
     )

@@ -12,7 +12,7 @@ import sys
 import services.embedded
 roots = {name.partition(".")[0] for name in sys.modules}
 print(",".join(sorted(roots & {"torch", "training", "onnx", "scipy", "clients", "dl4all_client", "mpmath"})))
-print("onnxruntime" in roots)
+print("grpc" in roots)
 """
 
 

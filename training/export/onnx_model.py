@@ -104,29 +104,3 @@ def parity_gap(network: ServedNetwork, path: Path, images: NDArray[np.uint8]) ->
         expected = [t.numpy() for t in network.eval()(torch.from_numpy(images))]
     found = open_session(path, threads=1).run(list(OUTPUTS), {INPUT: images})
     return max(float(np.abs(a - b).max()) for a, b in zip(expected, found, strict=True))
-
-
-def write_model_config(folder: Path, path: Path, side: int, max_batch: int = 32) -> None:
-    """Write ``config.pbtxt`` for an exported network: dynamic batching, any device.
-
-    Args:
-        folder: folder of the model in the model repository; its name is the model's.
-        path: the ONNX file, of which the output shapes are read.
-        side: side of the input in px.
-        max_batch: largest batch of one inference.
-    """
-    shapes = {o.name: [int(d.dim_value) for d in o.type.tensor_type.shape.dim][1:] for o in onnx.load(str(path)).graph.output}
-    outputs = ",\n".join(f'  {{ name: "{n}", data_type: TYPE_FP32, dims: {shapes[n]} }}' for n in OUTPUTS)
-    text = f"""name: "{folder.name}"
-backend: "onnxruntime"
-max_batch_size: {max_batch}
-default_model_filename: "{path.name}"
-input [
-  {{ name: "{INPUT}", data_type: TYPE_UINT8, format: FORMAT_NONE, dims: [{side}, {side}, 3] }}
-]
-output [
-{outputs}
-]
-dynamic_batching {{ max_queue_delay_microseconds: 2000 }}
-"""
-    (folder / "config.pbtxt").write_text(text, encoding="utf-8")

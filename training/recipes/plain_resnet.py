@@ -32,7 +32,8 @@ from training import calibration, library
 from training.architectures.resnet import PlainResNet
 from training.datasets.single_cells import AML_CELLS, PBC_CELLS, PBC_MATURE_CLASSES, CellImage, read_aml_cells, read_pbc_cells
 from training.evaluation.metrics import Interval, auc, balanced_accuracy, bootstrap_by_patient, brier_score, expected_calibration_error
-from training.export.onnx_model import INPUT, OUTPUTS, ServedNetwork, export_onnx, write_model_config
+from training.export.model_configs import write_model_configs
+from training.export.onnx_model import INPUT, OUTPUTS, ServedNetwork, export_onnx
 from training.fitting import FittingOptions, TrainingCells, channel_statistics, fit, patient_weights
 from training.focus_calibration import fit_focus_parameters
 from training.patients import Split
@@ -101,7 +102,7 @@ def main() -> None:
     served = ServedNetwork(network, mean, std, temperature)
     calibration_cells = np.array([aml[i].split is Split.CALIBRATION for i in prepared.index])
     gap = export_onnx(served, SIDE, onnx_path, prepared.sharpened[calibration_cells])
-    write_model_config(onnx_path.parents[1], onnx_path, SIDE)
+    write_model_configs(onnx_path.parents[1], onnx_path, SIDE)
 
     judged, judged_pbc = _judge(onnx_path, aml, prepared), _judge(onnx_path, pbc, prepared_pbc)
     references = _library(judged)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Sequence
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from services.common.releases import Model
+
+LOGITS: Final = "logits"
+EMBEDDING: Final = "embedding"
+PATCH_EMBEDDINGS: Final = "patch_embeddings"
 
 
 class InferenceEngine(Protocol):
@@ -23,16 +28,25 @@ class InferenceEngine(Protocol):
     async def is_ready(self, model: Model) -> bool:
         """Whether this very model can be run now."""
 
-    async def infer(self, model: Model, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+    async def infer(
+        self, model: Model, images: NDArray[np.uint8], outputs: Sequence[str], timeout: float | None = None
+    ) -> dict[str, NDArray[np.float32]]:
         """Run a model on a batch.
 
         Args:
             model: model of a release.
             images: uint8 (N, side, side, 3).
+            outputs: which of logits (N, classes), embedding (N, D), patch_embeddings (N, h, w, D) are wanted.
+            timeout: seconds that the caller has left; None for no limit.
 
         Returns:
-            Outputs by name: logits (N, classes), embedding (N, D), patch_embeddings (N, h, w, D).
+            The outputs by name.
 
         Raises:
             DependencyUnavailableError: the engine or the model is not there.
+            DeadlineError: the time is over.
+            InternalError: the engine failed, or answered what the model cannot say.
         """
+
+    async def close(self) -> None:
+        """Let go of connections."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from concurrent.futures import Executor
+import importlib.metadata
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -11,11 +13,15 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from services.common.errors import DependencyUnavailableError, InvalidRequestError
+from services.common import metrics
+from services.common.errors import ConfigurationError, DependencyUnavailableError, InvalidRequestError
 from services.common.model_repository import ModelConfig, read_model_config
 from services.common.releases import Model
+from services.common.workers import Workers
 
 ENGINE: Final = "onnxruntime"
+CPU: Final = ("CPUExecutionProvider",)
+_DISTRIBUTIONS: Final = ("onnxruntime", "onnxruntime-gpu")
 
 
 class OnnxRuntimeEngine:
@@ -23,14 +29,22 @@ class OnnxRuntimeEngine:
 
     Args:
         model_repository: folder of models.
-        executor: where inference runs; sessions are safe to share between threads.
+        workers: where inference runs; sessions are safe to share between threads.
         threads: threads of one inference.
+        gpu: whether to run on the GPU.
+
+    Raises:
+        ConfigurationError: the GPU is asked for and this ONNX Runtime has none, or two ONNX Runtimes are installed.
     """
 
-    def __init__(self, model_repository: Path, executor: Executor, threads: int = 1) -> None:
+    def __init__(self, model_repository: Path, workers: Workers, threads: int = 1, *, gpu: bool = False) -> None:
+        _refuse_two_runtimes()
+        if gpu and "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+            raise ConfigurationError("GPU_UNAVAILABLE", "This ONNX Runtime cannot use a GPU; install the extra gpu in place of cpu.")
         self._repository = model_repository
-        self._executor = executor
+        self._workers = workers
         self._threads = threads
+        self._gpu = gpu
         self._sessions: dict[tuple[str, int], tuple[onnxruntime.InferenceSession, ModelConfig]] = {}
         self._loading = asyncio.Lock()
 
@@ -51,15 +65,24 @@ class OnnxRuntimeEngine:
             return False
         return True
 
-    async def infer(self, model: Model, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
-        """Run a model on a batch; see ``InferenceEngine``."""
+    async def infer(
+        self, model: Model, images: NDArray[np.uint8], outputs: Sequence[str], timeout: float | None = None
+    ) -> dict[str, NDArray[np.float32]]:
+        """Run a model on a batch; see ``InferenceEngine``. What runs is finished; a caller whose time is over does not wait for it."""
         session, config = await self._session(model)
         if images.shape[1:] != config.input_shape:
             raise InvalidRequestError(
                 "WRONG_INPUT_SIZE", f"The model {model.model} takes {config.input_shape}, got {images.shape[1:]}.", field="cells"
             )
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._executor, _run, session, config, images)
+        started = time.perf_counter()
+        async with asyncio.timeout(timeout):
+            results = await self._workers.run("infer", _run, session, config, images, outputs)
+        metrics.INFERENCE_SECONDS.labels(ENGINE, model.model).observe(time.perf_counter() - started)
+        metrics.BATCH_SIZE.labels(ENGINE, model.model).observe(len(images))
+        return results
+
+    async def close(self) -> None:
+        """Nothing to let go of."""
 
     async def _session(self, model: Model) -> tuple[onnxruntime.InferenceSession, ModelConfig]:
         key = (model.model, model.version)
@@ -67,8 +90,7 @@ class OnnxRuntimeEngine:
             return self._sessions[key]
         async with self._loading:
             if key not in self._sessions:
-                loop = asyncio.get_running_loop()
-                self._sessions[key] = await loop.run_in_executor(self._executor, self._load, model)
+                self._sessions[key] = await self._workers.run("load", self._load, model)
         return self._sessions[key]
 
     def _load(self, model: Model) -> tuple[onnxruntime.InferenceSession, ModelConfig]:
@@ -76,24 +98,43 @@ class OnnxRuntimeEngine:
         try:
             config = read_model_config(folder)
             path = folder / str(model.version) / model.files[ENGINE].file
-            return open_session(path, self._threads), config
+            providers = [("CUDAExecutionProvider", config.cuda_options()), *CPU] if self._gpu else CPU
+            return open_session(path, self._threads, providers), config
         except Exception as error:
             message = f"The model {model.model} version {model.version} could not be loaded."
             raise DependencyUnavailableError("MODEL_UNAVAILABLE", message, metadata={"model": model.model}) from error
 
 
-def open_session(path: Path, threads: int) -> onnxruntime.InferenceSession:
-    """Open an ONNX file on the CPU with a fixed number of threads."""
+def open_session(path: Path, threads: int, providers: Sequence[object] = CPU) -> onnxruntime.InferenceSession:
+    """Open an ONNX file with a fixed number of threads, on the CPU unless said otherwise."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(str(path), options, providers=list(providers))
 
 
-def _run(session: onnxruntime.InferenceSession, config: ModelConfig, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+def _refuse_two_runtimes() -> None:
+    """The two distributions overwrite each other's files; which of them answers then is chance."""
+    found = [name for name in _DISTRIBUTIONS if _is_installed(name)]
+    if len(found) > 1:
+        message = "Both onnxruntime and onnxruntime-gpu are installed; the extras cpu and gpu exclude each other. Make a fresh environment with one."
+        raise ConfigurationError("TWO_ONNX_RUNTIMES", message)
+
+
+def _is_installed(distribution: str) -> bool:
+    try:
+        importlib.metadata.distribution(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _run(
+    session: onnxruntime.InferenceSession, config: ModelConfig, images: NDArray[np.uint8], outputs: Sequence[str]
+) -> dict[str, NDArray[np.float32]]:
     results: list[list[NDArray[np.float32]]] = []
     for start in range(0, len(images), config.max_batch_size):
         batch = np.ascontiguousarray(images[start : start + config.max_batch_size])
-        results.append(session.run(list(config.outputs), {config.input_name: batch}))
-    return {name: np.concatenate(parts) for name, parts in zip(config.outputs, zip(*results, strict=True), strict=True)}
+        results.append(session.run(list(outputs), {config.input_name: batch}))
+    return {name: np.concatenate(parts) for name, parts in zip(outputs, zip(*results, strict=True), strict=True)}

@@ -26,7 +26,16 @@ def _folder(tmp_path: Path, text: str) -> Path:
 
 
 def test_a_configuration_is_read(tmp_path: Path) -> None:
-    assert read_model_config(_folder(tmp_path, GOOD)) == ModelConfig("cell_net", 16, "images", (64, 64, 3), ("logits", "embedding"))
+    shapes = {"logits": (2,), "embedding": (8,)}
+    assert read_model_config(_folder(tmp_path, GOOD)) == ModelConfig("cell_net", 16, "images", (64, 64, 3), shapes, {})
+
+
+def test_cuda_options_are_those_that_triton_reads(tmp_path: Path) -> None:
+    given = {"gpu_mem_limit": "1000", "cudnn_conv_algo_search": "1", "arena_extend_strategy": "1", "sha256": "ab"}
+    parameters = "\n".join(f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}' for key, value in given.items())
+    config = read_model_config(_folder(tmp_path, GOOD + parameters))
+    expected = {"gpu_mem_limit": "1000", "cudnn_conv_algo_search": "HEURISTIC", "arena_extend_strategy": "kSameAsRequested"}
+    assert config.cuda_options() == expected
 
 
 def test_models_of_the_releases_fit_their_releases(release_copy: Any) -> None:
@@ -34,7 +43,7 @@ def test_models_of_the_releases_fit_their_releases(release_copy: Any) -> None:
         for model in (release.network, release.embedder):
             config = read_model_config(release_copy.model_repository / model.model)
             assert config.input_shape == (release.input.side, release.input.side, 3)
-            assert {"logits", "embedding", "patch_embeddings"} <= set(config.outputs)
+            assert {"logits", "embedding", "patch_embeddings"} <= set(config.output_shapes)
 
 
 @pytest.mark.parametrize(

@@ -20,13 +20,13 @@ def workers() -> Iterator[Workers]:
 
 
 async def test_work_runs_in_another_thread_and_returns(workers: Workers) -> None:
-    assert await workers.run(lambda a, *, b: (a, b, threading.current_thread()), 1, b=2) != (1, 2, threading.current_thread())
-    assert await workers.run(lambda a, *, b: a + b, 1, b=2) == 3
+    assert await workers.run("test", lambda a, *, b: (a, b, threading.current_thread()), 1, b=2) != (1, 2, threading.current_thread())
+    assert await workers.run("test", lambda a, *, b: a + b, 1, b=2) == 3
 
 
 async def test_errors_come_back(workers: Workers) -> None:
     with pytest.raises(ZeroDivisionError):
-        await workers.run(lambda: 1 // 0)
+        await workers.run("test", lambda: 1 // 0)
 
 
 async def test_waiting_work_never_starts_after_a_cancellation_and_running_work_finishes(workers: Workers) -> None:
@@ -37,8 +37,8 @@ async def test_waiting_work_never_starts_after_a_cancellation_and_running_work_f
         release.wait(20)
         finished.set()
 
-    running = asyncio.create_task(workers.run(first))
-    waiting = asyncio.create_task(workers.run(second.set))
+    running = asyncio.create_task(workers.run("test", first))
+    waiting = asyncio.create_task(workers.run("test", second.set))
     assert await asyncio.to_thread(started.wait, 20)
     for task in (waiting, running):
         task.cancel()
@@ -46,7 +46,7 @@ async def test_waiting_work_never_starts_after_a_cancellation_and_running_work_f
             await task
         assert task.cancelled()
     release.set()
-    assert await workers.run(lambda: "next") == "next"
+    assert await workers.run("test", lambda: "next") == "next"
     assert finished.is_set()
     assert not second.is_set()
 
@@ -60,7 +60,7 @@ async def test_closing_lets_running_work_finish() -> None:
         threading.Event().wait(0.05)
         finished.set()
 
-    task = asyncio.create_task(pool.run(work))
+    task = asyncio.create_task(pool.run("test", work))
     assert await asyncio.to_thread(started.wait, 20)
     pool.close()
     assert finished.is_set()
@@ -81,7 +81,7 @@ async def test_no_more_pieces_of_work_run_at_once_than_there_are_threads() -> No
             under_way -= 1
 
     try:
-        await asyncio.gather(*(pool.run(work) for _ in range(8)))
+        await asyncio.gather(*(pool.run("test", work) for _ in range(8)))
     finally:
         pool.close()
     assert most <= 2

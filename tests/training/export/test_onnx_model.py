@@ -11,10 +11,9 @@ import torch
 from onnx import numpy_helper
 
 from services.common.engines.onnx_runtime import open_session
-from services.common.model_repository import read_model_config
 from training.architectures.resnet import PlainResNet
 from training.export import onnx_model
-from training.export.onnx_model import PARITY, ParityError, ServedNetwork, export_onnx, parity_gap, write_model_config
+from training.export.onnx_model import PARITY, ParityError, ServedNetwork, export_onnx, parity_gap
 
 SIDE = 64
 
@@ -89,18 +88,6 @@ def test_an_export_that_differs_is_refused_and_the_file_before_it_stays(
     with pytest.raises(ParityError):
         export_onnx(_network(seed=1), SIDE, tmp_path / "model.onnx")
     assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("model.onnx", b"served before")]
-
-
-def test_the_configuration_is_read_back(exported: tuple[ServedNetwork, Path]) -> None:
-    _, path = exported
-    folder = path.parents[1]
-    write_model_config(folder, path, SIDE, max_batch=8)
-    config = read_model_config(folder)
-    assert config.name == folder.name
-    assert config.max_batch_size == 8
-    assert (config.input_name, config.input_shape) == ("images", (SIDE, SIDE, 3))
-    assert config.outputs == ("logits", "embedding", "patch_embeddings")
-    assert "dims: [4, 4, 16]" in (folder / "config.pbtxt").read_text()
 
 
 def test_the_file_says_nothing_of_the_machine_that_made_it(exported: tuple[ServedNetwork, Path]) -> None:

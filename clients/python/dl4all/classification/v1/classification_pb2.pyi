@@ -161,9 +161,9 @@ class ClassifiedCell(_message.Message):
     patch_embeddings: _builtins.bytes
     """Patch embeddings, IEEE half precision, little-endian, row-major, shape rows x columns x dimension; or empty."""
     rows: _builtins.int
-    """Rows of the patch embeddings."""
+    """Rows of the patch embeddings; 0 where they were not asked for."""
     columns: _builtins.int
-    """Columns of the patch embeddings."""
+    """Columns of the patch embeddings; 0 where they were not asked for."""
     @_builtins.property
     def logits(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """Temperature-scaled logits, one per class: normal, blast."""

@@ -1,0 +1,173 @@
+"""Models behind a Triton Inference Server, over gRPC: one batched call per inference; Triton batches across calls."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, NoReturn
+
+import numpy as np
+import tritonclient.grpc.aio as tritonclient
+from numpy.typing import NDArray
+from tritonclient.grpc import model_config_pb2
+from tritonclient.utils import InferenceServerException
+
+from services.common import metrics
+from services.common.channel import channel_options
+from services.common.errors import DeadlineError, DependencyUnavailableError, DomainError, InternalError, InvalidRequestError, OverloadedError
+from services.common.model_repository import SHA256, ModelConfig, read_model_config
+from services.common.releases import Model
+from services.common.settings import TlsSettings
+from services.common.tracing import client_span, headers
+
+ENGINE: Final = "triton"
+_BY_DEVICE: Final = {"cpu": "triton_cpu", "gpu": "triton_gpu"}
+
+
+@dataclass(frozen=True)
+class TritonAddress:
+    """Where Triton is.
+
+    Attributes:
+        address: ``dns:///name:port`` or ``host:port`` of its gRPC endpoint.
+        device: cpu or gpu: which file of a release it serves.
+        readiness_seconds: how long it may take to say that a model is ready.
+    """
+
+    address: str
+    device: str
+    readiness_seconds: float
+
+
+class TritonEngine:
+    """Runs models at a Triton.
+
+    Args:
+        where: address and device.
+        model_repository: folder of models, the same that Triton serves; read for names and shapes.
+        tls: how to trust and be trusted.
+        max_message_bytes: largest message on the wire.
+    """
+
+    def __init__(self, where: TritonAddress, model_repository: Path, tls: TlsSettings, max_message_bytes: int) -> None:
+        self._where = where
+        self._repository = model_repository
+        self._configs: dict[str, ModelConfig] = {}
+        self._client = tritonclient.InferenceServerClient(
+            where.address,
+            ssl=tls.ca is not None,
+            root_certificates=None if tls.ca is None else str(tls.ca),
+            private_key=None if tls.key is None else str(tls.key),
+            certificate_chain=None if tls.certificate is None else str(tls.certificate),
+            channel_args=channel_options(max_message_bytes, tls),
+        )
+
+    @property
+    def name(self) -> str:
+        """``triton``."""
+        return ENGINE
+
+    def served_sha256(self, model: Model) -> str:
+        """SHA-256 of the file that the release names for this device; a Triton whose configuration states another is not ready."""
+        return model.files[self._key].sha256
+
+    async def is_ready(self, model: Model) -> bool:
+        """Whether Triton has this model in this version, with the file that the release names, on the device that is expected."""
+        if self._key not in model.files:
+            return False
+        version, limit = str(model.version), self._where.readiness_seconds
+        try:
+            if not await self._client.is_model_ready(model.model, version, client_timeout=limit):
+                return False
+            served = (await self._client.get_model_config(model.model, version, client_timeout=limit)).config
+        except InferenceServerException:
+            return False
+        kinds = {group.kind for group in served.instance_group}
+        on_gpu = model_config_pb2.ModelInstanceGroup.KIND_GPU in kinds
+        expected = model.files[self._key]
+        same_file = served.default_model_filename == expected.file and served.parameters[SHA256].string_value == expected.sha256
+        return same_file and on_gpu == (self._where.device == "gpu")
+
+    async def infer(
+        self, model: Model, images: NDArray[np.uint8], outputs: Sequence[str], timeout: float | None = None
+    ) -> dict[str, NDArray[np.float32]]:
+        """Run a model on a batch; see ``InferenceEngine``. After a cancellation Triton does not start what waits."""
+        config = self._config(model)
+        if images.shape[1:] != config.input_shape:
+            raise InvalidRequestError(
+                "WRONG_INPUT_SIZE", f"The model {model.model} takes {config.input_shape}, got {images.shape[1:]}.", field="cells"
+            )
+        started = time.perf_counter()
+        end = None if timeout is None else started + timeout
+        starts = range(0, len(images), config.max_batch_size)
+        parts = [await self._infer_batch(model, config, images[i : i + config.max_batch_size], outputs, end) for i in starts]
+        metrics.INFERENCE_SECONDS.labels(ENGINE, model.model).observe(time.perf_counter() - started)
+        metrics.BATCH_SIZE.labels(ENGINE, model.model).observe(len(images))
+        return {name: np.concatenate([part[name] for part in parts]) for name in outputs}
+
+    async def close(self) -> None:
+        """Close the channel."""
+        await self._client.close()
+
+    @property
+    def _key(self) -> str:
+        return _BY_DEVICE[self._where.device]
+
+    def _config(self, model: Model) -> ModelConfig:
+        if model.model not in self._configs:
+            self._configs[model.model] = read_model_config(self._repository / model.model)
+        return self._configs[model.model]
+
+    async def _infer_batch(
+        self, model: Model, config: ModelConfig, images: NDArray[np.uint8], outputs: Sequence[str], end: float | None
+    ) -> dict[str, NDArray[np.float32]]:
+        given = tritonclient.InferInput(config.input_name, list(images.shape), "UINT8")
+        given.set_data_from_numpy(np.ascontiguousarray(images))
+        wanted = [tritonclient.InferRequestedOutput(name) for name in outputs]
+        left = None if end is None else max(0.001, end - time.perf_counter())
+        try:
+            with client_span("triton.infer"):
+                answer = await self._client.infer(
+                    model.model,
+                    [given],
+                    model_version=str(model.version),
+                    outputs=wanted,
+                    timeout=None if left is None else int(1e6 * left),
+                    client_timeout=left,
+                    headers=headers(),
+                )
+        except InferenceServerException as error:
+            _raise(error, model)
+        except asyncio.CancelledError:
+            metrics.DEPENDENCY_ERRORS.labels(ENGINE, "CANCELLED").inc()
+            raise
+        return {name: _checked(name, answer.as_numpy(name), config, len(images), model) for name in outputs}
+
+
+def _raise(error: InferenceServerException, model: Model) -> NoReturn:
+    code = str(error.status() or "").removeprefix("StatusCode.")
+    metrics.DEPENDENCY_ERRORS.labels(ENGINE, code).inc()
+    raise _domain_error(code, str(error.message()), model) from error
+
+
+def _domain_error(code: str, message: str, model: Model) -> DomainError:
+    metadata = {"model": model.model}
+    if code == "DEADLINE_EXCEEDED" or "timeout expired" in message.lower():
+        return DeadlineError("DEADLINE_EXCEEDED", "The time that the caller gave is over.")
+    if code in ("UNAVAILABLE", "NOT_FOUND", "CANCELLED"):
+        return DependencyUnavailableError("MODEL_UNAVAILABLE", f"The model {model.model} cannot be run now; try again later.", metadata=metadata)
+    if code == "RESOURCE_EXHAUSTED":
+        return OverloadedError("DEPENDENCY_OVERLOADED", "Triton has as much work as it accepts; try again later.", metadata=metadata)
+    return InternalError("INTERNAL", f"Triton: {code}: {message}", metadata=metadata)
+
+
+def _checked(name: str, array: NDArray[np.float32] | None, config: ModelConfig, count: int, model: Model) -> NDArray[np.float32]:
+    """Refuse what the model cannot have said."""
+    expected = (count, *config.output_shapes[name])
+    if array is None or array.shape != expected or array.dtype != np.float32 or not np.isfinite(array).all():
+        shape = None if array is None else (array.shape, str(array.dtype))
+        raise InternalError("INTERNAL", f"Triton answered {name} of {model.model} as {shape}, expected finite float32 {expected}.")
+    return array

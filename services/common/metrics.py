@@ -1,0 +1,66 @@
+"""What every service counts, for Prometheus. One registry a process, as Prometheus has it; base units: seconds, bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from prometheus_client import Counter, Gauge, Histogram, start_http_server
+
+from services.common.errors import ConfigurationError
+
+_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+_SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+REQUESTS: Final = Counter("dl4all_requests", "RPCs that ended, by canonical status.", ("service", "method", "code"))
+REQUEST_SECONDS: Final = Histogram("dl4all_request_seconds", "Duration of RPCs.", ("service", "method"), buckets=_SECONDS)
+IN_PROGRESS: Final = Gauge("dl4all_requests_in_progress", "RPCs under way.", ("service", "method"))
+REFUSED: Final = Counter("dl4all_requests_refused", "RPCs refused because all places were taken.")
+
+STAGE_SECONDS: Final = Histogram("dl4all_stage_seconds", "Duration of a stage, waiting included.", ("stage",), buckets=_SECONDS)
+WORK_SECONDS: Final = Histogram("dl4all_work_seconds", "Duration of a piece of work in a worker thread.", ("stage",), buckets=_SECONDS)
+WORK_CPU_SECONDS: Final = Counter("dl4all_work_cpu_seconds", "CPU time of worker threads.", ("stage",))
+WORK_WAIT_SECONDS: Final = Histogram("dl4all_work_wait_seconds", "Time a piece of work waited for a worker thread.", ("stage",), buckets=_SECONDS)
+WORK_WAITING: Final = Gauge("dl4all_work_waiting", "Pieces of work that wait for a worker thread.", ("stage",))
+WORK_RUNNING: Final = Gauge("dl4all_work_running", "Pieces of work that run in a worker thread.", ("stage",))
+WORK_DROPPED: Final = Counter("dl4all_work_dropped", "Pieces of work that never ran because their caller was gone.", ("stage",))
+
+INFERENCE_SECONDS: Final = Histogram(
+    "dl4all_inference_seconds", "Duration of an inference as the service sees it.", ("engine", "model"), buckets=_SECONDS
+)
+BATCH_SIZE: Final = Histogram("dl4all_inference_batch_size", "Cells of one inference.", ("engine", "model"), buckets=_SIZES)
+
+CELLS: Final = Counter("dl4all_cells", "Cells that were answered for.", ("release", "verdict"))
+CELLS_PER_IMAGE: Final = Histogram("dl4all_image_cells", "Cells of an image.", buckets=(0, *_SIZES))
+ABSTENTIONS: Final = Counter("dl4all_cell_abstentions", "Reasons of cells that could not be decided.", ("release", "reason"))
+FINDINGS: Final = Counter("dl4all_findings", "Findings per image.", ("release", "finding"))
+FINDING_REASONS: Final = Counter("dl4all_finding_reasons", "Reasons of findings per image.", ("release", "reason"))
+IMAGES_WAITING: Final = Gauge("dl4all_images_waiting", "Images that were accepted and wait to be judged.")
+IMAGES_IN_FLIGHT: Final = Gauge("dl4all_images_in_flight", "Images that are being judged.")
+DEPENDENCY_ERRORS: Final = Counter("dl4all_dependency_errors", "Calls of other parts that failed.", ("dependency", "code"))
+
+READY: Final = Gauge("dl4all_ready", "1 while the service's health says SERVING.", ("service",))
+RELEASE_READY: Final = Gauge("dl4all_release_ready", "1 while the release can be used at this service.", ("service", "release"))
+DEPENDENCY_READY: Final = Gauge("dl4all_dependency_ready", "1 while what the service needs says that it is ready.", ("service", "dependency"))
+
+
+def serve_metrics(host: str, port: int) -> tuple[int, Callable[[], None]]:
+    """Serve ``/metrics`` from a thread.
+
+    Returns:
+        The port, and what to call to stop.
+
+    Raises:
+        ConfigurationError: the port is taken.
+    """
+    try:
+        server, thread = start_http_server(port, host)
+    except OSError as error:
+        raise ConfigurationError("METRICS_PORT_TAKEN", f"Metrics cannot be served on {host}:{port}: {error.strerror}.") from error
+
+    def stop() -> None:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+    return int(server.server_port), stop

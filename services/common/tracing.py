@@ -1,0 +1,135 @@
+"""W3C trace context through every hop; spans by OpenTelemetry where it is switched on, else none are made.
+
+Without the SDK the API's own no-op tracer passes a caller's context on unchanged, so the logs of every service carry
+the caller's trace id either way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+import grpc
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from services.common.errors import ConfigurationError
+
+_PROPAGATOR: Final = TraceContextTextMapPropagator()
+_tracer = trace.get_tracer("dl4all")
+
+
+def configure_tracing(service: str, enabled: bool) -> Callable[[], None]:
+    """Export spans of this process, if asked for.
+
+    Args:
+        service: ``service.name`` of the spans.
+        enabled: whether to export; where to is OpenTelemetry's own setting.
+
+    Returns:
+        What to call at the end, so that the last spans are sent.
+
+    Raises:
+        ConfigurationError: the extra ``tracing`` is not installed.
+    """
+    if not enabled:
+        return lambda: None
+    try:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    except ImportError as error:
+        raise ConfigurationError("TRACING_NOT_INSTALLED", "DL4ALL_TRACING needs the extra: pip install 'dl4all-serving[tracing]'.") from error
+    provider = TracerProvider(resource=Resource.create({"service.name": service}))
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    trace.set_tracer_provider(provider)
+    return provider.shutdown
+
+
+def extract(metadata: Iterable[tuple[str, Any]] | None) -> Context | None:
+    """Trace context of a call's metadata; None where there is none."""
+    carrier = {key: value for key, value in metadata or () if key in _PROPAGATOR.fields and isinstance(value, str)}
+    return _PROPAGATOR.extract(carrier) if carrier else None
+
+
+def headers() -> dict[str, str]:
+    """The current trace context as headers; empty outside a trace."""
+    carrier: dict[str, str] = {}
+    _PROPAGATOR.inject(carrier)
+    return carrier
+
+
+def trace_id() -> str:
+    """Identifier of the current trace, 32 hex digits; empty outside a trace."""
+    context = trace.get_current_span().get_span_context()
+    return trace.format_trace_id(context.trace_id) if context.is_valid else ""
+
+
+@contextmanager
+def server_span(method: str, parent: Context | None, *, current: bool = True) -> Iterator[Span]:
+    """Span of an RPC that is served here.
+
+    Args:
+        method: full method name.
+        parent: the caller's context; None for the context of the running code.
+        current: whether what runs inside belongs to it; not where the block hands control to its caller in between.
+    """
+    service, _, rpc = method.lstrip("/").partition("/")
+    attributes = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": rpc}
+    span = _tracer.start_span(method.lstrip("/"), parent, SpanKind.SERVER, attributes)
+    try:
+        if current:
+            with trace.use_span(span, record_exception=False, set_status_on_exception=False):
+                yield span
+        else:
+            yield span
+    finally:
+        span.end()
+
+
+@contextmanager
+def client_span(name: str) -> Iterator[None]:
+    """Span around a call of another part."""
+    with _tracer.start_as_current_span(name, kind=SpanKind.CLIENT):
+        yield
+
+
+def note_outcome(span: Span, code: str, request_id: str) -> None:
+    """Put the outcome of an RPC on its span."""
+    span.set_attribute("rpc.grpc.status", code)
+    span.set_attribute("dl4all.request_id", request_id)
+    if code != "OK":
+        span.set_status(Status(StatusCode.ERROR, code))
+
+
+class _Propagating:
+    @staticmethod
+    def _with_context(details: grpc.aio.ClientCallDetails) -> grpc.aio.ClientCallDetails:
+        carried = headers()
+        if not carried:
+            return details
+        metadata = grpc.aio.Metadata(*(details.metadata or ()), *carried.items())
+        return grpc.aio.ClientCallDetails(details.method, details.timeout, metadata, details.credentials, details.wait_for_ready)
+
+
+class _UnaryUnary(_Propagating, grpc.aio.UnaryUnaryClientInterceptor):  # type: ignore[misc]
+    async def intercept_unary_unary(self, continuation: Any, client_call_details: grpc.aio.ClientCallDetails, request: Any) -> Any:
+        return await continuation(self._with_context(client_call_details), request)
+
+
+class _UnaryStream(_Propagating, grpc.aio.UnaryStreamClientInterceptor):  # type: ignore[misc]
+    async def intercept_unary_stream(self, continuation: Any, client_call_details: grpc.aio.ClientCallDetails, request: Any) -> Any:
+        return await continuation(self._with_context(client_call_details), request)
+
+
+class TracingClientInterceptor:
+    """Puts the current trace context into the metadata of calls."""
+
+    @staticmethod
+    def for_all_kinds() -> Sequence[grpc.aio.ClientInterceptor]:
+        """One interceptor for each kind of call that our parts make of each other."""
+        return [_UnaryUnary(), _UnaryStream()]

@@ -1,0 +1,27 @@
+"""Serve the gateway in a process of its own: ``python -m services.gateway``."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from services.common.releases import ReleaseStore
+from services.common.server import Registration
+from services.common.service import run_service
+from services.common.settings import CommonSettings, TlsSettings
+from services.gateway.dependencies import open_dependencies
+from services.gateway.servicer import DiagnosisServicer
+from services.gateway.settings import GatewaySettings
+
+
+@asynccontextmanager
+async def opened(common: CommonSettings, tls: TlsSettings) -> AsyncIterator[Sequence[Registration]]:
+    """The servicer with its channels; services that are not there yet are a matter of health, not of starting."""
+    settings = GatewaySettings()
+    releases = ReleaseStore(common.releases, common.model_repository)
+    async with open_dependencies(settings, common, tls, releases) as (stubs, needs):
+        yield [DiagnosisServicer(settings, releases, stubs).registration(needs)]
+
+
+if __name__ == "__main__":
+    run_service("gateway", GatewaySettings, opened)

@@ -1,0 +1,96 @@
+"""Refuse answers of other services that make no sense, before anything is concluded from them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from dl4all.classification.v1 import classification_pb2
+from dl4all.patching.v1 import patching_pb2
+from dl4all.preprocessing.v1 import preprocessing_pb2
+from dl4all.retrieval.v1 import retrieval_pb2
+from services.common.errors import InternalError
+
+
+def check_piece(piece: patching_pb2.LocateCellsResponse | None, *, first: bool) -> patching_pb2.LocateCellsResponse:
+    """A piece of located cells: the first carries the header, every cell its crop.
+
+    Raises:
+        InternalError: patching answered something else.
+    """
+    if piece is None:
+        raise _nonsense("patching", "a message that cannot be read")
+    if piece.HasField("header") != first:
+        raise _nonsense("patching", "a header where there must be none, or none where there must be one")
+    _same_cells("patching", [c.cell_id for c in piece.cells], [c.cell_id for c in piece.crops])
+    if any(not (math.isfinite(c.radius) and c.radius > 0 and math.isfinite(c.center_x) and math.isfinite(c.center_y)) for c in piece.cells):
+        raise _nonsense("patching", "a cell without a place")
+    return piece
+
+
+def check_total(header: patching_pb2.LocateCellsHeader, cells: int) -> None:
+    """All announced cells have come.
+
+    Raises:
+        InternalError: some are missing, or there are too many.
+    """
+    if header.cell_count != cells:
+        raise _nonsense("patching", f"{cells} cells where {header.cell_count} were announced")
+
+
+def check_enhanced(answer: preprocessing_pb2.EnhanceResponse | None, asked: Sequence[int], side: int) -> preprocessing_pb2.EnhanceResponse:
+    """One outcome per crop, in order; every cell at the side of the release.
+
+    Raises:
+        InternalError: preprocessing answered something else.
+    """
+    if answer is None:
+        raise _nonsense("preprocessing", "a message that cannot be read")
+    _same_cells("preprocessing", [o.cell_id for o in answer.outcomes], asked)
+    for outcome in answer.outcomes:
+        kind = outcome.WhichOneof("result")
+        if kind is None or (kind == "enhanced" and len(outcome.enhanced.pixels) != 3 * side * side):
+            raise _nonsense("preprocessing", "an outcome without a result, or a cell of another size")
+    return answer
+
+
+def check_classified(answer: classification_pb2.ClassifyResponse | None, asked: Sequence[int]) -> classification_pb2.ClassifyResponse:
+    """One judgement per cell, in order: two finite logits and a finite embedding.
+
+    Raises:
+        InternalError: classification answered something else.
+    """
+    if answer is None:
+        raise _nonsense("classification", "a message that cannot be read")
+    _same_cells("classification", [c.cell_id for c in answer.cells], asked)
+    if any(len(c.logits) != 2 or not c.embedding or not _finite([*c.logits, *c.embedding]) for c in answer.cells):
+        raise _nonsense("classification", "logits or embeddings that are not finite numbers")
+    return answer
+
+
+def check_explained(answer: retrieval_pb2.ExplainResponse | None, asked: Sequence[int]) -> retrieval_pb2.ExplainResponse:
+    """One explanation per cell, in order, with a vote in 0..1 and at least one neighbour.
+
+    Raises:
+        InternalError: retrieval answered something else.
+    """
+    if answer is None:
+        raise _nonsense("retrieval", "a message that cannot be read")
+    _same_cells("retrieval", [c.cell_id for c in answer.cells], asked)
+    if any(not 0.0 <= c.vote <= 1.0 or not c.neighbours for c in answer.cells):
+        raise _nonsense("retrieval", "a vote outside 0..1 or no neighbour")
+    return answer
+
+
+def _same_cells(service: str, found: Iterable[int], asked: Iterable[int]) -> None:
+    if list(found) != list(asked):
+        raise _nonsense(service, "other cells than were asked for")
+
+
+def _finite(numbers: Iterable[Any]) -> bool:
+    return all(map(math.isfinite, numbers))
+
+
+def _nonsense(service: str, what: str) -> InternalError:
+    return InternalError("INTERNAL", f"The {service} service answered {what}.", metadata={"dependency": service})

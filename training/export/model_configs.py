@@ -1,0 +1,82 @@
+"""Write what Triton reads of a cell network: ``config.pbtxt`` for a GPU, ``configs/cpu.pbtxt`` for the CPU.
+
+The parameters are those of Triton's native ``onnxruntime`` backend; the Python-based one in ``deploy/triton`` honours
+the same names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import onnx
+
+from services.common.model_repository import CONFIG_FILE, CPU_CONFIG_FILE, SHA256
+from services.common.releases import sha256_of
+from training.export.onnx_model import INPUT, OUTPUTS
+
+MAX_BATCH: Final = 32
+QUEUE_DELAY_MICROSECONDS: Final = 2000
+QUEUE_TIMEOUT_MICROSECONDS: Final = 60_000_000
+"""How long a request may wait; callers shorten it to the time that they have left."""
+GPU_MEMORY_LIMIT: Final = 2 * 1024**3
+"""Bytes that ONNX Runtime may take per model and GPU; it does not give memory back."""
+
+_GPU: Final[Mapping[str, str]] = {
+    "cudnn_conv_algo_search": "1",  # heuristic: warm-up of every batch size in seconds, not minutes
+    "gpu_mem_limit": str(GPU_MEMORY_LIMIT),
+    "arena_extend_strategy": "1",  # grow by what is asked for, not by powers of two
+}
+_CPU: Final[Mapping[str, str]] = {
+    "intra_op_thread_count": "1",
+    "inter_op_thread_count": "1",
+    "memory.enable_memory_arena_shrinkage": "cpu:0",  # give the memory of a large batch back
+}
+
+
+def write_model_configs(folder: Path, path: Path, side: int, max_batch: int = MAX_BATCH, cpu_file: str | None = None) -> None:
+    """Write both configurations of an exported network.
+
+    Args:
+        folder: folder of the model in the model repository; its name is the model's.
+        path: the ONNX file, of which the output shapes are read.
+        side: side of the input in px.
+        max_batch: largest batch of one inference; every size up to it is warmed up.
+        cpu_file: another file that the CPU serves (int8), in the same version folder.
+    """
+    shapes = {o.name: [int(d.dim_value) for d in o.type.tensor_type.shape.dim][1:] for o in onnx.load(str(path)).graph.output}
+    for_cpu = path if cpu_file is None else path.with_name(cpu_file)
+    (folder / CONFIG_FILE).write_text(_text(folder.name, path, shapes, side, max_batch, "KIND_GPU", 1, _GPU), encoding="utf-8")
+    cpu = folder / CPU_CONFIG_FILE
+    cpu.parent.mkdir(exist_ok=True)
+    cpu.write_text(_text(folder.name, for_cpu, shapes, side, max_batch, "KIND_CPU", 2, _CPU), encoding="utf-8")
+
+
+def _text(
+    name: str, file: Path, shapes: Mapping[str, list[int]], side: int, max_batch: int, kind: str, instances: int, parameters: Mapping[str, str]
+) -> str:
+    outputs = ",\n".join(f'  {{ name: "{n}", data_type: TYPE_FP32, dims: {shapes[n]} }}' for n in OUTPUTS)
+    settings = "\n".join(
+        f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}' for key, value in {**parameters, SHA256: sha256_of(file)}.items()
+    )
+    sample = f'inputs {{ key: "{INPUT}" value {{ data_type: TYPE_UINT8, dims: [{side}, {side}, 3], random_data: true }} }}'
+    warm_up = "\n".join(f'model_warmup {{ name: "batch of {n}" batch_size: {n} {sample} }}' for n in range(1, max_batch + 1))
+    return f"""name: "{name}"
+backend: "onnxruntime"
+max_batch_size: {max_batch}
+default_model_filename: "{file.name}"
+input [
+  {{ name: "{INPUT}", data_type: TYPE_UINT8, format: FORMAT_NONE, dims: [{side}, {side}, 3] }}
+]
+output [
+{outputs}
+]
+instance_group [ {{ kind: {kind}, count: {instances} }} ]
+dynamic_batching {{
+  max_queue_delay_microseconds: {QUEUE_DELAY_MICROSECONDS}
+  default_queue_policy {{ timeout_action: REJECT, default_timeout_microseconds: {QUEUE_TIMEOUT_MICROSECONDS}, allow_timeout_override: true }}
+}}
+{settings}
+{warm_up}
+"""
