@@ -33,6 +33,15 @@ else
 	$(BIN)/dl4all diagnose phantom.png --report report.html
 endif
 
+.triton/installed.stamp: deploy/triton/requirements.txt deploy/triton/install.py $(wildcard deploy/triton/backends/*/*.py)
+	$(PYTHON) deploy/triton/install.py
+	@touch $@
+
+triton: .triton/installed.stamp ## Install a real Triton into .triton (no GPU, no container)
+
+up: $(VENV)/serving.stamp .triton/installed.stamp ## Start five services and a Triton on this machine, until Ctrl-C
+	$(BIN)/dl4all up
+
 serve: $(VENV)/serving.stamp ## Serve all five services in one process on port 50051
 	$(BIN)/dl4all serve
 
@@ -88,4 +97,4 @@ release: $(VENV)/dev.stamp ## Train the plain_resnet release from DATA=folder of
 clean: ## Remove what was built, not what was installed
 	rm -rf build report.html phantom.png
 
-.PHONY: help setup setup-dev diagnose serve test lint format protos protos-check protos-breaking bench release clean
+.PHONY: help setup setup-dev diagnose triton up serve test lint format protos protos-check protos-breaking bench release clean

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import grpc
-
 from dl4all.diagnosis.v1 import diagnosis_pb2, diagnosis_pb2_grpc
 from dl4all.patching.v1 import patching_pb2_grpc
 from dl4all.preprocessing.v1 import preprocessing_pb2_grpc
-from dl4all_client.client import MAX_MESSAGE_BYTES
+from dl4all_client.channel import Tls, open_aio_channel
 from dl4all_client.errors import ServiceError
 
 
@@ -36,17 +35,18 @@ async def open_backend(address: str | None) -> AsyncIterator[Backend]:
     """Open a backend.
 
     Args:
-        address: host:port of a server with all services, or None to run the services in this process.
+        address: host:port of a server with all services, or None to run the services in this process. TLS is used where
+            ``DL4ALL_TLS_CA`` is set.
 
     Raises:
         ServiceError: the services cannot be started here.
+        OSError: a TLS file cannot be read.
     """
     if address is None:
         async with _embedded() as backend:
             yield backend
         return
-    options = [("grpc.max_receive_message_length", MAX_MESSAGE_BYTES), ("grpc.max_send_message_length", MAX_MESSAGE_BYTES)]
-    async with grpc.aio.insecure_channel(address, options=options) as channel:
+    async with open_aio_channel(address, Tls.from_environment(os.environ)) as channel:
         yield Backend(
             gateway=diagnosis_pb2_grpc.DiagnosisServiceStub(channel),
             patching=patching_pb2_grpc.PatchingServiceStub(channel),
@@ -58,13 +58,12 @@ async def open_backend(address: str | None) -> AsyncIterator[Backend]:
 async def _embedded() -> AsyncIterator[Backend]:
     from services.common.errors import DomainError
     from services.common.logs import configure_logs
-    from services.common.settings import CommonSettings
+    from services.common.settings import CommonSettings, TlsSettings
     from services.embedded import embedded_services
 
-    settings = CommonSettings()
     configure_logs("ERROR")
     try:
-        async with embedded_services(settings) as services:
+        async with embedded_services(CommonSettings(), TlsSettings()) as services:
             yield Backend(services.stubs["gateway"], services.stubs["patching"], services.stubs["preprocessing"])
     except DomainError as error:
         raise ServiceError(error.code, error.reason, error.message) from error

@@ -96,6 +96,26 @@ def serve(
 
 
 @app.command()
+def up(
+    triton: Annotated[bool, typer.Option(help="Run the models in a real Triton; without it, in the classification service.")] = True,
+    start_seconds: Annotated[float, typer.Option(help="How long the start may take.", min=1.0)] = 120.0,
+) -> None:
+    """Start the five services in processes of their own and a Triton, as on a cluster; stop them with Ctrl-C.
+
+    What dies is started again. Settings are the services' environment variables; see `python -m services.gateway --help`.
+    """
+    from clients.cli.up import StackError, parts
+    from clients.cli.up import up as run_stack
+
+    try:
+        status = asyncio.run(run_stack(parts(with_triton=triton), start_seconds))
+    except (StackError, OSError) as error:
+        say(f"cannot start: {error}", "red")
+        raise typer.Exit(1) from error
+    raise typer.Exit(status)
+
+
+@app.command()
 def systems(address: Address = None, as_json: AsJson = False) -> None:
     """List the systems and releases that can be chosen, with their figures and limits."""
     asyncio_exit(_systems(address, as_json))

@@ -10,11 +10,10 @@ import grpc
 
 from dl4all.diagnosis.v1 import diagnosis_pb2, diagnosis_pb2_grpc
 from dl4all.imaging.v1 import imaging_pb2
+from dl4all_client.channel import Tls, open_aio_channel, open_channel
 from dl4all_client.errors import ServiceError
 
-MAX_MESSAGE_BYTES: Final = 24 * 1024 * 1024
 DEFAULT_TIMEOUT: Final = 60.0
-_OPTIONS: Final = [("grpc.max_receive_message_length", MAX_MESSAGE_BYTES), ("grpc.max_send_message_length", MAX_MESSAGE_BYTES)]
 _KINDS: Final = {
     "auto": imaging_pb2.ImageKind.IMAGE_KIND_AUTO,
     "cell": imaging_pb2.ImageKind.IMAGE_KIND_CELL,
@@ -66,12 +65,13 @@ class DiagnosisClient:
     """Synchronous client.
 
     Args:
-        address: host:port of the gateway.
+        address: ``host:port`` of the gateway, or ``dns:///name:port``: every address of the name takes its turn.
         timeout: seconds per call; streams and specimens have no limit of their own.
+        tls: certificates; plaintext without.
     """
 
-    def __init__(self, address: str, timeout: float = DEFAULT_TIMEOUT) -> None:
-        self._channel = grpc.insecure_channel(address, options=_OPTIONS)
+    def __init__(self, address: str, timeout: float = DEFAULT_TIMEOUT, tls: Tls | None = None) -> None:
+        self._channel = open_channel(address, tls)
         self._stub = diagnosis_pb2_grpc.DiagnosisServiceStub(self._channel)
         self._timeout = timeout
 
@@ -133,12 +133,13 @@ class AsyncDiagnosisClient:
     """Client for asyncio.
 
     Args:
-        address: host:port of the gateway.
+        address: ``host:port`` of the gateway, or ``dns:///name:port``: every address of the name takes its turn.
         timeout: seconds per call; streams and specimens have no limit of their own.
+        tls: certificates; plaintext without.
     """
 
-    def __init__(self, address: str, timeout: float = DEFAULT_TIMEOUT) -> None:
-        self._channel = grpc.aio.insecure_channel(address, options=_OPTIONS)
+    def __init__(self, address: str, timeout: float = DEFAULT_TIMEOUT, tls: Tls | None = None) -> None:
+        self._channel = open_aio_channel(address, tls)
         self._stub = diagnosis_pb2_grpc.DiagnosisServiceStub(self._channel)
         self._timeout = timeout
 
