@@ -1,16 +1,14 @@
-"""Channels to other services: round robin over what DNS names, retries with a budget, keepalive, limits, TLS, trace context."""
+"""Channels to other services: round robin over what DNS names, retries with a budget, keepalive, limits, TLS."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from typing import Any, Final
 
 import grpc
 
 from services.common.settings import TlsSettings
 from services.common.tls import channel_credentials
-from services.common.tracing import TracingClientInterceptor
 
 Options = list[tuple[str, Any]]
 
@@ -79,8 +77,7 @@ def open_channel(address: str, tls: TlsSettings, max_message_bytes: int) -> grpc
         ConfigurationError: a TLS file cannot be read.
     """
     options = channel_options(max_message_bytes, tls)
-    interceptors: Sequence[grpc.aio.ClientInterceptor] = TracingClientInterceptor.for_all_kinds()
     credentials = channel_credentials(tls)
     if credentials is None:
-        return grpc.aio.insecure_channel(address, options=options, interceptors=interceptors)
-    return grpc.aio.secure_channel(address, credentials, options=options, interceptors=interceptors)
+        return grpc.aio.insecure_channel(address, options=options)
+    return grpc.aio.secure_channel(address, credentials, options=options)

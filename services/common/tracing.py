@@ -6,11 +6,10 @@ the caller's trace id either way.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-import grpc
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
@@ -69,6 +68,11 @@ def trace_id() -> str:
     return trace.format_trace_id(context.trace_id) if context.is_valid else ""
 
 
+def metadata() -> tuple[tuple[str, str], ...]:
+    """The current trace context as metadata of a call; empty outside a trace. Passed by hand: asyncio interceptors cost a task a call."""
+    return tuple(headers().items())
+
+
 @contextmanager
 def server_span(method: str, parent: Context | None, *, current: bool = True) -> Iterator[Span]:
     """Span of an RPC that is served here.
@@ -104,32 +108,3 @@ def note_outcome(span: Span, code: str, request_id: str) -> None:
     span.set_attribute("dl4all.request_id", request_id)
     if code != "OK":
         span.set_status(Status(StatusCode.ERROR, code))
-
-
-class _Propagating:
-    @staticmethod
-    def _with_context(details: grpc.aio.ClientCallDetails) -> grpc.aio.ClientCallDetails:
-        carried = headers()
-        if not carried:
-            return details
-        metadata = grpc.aio.Metadata(*(details.metadata or ()), *carried.items())
-        return grpc.aio.ClientCallDetails(details.method, details.timeout, metadata, details.credentials, details.wait_for_ready)
-
-
-class _UnaryUnary(_Propagating, grpc.aio.UnaryUnaryClientInterceptor):  # type: ignore[misc]
-    async def intercept_unary_unary(self, continuation: Any, client_call_details: grpc.aio.ClientCallDetails, request: Any) -> Any:
-        return await continuation(self._with_context(client_call_details), request)
-
-
-class _UnaryStream(_Propagating, grpc.aio.UnaryStreamClientInterceptor):  # type: ignore[misc]
-    async def intercept_unary_stream(self, continuation: Any, client_call_details: grpc.aio.ClientCallDetails, request: Any) -> Any:
-        return await continuation(self._with_context(client_call_details), request)
-
-
-class TracingClientInterceptor:
-    """Puts the current trace context into the metadata of calls."""
-
-    @staticmethod
-    def for_all_kinds() -> Sequence[grpc.aio.ClientInterceptor]:
-        """One interceptor for each kind of call that our parts make of each other."""
-        return [_UnaryUnary(), _UnaryStream()]

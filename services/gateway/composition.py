@@ -23,36 +23,40 @@ from services.common.errors import InternalError
 from services.common.image_codec import ImageNote
 from services.common.releases import Detects, Release
 from services.common.status import error_of_rpc
-from services.common.tracing import client_span
+from services.common.tracing import client_span, metadata
 from services.gateway.answer_checks import check_classified, check_enhanced, check_explained, check_piece, check_total
 from services.gateway.decision import Counts, ImageRule
 from services.gateway.fusion import CellRule, CellVerdict, blast_probability, judge_cell, unjudged_cell
+
+Metadata = tuple[tuple[str, str], ...]
 
 
 class PatchingStub(Protocol):
     """What the gateway calls of patching."""
 
-    def LocateCells(self, request: patching_pb2.LocateCellsRequest, *, timeout: float) -> AsyncIterator[patching_pb2.LocateCellsResponse]: ...
+    def LocateCells(
+        self, request: patching_pb2.LocateCellsRequest, *, timeout: float, metadata: Metadata
+    ) -> AsyncIterator[patching_pb2.LocateCellsResponse]: ...
 
 
 class PreprocessingStub(Protocol):
     """What the gateway calls of preprocessing."""
 
-    def Enhance(self, request: preprocessing_pb2.EnhanceRequest, *, timeout: float) -> Any: ...
+    def Enhance(self, request: preprocessing_pb2.EnhanceRequest, *, timeout: float, metadata: Metadata) -> Any: ...
 
 
 class ClassificationStub(Protocol):
     """What the gateway calls of classification."""
 
-    def Classify(self, request: classification_pb2.ClassifyRequest, *, timeout: float) -> Any: ...
+    def Classify(self, request: classification_pb2.ClassifyRequest, *, timeout: float, metadata: Metadata) -> Any: ...
 
 
 class RetrievalStub(Protocol):
     """What the gateway calls of retrieval."""
 
-    def Explain(self, request: retrieval_pb2.ExplainRequest, *, timeout: float) -> Any: ...
+    def Explain(self, request: retrieval_pb2.ExplainRequest, *, timeout: float, metadata: Metadata) -> Any: ...
 
-    def GetLatentMap(self, request: retrieval_pb2.GetLatentMapRequest, *, timeout: float) -> Any: ...
+    def GetLatentMap(self, request: retrieval_pb2.GetLatentMapRequest, *, timeout: float, metadata: Metadata) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -207,7 +211,7 @@ class Composer:
         )
         first = True
         try:
-            async for piece in self._stubs.patching.LocateCells(asked, timeout=clock.left):
+            async for piece in self._stubs.patching.LocateCells(asked, timeout=clock.left, metadata=metadata()):
                 yield check_piece(piece, first=first)
                 first = False
         except grpc.aio.AioRpcError as error:
@@ -225,7 +229,7 @@ class Composer:
         try:
             with _timed(image, "enhance"):
                 asked = preprocessing_pb2.EnhanceRequest(request_id=request.request_id, release=release.id, crops=piece.crops)
-                answer = await _call("preprocessing", self._stubs.preprocessing.Enhance(asked, timeout=clock.left))
+                answer = await _call("preprocessing", self._stubs.preprocessing.Enhance(asked, timeout=clock.left, metadata=metadata()))
                 enhanced = check_enhanced(answer, [c.cell_id for c in piece.cells], release.input.side)
             usable = [o for o in enhanced.outcomes if o.HasField("enhanced")]
             classified, explained = {}, {}
@@ -253,7 +257,7 @@ class Composer:
             cells=[classification_pb2.ClassifyCell(cell_id=o.cell_id, pixels=o.enhanced.pixels) for o in usable],
             include_patch_embeddings=request.display.include_maps,
         )
-        answer = await _call("classification", self._stubs.classification.Classify(asked, timeout=clock.left))
+        answer = await _call("classification", self._stubs.classification.Classify(asked, timeout=clock.left, metadata=metadata()))
         return check_classified(answer, [o.cell_id for o in usable])
 
     async def _explain(
@@ -270,14 +274,14 @@ class Composer:
             neighbours=request.display.neighbours,
             include_maps=request.display.include_maps,
         )
-        answer = await _call("retrieval", self._stubs.retrieval.Explain(asked, timeout=clock.left))
+        answer = await _call("retrieval", self._stubs.retrieval.Explain(asked, timeout=clock.left, metadata=metadata()))
         return {c.cell_id: c for c in check_explained(answer, [c.cell_id for c in cells]).cells}
 
     async def _latent_map(self, request: diagnosis_pb2.DiagnoseRequest, release: Release, clock: Clock) -> list[retrieval_pb2.LatentReference]:
         if not request.display.include_latent_map:
             return []
         asked = retrieval_pb2.GetLatentMapRequest(request_id=request.request_id, release=release.id)
-        answer = await _call("retrieval", self._stubs.retrieval.GetLatentMap(asked, timeout=clock.left))
+        answer = await _call("retrieval", self._stubs.retrieval.GetLatentMap(asked, timeout=clock.left, metadata=metadata()))
         if answer is None:
             raise InternalError("INTERNAL", "The retrieval service answered a message that cannot be read.")
         return list(answer.references)

@@ -76,7 +76,7 @@ async def test_a_release_that_is_not_held(services, release):
 
 
 async def test_a_failure_between_services_is_internal_and_names_the_request(services, phantom_cell, monkeypatch):
-    async def broken(request, *, timeout):
+    async def broken(request, *, timeout, metadata):
         raise grpc.aio.AioRpcError(grpc.StatusCode.INVALID_ARGUMENT, grpc.aio.Metadata(), grpc.aio.Metadata(), "inner words")
 
     monkeypatch.setattr(services.servicers["gateway"]._composer._stubs.classification, "Classify", broken)
@@ -89,7 +89,7 @@ async def test_a_failure_between_services_is_internal_and_names_the_request(serv
 
 
 async def test_a_dependency_that_is_down_is_unavailable(services, phantom_cell, monkeypatch):
-    async def down(request, *, timeout):
+    async def down(request, *, timeout, metadata):
         raise grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, grpc.aio.Metadata(), grpc.aio.Metadata(), "connection refused")
 
     monkeypatch.setattr(services.servicers["gateway"]._composer._stubs.retrieval, "Explain", down)

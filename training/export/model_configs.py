@@ -17,7 +17,8 @@ from services.common.releases import sha256_of
 from training.export.onnx_model import INPUT, OUTPUTS
 
 MAX_BATCH: Final = 32
-QUEUE_DELAY_MICROSECONDS: Final = 2000
+QUEUE_DELAY_MICROSECONDS: Final = 500
+"""How long Triton waits for other images' cells before it starts a batch; longer cost throughput (docs/benchmarks.md)."""
 QUEUE_TIMEOUT_MICROSECONDS: Final = 60_000_000
 """How long a request may wait; callers shorten it to the time that they have left."""
 GPU_MEMORY_LIMIT: Final = 2 * 1024**3
@@ -31,7 +32,6 @@ _GPU: Final[Mapping[str, str]] = {
 _CPU: Final[Mapping[str, str]] = {
     "intra_op_thread_count": "1",
     "inter_op_thread_count": "1",
-    "memory.enable_memory_arena_shrinkage": "cpu:0",  # give the memory of a large batch back
 }
 
 
