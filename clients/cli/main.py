@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Coroutine
 from enum import StrEnum
 from pathlib import Path
@@ -113,6 +114,53 @@ def up(
         say(f"cannot start: {error}", "red")
         raise typer.Exit(1) from error
     raise typer.Exit(status)
+
+
+@app.command()
+def call(
+    method: Annotated[str, typer.Argument(metavar="METHOD|list", help="Service/Method, or `list` for all that the server offers.")],
+    data: Annotated[
+        str, typer.Option("--data", "-d", help="The request as JSON; @ reads standard input, @FILE a file; several for a stream.")
+    ] = "{}",
+    file: Annotated[list[str] | None, typer.Option(help="FIELD=FILE puts a file into a bytes field of every message.", show_default=False)] = None,
+    merge: Annotated[str, typer.Option(help="JSON object whose fields are set in every message.")] = "{}",
+    ignore_unknown: Annotated[bool, typer.Option(help="Leave fields out that the request does not have.")] = False,
+    timeout: Annotated[float, typer.Option(help="Seconds.", min=0.001)] = DEFAULT_TIMEOUT,
+    address: Annotated[str, typer.Option(help="HOST:PORT of any server with reflection.")] = "localhost:50051",
+) -> None:
+    """Call any RPC of a running server with JSON, by reflection, as grpcurl does. Answers are JSON, one a line.
+
+    Example: `dl4all call DiagnosisService/Diagnose --file image=smear.jpg`
+    """
+    from clients.cli.call import LIST, CallError, ReflectedServer, put_file, read_messages
+
+    server = ReflectedServer(address, timeout)
+    try:
+        if method == LIST:
+            typer.echo("\n".join(server.methods()))
+            return
+        messages = read_messages(_data(data))
+        for message in messages:
+            message.update(read_messages(merge)[0])
+            for assignment in file or []:
+                put_file(message, assignment)
+        for answer in server.call(method, messages, ignore_unknown=ignore_unknown):
+            print_json(answer)
+    except (CallError, OSError) as error:
+        say(f"failed: {error}", "red")
+        raise typer.Exit(1) from error
+    except grpc.RpcError as error:
+        failed = ServiceError.from_rpc(error)
+        say(f"failed: {failed.code} {failed.message} ({failed.reason})", "red")
+        raise typer.Exit(1) from error
+    finally:
+        server.close()
+
+
+def _data(given: str) -> str:
+    if given == "@":
+        return sys.stdin.read()
+    return Path(given[1:]).read_text(encoding="utf-8") if given.startswith("@") else given
 
 
 @app.command()
