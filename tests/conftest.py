@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from clients.cli.stack import triton_is_installed
+from tests.running import Stack
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -35,3 +39,20 @@ def release_copy(tmp_path: Path) -> ReleaseCopy:
     shutil.copytree(ROOT / "releases", copied.releases)
     shutil.copytree(ROOT / "model_repository", copied.model_repository)
     return copied
+
+
+@pytest.fixture(scope="session")
+def triton_installed() -> None:
+    """A real Triton."""
+    if not triton_is_installed():
+        pytest.skip("no Triton here: make triton")
+
+
+@pytest.fixture(scope="session")
+def stack(triton_installed: None) -> Iterator[Stack]:
+    """Five services in processes of their own and a Triton, whose models can be unloaded; tests leave it as they found it."""
+    made = Stack.make({"DL4ALL_WORKERS": "2"}, triton=("--model-control", "explicit"))
+    try:
+        yield made.start()
+    finally:
+        made.end()

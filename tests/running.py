@@ -94,8 +94,13 @@ class Running:
         self.log.unlink(missing_ok=True)
 
     @property
+    def host(self) -> str:
+        return self.part.environment.get("DL4ALL_HOST", "127.0.0.1")
+
+    @property
     def address(self) -> str:
-        return f"localhost:{self.part.port}"
+        """By name, as the certificates have it, where it listens on the usual loopback address."""
+        return f"{'localhost' if self.host == '127.0.0.1' else self.host}:{self.part.port}"
 
     def channel(self) -> grpc.Channel:
         return open_channel(self.address, self.tls)
@@ -119,7 +124,7 @@ class Running:
         eventually(serving, seconds, f"{self.part.name} is serving\n{self.log.read_text()[-3000:]}")
 
     def metrics(self) -> Metrics:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.part.metrics_port}/metrics", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://{self.host}:{self.part.metrics_port}/metrics", timeout=10) as answer:
             return Metrics(answer.read().decode())
 
     def cpu_seconds(self) -> float:

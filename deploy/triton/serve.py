@@ -24,7 +24,7 @@ SHARED_MEMORY_PREFIX = "dl4all_triton_"
 _YES = {"1", "true", "yes", "on"}
 
 
-def command(given: argparse.Namespace, environment: Mapping[str, str]) -> list[str]:
+def server_command(given: argparse.Namespace, environment: Mapping[str, str]) -> list[str]:
     """The command line of ``tritonserver``."""
     packages = _packages(given.installed)
     flags = {
@@ -42,6 +42,7 @@ def command(given: argparse.Namespace, environment: Mapping[str, str]) -> list[s
         "metrics-port": given.metrics_port,
         "allow-gpu-metrics": "false",
         "log-format": "ISO8601",
+        "grpc-max-connection-age": int(1000 * float(environment.get("DL4ALL_TRITON_MAX_CONNECTION_AGE_SECONDS", "10"))),
         "grpc-keepalive-permit-without-calls": "true",
         "grpc-http2-min-recv-ping-interval-without-data": 1000,
         "grpc-http2-max-ping-strikes": 0,
@@ -123,7 +124,7 @@ def main() -> None:
     if not (given.installed / "backends").is_dir():
         raise SystemExit(f"No Triton in {given.installed}; run: python {HERE.relative_to(PROJECT) / 'install.py'}")
     remove_stale_shared_memory()
-    arguments = command(given, os.environ)
+    arguments = server_command(given, os.environ)
     os.execve(arguments[0], arguments, server_environment(given.installed, os.environ))
 
 

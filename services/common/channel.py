@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any, Final
 
 import grpc
@@ -17,35 +18,44 @@ KEEPALIVE_SECONDS: Final = 10.0
 KEEPALIVE_TIMEOUT_SECONDS: Final = 5.0
 """A ping that is not answered in this time ends the connection, and its calls with UNAVAILABLE."""
 
-_SERVICE_CONFIG: Final = {
-    "loadBalancingConfig": [{"round_robin": {}}],
-    "methodConfig": [
+RETRIED: Final = ("UNAVAILABLE", "CANCELLED")
+"""What is retried between our services. CANCELLED, where the caller cancelled nothing, is how a server of gRPC turns calls away that arrive
+in the instant in which it stops listening; what the caller itself cancels is never retried."""
+
+
+def _service_config(retried: Sequence[str]) -> str:
+    """Round robin; at most three retries, with a budget.
+
+    Each failure costs a token, each success returns one, and at fifty of a hundred tokens or fewer nothing is retried. So
+    one of two replicas may turn everything away while it ends (as Triton does) without a call being lost, and a service
+    that is down altogether is spared after some fifty failures.
+    """
+    retry = {
+        "maxAttempts": 4,
+        "initialBackoff": "0.05s",
+        "maxBackoff": "0.5s",
+        "backoffMultiplier": 3,
+        "retryableStatusCodes": list(retried),
+    }
+    return json.dumps(
         {
-            "name": [{}],
-            "retryPolicy": {
-                "maxAttempts": 4,
-                "initialBackoff": "0.05s",
-                "maxBackoff": "0.5s",
-                "backoffMultiplier": 3,
-                "retryableStatusCodes": ["UNAVAILABLE"],
-            },
+            "loadBalancingConfig": [{"round_robin": {}}],
+            "methodConfig": [{"name": [{}], "retryPolicy": retry}],
+            "retryThrottling": {"maxTokens": 100, "tokenRatio": 1.0},
         }
-    ],
-    "retryThrottling": {"maxTokens": 20, "tokenRatio": 0.2},
-}
-"""Only UNAVAILABLE is retried, at most three times. The budget: each failure costs a token, each success returns 0.2, and below ten of
-twenty tokens nothing is retried, so that retries never add more than a fifth to the load of a service that is down."""
+    )
 
 
-def channel_options(max_message_bytes: int, tls: TlsSettings) -> Options:
+def channel_options(max_message_bytes: int, tls: TlsSettings, retried: Sequence[str] = RETRIED) -> Options:
     """Options of every channel between our parts.
 
     Args:
         max_message_bytes: largest message on the wire; a call of up to this size is kept for a retry.
         tls: for the name that is expected of servers.
+        retried: statuses that are retried.
     """
     options: Options = [
-        ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
+        ("grpc.service_config", _service_config(retried)),
         ("grpc.service_config_disable_resolution", 1),
         ("grpc.enable_retries", 1),
         ("grpc.per_rpc_retry_buffer_size", max_message_bytes),

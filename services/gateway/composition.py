@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 import grpc
+import structlog
 
 from dl4all.classification.v1 import classification_pb2
 from dl4all.diagnosis.v1 import diagnosis_pb2
@@ -28,6 +29,7 @@ from services.gateway.answer_checks import check_classified, check_enhanced, che
 from services.gateway.decision import Counts, ImageRule
 from services.gateway.fusion import CellRule, CellVerdict, blast_probability, judge_cell, unjudged_cell
 
+_log = structlog.get_logger("dl4all")
 Metadata = tuple[tuple[str, str], ...]
 
 
@@ -296,6 +298,7 @@ async def _call(dependency: str, call: Coroutine[Any, Any, Any]) -> Any:
 
 def _failed(error: grpc.aio.AioRpcError, dependency: str) -> Exception:
     metrics.DEPENDENCY_ERRORS.labels(dependency, error.code().name).inc()
+    _log.warning("dependency failed", dependency=dependency, code=error.code().name, details=error.details())
     return error_of_rpc(error, dependency)
 
 

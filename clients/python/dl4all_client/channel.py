@@ -21,12 +21,14 @@ _SERVICE_CONFIG: Final = {
                 "initialBackoff": "0.1s",
                 "maxBackoff": "2s",
                 "backoffMultiplier": 3,
-                "retryableStatusCodes": ["UNAVAILABLE"],
+                "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
             },
         }
     ],
-    "retryThrottling": {"maxTokens": 20, "tokenRatio": 0.2},
+    "retryThrottling": {"maxTokens": 100, "tokenRatio": 1.0},
 }
+"""At most three retries, with a budget: each failure costs a token, each success returns one, and at fifty or fewer nothing is retried.
+CANCELLED, where the caller cancelled nothing, is how a server turns calls away that arrive in the instant in which it stops listening."""
 _OPTIONS: Final = [
     ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
     ("grpc.service_config_disable_resolution", 1),

@@ -16,7 +16,7 @@ from tritonclient.grpc import model_config_pb2
 from tritonclient.utils import InferenceServerException
 
 from services.common import metrics
-from services.common.channel import channel_options
+from services.common.channel import RETRIED, channel_options
 from services.common.errors import DeadlineError, DependencyUnavailableError, DomainError, InternalError, InvalidRequestError, OverloadedError
 from services.common.model_repository import SHA256, ModelConfig, read_model_config
 from services.common.releases import Model
@@ -24,6 +24,8 @@ from services.common.settings import TlsSettings
 from services.common.tracing import client_span, headers
 
 ENGINE: Final = "triton"
+_RETRIED: Final = (*RETRIED, "NOT_FOUND")
+"""A Triton that ends, or has not loaded yet, says NOT_FOUND of its models; another replica may have them."""
 _BY_DEVICE: Final = {"cpu": "triton_cpu", "gpu": "triton_gpu"}
 
 
@@ -62,7 +64,7 @@ class TritonEngine:
             root_certificates=None if tls.ca is None else str(tls.ca),
             private_key=None if tls.key is None else str(tls.key),
             certificate_chain=None if tls.certificate is None else str(tls.certificate),
-            channel_args=channel_options(max_message_bytes, tls),
+            channel_args=channel_options(max_message_bytes, tls, _RETRIED),
         )
 
     @property
