@@ -10,22 +10,31 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from clients.cli.processes import guarded_command, kill_group, remove_shared_memory
-from clients.cli.stack import PROJECT_ROOT, SERVICES, TRITON, Part, Ports, service_part, triton_part
+from clients.cli.stack import PROJECT_ROOT, SERVICES, TRITON, Part, Ports, free_ports, service_part, triton_part
+from dl4all_client import DiagnosisClient, ServiceError
 from dl4all_client.channel import Tls, open_channel
+from tests.impostor import Impostor
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 UNREACHABLE = -1
 _SAMPLE = re.compile(r"^(\w+)(?:\{(.*)\})? (\S+)$")
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
-TEST_SETTINGS = {"DL4ALL_HEALTH_INTERVAL_SECONDS": "0.2", "DL4ALL_DRAIN_DELAY_SECONDS": "0.3"}
+TEST_SETTINGS = {
+    "DL4ALL_HEALTH_INTERVAL_SECONDS": "0.2",
+    "DL4ALL_HEALTH_TIMEOUT_SECONDS": "0.5",
+    "DL4ALL_DRAIN_DELAY_SECONDS": "0.3",
+    "DL4ALL_KEEPALIVE_SECONDS": "2",
+    "DL4ALL_KEEPALIVE_TIMEOUT_SECONDS": "1",
+}
+"""Shorter times than in earnest, so that tests of faults do not wait long."""
 
 
 def eventually(condition: Callable[[], bool], seconds: float = 20.0, what: str = "") -> float:
@@ -192,6 +201,31 @@ class Stack:
 
     def __getitem__(self, name: str) -> Running:
         return self.parts[name]
+
+
+def own_copy(running: Running, **environment: str) -> Running:
+    """The same service at ports of its own with other settings."""
+    port, metrics_port = free_ports(2)
+    name = running.part.name.upper()
+    ports = {f"DL4ALL_{name}_PORT": str(port), f"DL4ALL_{name}_METRICS_PORT": str(metrics_port)}
+    return Running(replace(running.part, environment={**running.part.environment, **ports, **environment}, port=port, metrics_port=metrics_port))
+
+
+@dataclass
+class Deceived:
+    """A gateway and a classification of their own, which reach everything through impostors."""
+
+    gateway: Running
+    classification: Running
+    impostors: dict[str, Impostor]
+
+    def diagnose(self, image: bytes, timeout: float = 20.0) -> ServiceError | None:
+        with DiagnosisClient(self.gateway.address, timeout=timeout) as client:
+            try:
+                assert client.diagnose(image, explain=True).cells
+            except ServiceError as error:
+                return error
+        return None
 
 
 def _cpu_seconds(pid: int) -> float:

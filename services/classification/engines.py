@@ -18,7 +18,7 @@ def open_engine(settings: ClassificationSettings, common: CommonSettings, tls: T
         from services.common.engines.triton import TritonAddress, TritonEngine
 
         where = TritonAddress(settings.triton_address, settings.device, common.health_timeout_seconds)
-        return TritonEngine(where, common.model_repository, tls, common.max_message_bytes)
+        return TritonEngine(where, tls, common)
     from services.common.engines.onnx_runtime import OnnxRuntimeEngine
 
     return OnnxRuntimeEngine(common.model_repository, workers, settings.inference_threads, gpu=settings.device == "gpu")

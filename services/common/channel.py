@@ -8,15 +8,10 @@ from typing import Any, Final
 
 import grpc
 
-from services.common.settings import TlsSettings
+from services.common.settings import CommonSettings, TlsSettings
 from services.common.tls import channel_credentials
 
 Options = list[tuple[str, Any]]
-
-KEEPALIVE_SECONDS: Final = 10.0
-"""A connection on which nothing comes is pinged after this time."""
-KEEPALIVE_TIMEOUT_SECONDS: Final = 5.0
-"""A ping that is not answered in this time ends the connection, and its calls with UNAVAILABLE."""
 
 RETRIED: Final = ("UNAVAILABLE", "CANCELLED")
 """What is retried between our services. CANCELLED, where the caller cancelled nothing, is how a server of gRPC turns calls away that arrive
@@ -46,11 +41,11 @@ def _service_config(retried: Sequence[str]) -> str:
     )
 
 
-def channel_options(max_message_bytes: int, tls: TlsSettings, retried: Sequence[str] = RETRIED) -> Options:
+def channel_options(common: CommonSettings, tls: TlsSettings, retried: Sequence[str] = RETRIED) -> Options:
     """Options of every channel between our parts.
 
     Args:
-        max_message_bytes: largest message on the wire; a call of up to this size is kept for a retry.
+        common: for the largest message on the wire (a call of up to this size is kept for a retry) and the keepalive.
         tls: for the name that is expected of servers.
         retried: statuses that are retried.
     """
@@ -58,11 +53,14 @@ def channel_options(max_message_bytes: int, tls: TlsSettings, retried: Sequence[
         ("grpc.service_config", _service_config(retried)),
         ("grpc.service_config_disable_resolution", 1),
         ("grpc.enable_retries", 1),
-        ("grpc.per_rpc_retry_buffer_size", max_message_bytes),
-        ("grpc.max_receive_message_length", max_message_bytes),
-        ("grpc.max_send_message_length", max_message_bytes),
-        ("grpc.keepalive_time_ms", int(1000 * KEEPALIVE_SECONDS)),
-        ("grpc.keepalive_timeout_ms", int(1000 * KEEPALIVE_TIMEOUT_SECONDS)),
+        ("grpc.per_rpc_retry_buffer_size", common.max_message_bytes),
+        ("grpc.max_receive_message_length", common.max_message_bytes),
+        ("grpc.max_send_message_length", common.max_message_bytes),
+        ("grpc.keepalive_time_ms", int(1000 * common.keepalive_seconds)),
+        ("grpc.keepalive_timeout_ms", int(1000 * common.keepalive_timeout_seconds)),
+        # What is sent, such as a health check, puts the keepalive off; a connection on which nothing comes back any more is then noticed by
+        # the transport's own pings, whose patience is a minute unless it is told.
+        ("grpc.http2.ping_timeout_ms", int(1000 * common.keepalive_timeout_seconds)),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_pings_without_data", 0),
         ("grpc.initial_reconnect_backoff_ms", 100),
@@ -75,18 +73,18 @@ def channel_options(max_message_bytes: int, tls: TlsSettings, retried: Sequence[
     return options
 
 
-def open_channel(address: str, tls: TlsSettings, max_message_bytes: int) -> grpc.aio.Channel:
+def open_channel(address: str, tls: TlsSettings, common: CommonSettings) -> grpc.aio.Channel:
     """Open a channel; it connects when it is first used.
 
     Args:
         address: ``dns:///name:port`` (every address of the name takes its turn), ``ipv4:a:port,b:port`` or ``host:port``.
         tls: how to trust and be trusted.
-        max_message_bytes: largest message on the wire.
+        common: limits and keepalive.
 
     Raises:
         ConfigurationError: a TLS file cannot be read.
     """
-    options = channel_options(max_message_bytes, tls)
+    options = channel_options(common, tls)
     credentials = channel_credentials(tls)
     if credentials is None:
         return grpc.aio.insecure_channel(address, options=options)

@@ -49,6 +49,12 @@ class CommonSettings(BaseSettings):
     max_connection_age_seconds: float = Field(default=600.0, gt=0.0)
     """Age at which a connection is closed in peace, so that callers find new replicas; calls under way are finished."""
 
+    keepalive_seconds: float = Field(default=5.0, gt=0.0)
+    """A connection to another part on which nothing comes is pinged after this time."""
+
+    keepalive_timeout_seconds: float = Field(default=3.0, gt=0.0)
+    """A ping that is not answered in this time ends the connection, and its calls with UNAVAILABLE: a part that hangs is noticed."""
+
     drain_delay_seconds: float = Field(default=1.0, ge=0.0)
     """How long a server that was told to stop still accepts calls while its health says NOT_SERVING, so that balancers turn away first."""
 

@@ -42,7 +42,7 @@ async def open_dependencies(
     async with AsyncExitStack() as stack:
         channels = {}
         for name in _STUBS:
-            channel = open_channel(getattr(settings, f"{name}_address"), tls, common.max_message_bytes)
+            channel = open_channel(getattr(settings, f"{name}_address"), tls, common)
             channels[name] = await stack.enter_async_context(channel)
         stubs = Stubs(**{name: stub(channels[name]) for name, stub in _STUBS.items()})
         yield stubs, dependency_needs(channels, [r.id for r in releases.releases], releases.index.default, common.health_timeout_seconds)

@@ -27,7 +27,10 @@ IN_FLIGHT = 4
 def images() -> list[bytes]:
     """Real images where the development data lies beside the project, phantoms for the rest."""
     real = _real_images(Path(__file__).resolve().parents[3] / "shared" / "data")
-    fields = [encode_png(smear_field(seed, PhantomOptions(width=640, height=480, cells=6 if seed else 40, cell_radius=42 if seed else 18))) for seed in range(20)]
+    fields = [
+        encode_png(smear_field(seed, PhantomOptions(width=640, height=480, cells=6 if seed else 40, cell_radius=42 if seed else 18)))
+        for seed in range(20)
+    ]
     kinds = list(CellKind)
     cells = [encode_png(single_cell(seed, kinds[seed % len(kinds)])) for seed in range(COUNT - len(real) - len(fields))]
     return [*real, *fields, *cells]
@@ -71,7 +74,13 @@ def _assert_same(left: object, right: object, engine: str) -> None:
     assert left.provenance.image_sha256 == right.provenance.image_sha256
     assert left.provenance.served_files == right.provenance.served_files
     for a, b in zip(left.cells, right.cells, strict=True):
-        assert (a.cell, a.prediction_set, a.suspected, a.indeterminate, a.reasons) == (b.cell, b.prediction_set, b.suspected, b.indeterminate, b.reasons)
+        assert (a.cell, a.prediction_set, a.suspected, a.indeterminate, a.reasons) == (
+            b.cell,
+            b.prediction_set,
+            b.suspected,
+            b.indeterminate,
+            b.reasons,
+        )
         assert a.registered_pixels == b.registered_pixels
         for name in ("blast_probability", "network_probability", "neighbour_vote", "focus_before", "distance_quantile"):
             x, y = getattr(a, name), getattr(b, name)

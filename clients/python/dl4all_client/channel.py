@@ -37,6 +37,7 @@ _OPTIONS: Final = [
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.ping_timeout_ms", 10_000),
     ("grpc.max_reconnect_backoff_ms", 5_000),
     ("grpc.dns_min_time_between_resolutions_ms", 1_000),
 ]

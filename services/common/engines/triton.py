@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final, NoReturn
 
 import numpy as np
@@ -20,7 +19,7 @@ from services.common.channel import RETRIED, channel_options
 from services.common.errors import DeadlineError, DependencyUnavailableError, DomainError, InternalError, InvalidRequestError, OverloadedError
 from services.common.model_repository import SHA256, ModelConfig, read_model_config
 from services.common.releases import Model
-from services.common.settings import TlsSettings
+from services.common.settings import CommonSettings, TlsSettings
 from services.common.tracing import client_span, headers
 
 ENGINE: Final = "triton"
@@ -49,14 +48,13 @@ class TritonEngine:
 
     Args:
         where: address and device.
-        model_repository: folder of models, the same that Triton serves; read for names and shapes.
         tls: how to trust and be trusted.
-        max_message_bytes: largest message on the wire.
+        common: limits, keepalive, and the folder of models, the same that Triton serves; read for names and shapes.
     """
 
-    def __init__(self, where: TritonAddress, model_repository: Path, tls: TlsSettings, max_message_bytes: int) -> None:
+    def __init__(self, where: TritonAddress, tls: TlsSettings, common: CommonSettings) -> None:
         self._where = where
-        self._repository = model_repository
+        self._repository = common.model_repository
         self._configs: dict[str, ModelConfig] = {}
         self._client = tritonclient.InferenceServerClient(
             where.address,
@@ -64,7 +62,7 @@ class TritonEngine:
             root_certificates=None if tls.ca is None else str(tls.ca),
             private_key=None if tls.key is None else str(tls.key),
             certificate_chain=None if tls.certificate is None else str(tls.certificate),
-            channel_args=channel_options(max_message_bytes, tls, _RETRIED),
+            channel_args=channel_options(common, tls, _RETRIED),
         )
 
     @property
