@@ -99,6 +99,7 @@ def serve(
 @app.command()
 def up(
     triton: Annotated[bool, typer.Option(help="Run the models in a real Triton; without it, in the classification service.")] = True,
+    free_ports: Annotated[bool, typer.Option("--free-ports", help="Take any free ports instead of the default ones.")] = False,
     start_seconds: Annotated[float, typer.Option(help="How long the start may take.", min=1.0)] = 120.0,
 ) -> None:
     """Start the five services in processes of their own and a Triton, as on a cluster; stop them with Ctrl-C.
@@ -109,7 +110,7 @@ def up(
     from clients.cli.up import up as run_stack
 
     try:
-        status = asyncio.run(run_stack(parts(with_triton=triton), start_seconds))
+        status = asyncio.run(run_stack(parts(with_triton=triton, free_ports=free_ports), start_seconds))
     except (StackError, OSError) as error:
         say(f"cannot start: {error}", "red")
         raise typer.Exit(1) from error

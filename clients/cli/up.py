@@ -30,13 +30,17 @@ class StackError(Exception):
     """The stack cannot be started."""
 
 
-def parts(*, with_triton: bool) -> list[Part]:
-    """The parts of the stack at their default ports.
+def parts(*, with_triton: bool, free_ports: bool = False) -> list[Part]:
+    """The parts of the stack.
+
+    Args:
+        with_triton: whether a Triton runs the models; else the classification service does.
+        free_ports: at any free ports instead of the default ones.
 
     Raises:
         StackError: a port is taken, or Triton is not installed.
     """
-    ports = Ports.default()
+    ports = Ports.free() if free_ports else Ports.default()
     taken = [(name, port) for name, port in ports.taken() if with_triton or name != TRITON]
     if taken:
         named = ", ".join(f"{port} ({name})" for name, port in taken)
@@ -123,7 +127,8 @@ def _say_addresses(stack: Sequence[Part]) -> None:
     say("")
     for part in stack:
         say(f"  {part.name:15s} localhost:{part.port:<6d} metrics http://localhost:{part.metrics_port}/metrics")
-    say("\nAll are healthy. Try: dl4all diagnose IMAGE --address localhost:50051    Stop: Ctrl-C", "bold green")
+    gateway = next(part for part in stack if part.name == "gateway")
+    say(f"\nAll are healthy. Try: dl4all diagnose IMAGE --address localhost:{gateway.port}    Stop: Ctrl-C", "bold green")
 
 
 async def _watch(process: PartProcess) -> None:
