@@ -1,0 +1,114 @@
+"""Five processes and a Triton at work: metrics, batching, overload."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import grpc
+
+from clients.cli.stack import SERVICES, TRITON
+from dl4all.diagnosis.v1 import diagnosis_pb2, diagnosis_pb2_grpc
+from dl4all_client import DiagnosisClient, ServiceError
+from dl4all_client.channel import open_aio_channel
+from dl4all_client.client import diagnose_request
+from tests.running import Metrics, Running, Stack
+
+
+class Difference:
+    """What a page of metrics gained while something was done."""
+
+    def __init__(self, running: Running) -> None:
+        self._running, self._before = running, running.metrics()
+
+    def __call__(self, name: str, **labels: str) -> float:
+        now: Metrics = self._running.metrics()
+        return now(name, **labels) - self._before(name, **labels)
+
+
+def test_metrics_say_what_was_done(stack: Stack, phantom_field: bytes) -> None:
+    gained = {name: Difference(running) for name, running in stack.parts.items()}
+    with DiagnosisClient(stack["gateway"].address) as client:
+        diagnosis = client.diagnose(phantom_field, request_id="counted")
+    cells = len(diagnosis.cells)
+    release = diagnosis.provenance.release
+    gateway = gained["gateway"]
+    assert gateway("dl4all_requests_total", method="Diagnose", code="OK") == 1
+    assert gateway("dl4all_request_seconds_count", method="Diagnose") == 1
+    for stage in ("wait", "locate", "enhance", "classify", "explain"):
+        assert gateway("dl4all_stage_seconds_count", stage=stage) >= 1, stage
+    assert gateway("dl4all_cells_total", release=release) == cells
+    for verdict in ("suspected", "indeterminate", "not_suspected"):
+        assert gateway("dl4all_cells_total", release=release, verdict=verdict) == getattr(diagnosis.counts, verdict)
+    assert gateway("dl4all_image_cells_sum") == cells
+    assert gateway("dl4all_findings_total", release=release, finding="INDETERMINATE") == 1
+    for reason in diagnosis.reasons:
+        assert gateway("dl4all_finding_reasons_total", reason=reason) == 1
+    reasons = [reason for cell in diagnosis.cells if cell.indeterminate for reason in cell.reasons]
+    assert gateway("dl4all_cell_abstentions_total") == len(reasons)
+    assert gained["patching"]("dl4all_work_seconds_count", stage="locate") == 1
+    assert gained["preprocessing"]("dl4all_work_seconds_count", stage="enhance") == cells
+    assert gained["preprocessing"]("dl4all_work_cpu_seconds_total", stage="enhance") > 0
+    assert gained["classification"]("dl4all_inference_batch_size_sum", engine="triton") == cells
+    assert gained["classification"]("dl4all_inference_seconds_count", engine="triton") == 1
+    assert gained["retrieval"]("dl4all_requests_total", method="Explain", code="OK") == 1
+    for name in SERVICES:
+        assert stack[name].metrics()("process_resident_memory_bytes") > 0
+
+
+def test_the_cells_of_an_image_are_one_inference(stack: Stack, phantom_field: bytes) -> None:
+    triton = Difference(stack[TRITON])
+    with DiagnosisClient(stack["gateway"].address) as client:
+        cells = len(client.diagnose(phantom_field).cells)
+    assert cells > 5
+    assert triton("nv_inference_request_success") == 1
+    assert triton("nv_inference_count") == cells
+
+
+async def test_triton_batches_across_images(stack: Stack, phantom_cell: bytes) -> None:
+    triton = Difference(stack[TRITON])
+    count = 60
+    async with open_aio_channel(stack["gateway"].address) as channel:
+        stub = diagnosis_pb2_grpc.DiagnosisServiceStub(channel)
+        await asyncio.gather(*(stub.Diagnose(diagnose_request(phantom_cell), timeout=60) for _ in range(count)))
+    assert triton("nv_inference_request_success") == count
+    assert triton("nv_inference_exec_count") < count
+
+
+async def test_overload_is_refused_fast_and_what_was_accepted_is_finished(stack: Stack, phantom_field: bytes) -> None:
+    accepted, sent = 64, 100
+    gained = Difference(stack["gateway"])
+    refused_after = []
+
+    async def one(stub: diagnosis_pb2_grpc.DiagnosisServiceStub) -> object:
+        started = asyncio.get_running_loop().time()
+        try:
+            return await stub.Diagnose(diagnose_request(phantom_field), timeout=120)
+        except grpc.aio.AioRpcError as error:
+            refused_after.append(asyncio.get_running_loop().time() - started)
+            return ServiceError.from_rpc(error)
+
+    started = asyncio.get_running_loop().time()
+    async with open_aio_channel(stack["gateway"].address) as channel:
+        stub = diagnosis_pb2_grpc.DiagnosisServiceStub(channel)
+        outcomes = await asyncio.gather(*(one(stub) for _ in range(sent)))
+    took = asyncio.get_running_loop().time() - started
+    answered = [o for o in outcomes if isinstance(o, diagnosis_pb2.DiagnoseResponse)]
+    refused = [o for o in outcomes if isinstance(o, ServiceError)]
+    assert len(answered) >= accepted
+    assert refused
+    assert {(e.code, e.reason) for e in refused} == {("RESOURCE_EXHAUSTED", "OVERLOADED")}
+    assert max(refused_after) < took / 2
+    assert gained("dl4all_requests_refused_total") == len(refused)
+    for name in SERVICES:
+        if name != "gateway":
+            assert stack[name].metrics()("dl4all_requests_refused_total") == 0, name
+
+
+def test_logs_are_json_with_request_ids(stack: Stack, phantom_cell: bytes) -> None:
+    with DiagnosisClient(stack["gateway"].address) as client:
+        client.diagnose(phantom_cell, request_id="in-the-logs", specimen="never-logged")
+    for name in SERVICES:
+        lines = [json.loads(line) for line in stack[name].log.read_text().splitlines()]
+        assert any(line.get("request_id") == "in-the-logs" and line["service"] == name for line in lines), name
+        assert "never-logged" not in stack[name].log.read_text()

@@ -1,0 +1,151 @@
+"""Tests of readiness and of the health service: what is said is what is so."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from services.common.health import LIVE, HealthServicer, Needs, Readiness, model_name, release_name
+
+SERVING, NOT_SERVING, UNKNOWN = 1, 2, 3
+NAME = "dl4all.test.v1.TestService"
+
+
+class Part:
+    """Something that is needed; ready, not ready, broken or hanging, as a test says."""
+
+    def __init__(self) -> None:
+        self.ready: bool | None = True
+        self.error: Exception | None = None
+        self.asked = 0
+
+    async def probe(self) -> bool:
+        self.asked += 1
+        if self.error is not None:
+            raise self.error
+        if self.ready is None:
+            await asyncio.sleep(60)
+        return bool(self.ready)
+
+
+@pytest.fixture
+def parts() -> dict[str, Part]:
+    return {"net/1": Part(), "other/1": Part()}
+
+
+@pytest.fixture
+def readiness(parts: dict[str, Part]) -> Readiness:
+    needs = Needs({n: p.probe for n, p in parts.items()}, {"first": ["net/1"], "second": ["net/1", "other/1"]}, "first", tuple(parts))
+    return Readiness([NAME], {NAME: needs}, timeout=0.2)
+
+
+async def test_all_is_well(readiness: Readiness) -> None:
+    names = ("", NAME, LIVE, release_name("first"), release_name("second"), model_name("net/1"), model_name("other/1"))
+    assert await readiness.statuses() == dict.fromkeys(names, SERVING)
+
+
+@pytest.mark.parametrize("how", ["not ready", "broken", "hanging"])
+async def test_the_default_release_decides(readiness: Readiness, parts: dict[str, Part], how: str) -> None:
+    def spoil(part: Part) -> None:
+        part.ready = {"not ready": False, "broken": True, "hanging": None}[how]
+        part.error = OSError("gone") if how == "broken" else None
+
+    spoil(parts["other/1"])
+    found = await readiness.statuses()
+    assert (found[""], found[NAME], found[release_name("first")], found[release_name("second")]) == (SERVING, SERVING, SERVING, NOT_SERVING)
+    spoil(parts["net/1"])
+    found = await readiness.statuses()
+    assert {name: status for name, status in found.items() if status == SERVING} == {LIVE: SERVING}
+
+
+async def test_recovery_needs_nothing(readiness: Readiness, parts: dict[str, Part]) -> None:
+    parts["net/1"].ready = False
+    assert (await readiness.statuses())[""] == NOT_SERVING
+    parts["net/1"].ready = True
+    assert (await readiness.statuses())[""] == SERVING
+
+
+async def test_draining_is_not_serving_but_live(readiness: Readiness) -> None:
+    readiness.drain()
+    found = await readiness.statuses()
+    assert found.pop(LIVE) == SERVING
+    assert set(found.values()) == {NOT_SERVING}
+
+
+async def test_checks_that_come_together_share_one_round(readiness: Readiness, parts: dict[str, Part]) -> None:
+    await asyncio.gather(*(readiness.statuses() for _ in range(50)))
+    assert parts["net/1"].asked == 1
+    await readiness.statuses()
+    assert parts["net/1"].asked == 2
+
+
+async def test_a_service_without_releases_needs_all_that_it_names(parts: dict[str, Part]) -> None:
+    readiness = Readiness([NAME], {NAME: Needs({"net/1": parts["net/1"].probe})}, timeout=0.2)
+    assert (await readiness.statuses())[""] == SERVING
+    parts["net/1"].ready = False
+    assert (await readiness.statuses())[""] == NOT_SERVING
+
+
+@asynccontextmanager
+async def served(servicer: HealthServicer) -> AsyncIterator[Any]:
+    server = grpc.aio.server()
+    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await servicer.start()
+    await server.start()
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            yield health_pb2_grpc.HealthStub(channel)
+    finally:
+        await servicer.stop()
+        await server.stop(5)
+
+
+async def test_check_asks_now_and_knows_what_it_does_not_know(readiness: Readiness, parts: dict[str, Part]) -> None:
+    async with served(HealthServicer(readiness, interval=60)) as stub:
+        assert (await stub.Check(health_pb2.HealthCheckRequest())).status == SERVING
+        parts["net/1"].ready = False
+        assert (await stub.Check(health_pb2.HealthCheckRequest())).status == NOT_SERVING
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.Check(health_pb2.HealthCheckRequest(service="nobody"))
+        assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+async def test_watch_says_what_is_then_what_changes_and_ends_with_the_server(readiness: Readiness, parts: dict[str, Part]) -> None:
+    servicer = HealthServicer(readiness, interval=0.05)
+    seen: list[int] = []
+    async with served(servicer) as stub:
+
+        async def watch() -> None:
+            call = stub.Watch(health_pb2.HealthCheckRequest(service=NAME))
+            while (answer := await call.read()) is not grpc.aio.EOF:
+                seen.append(answer.status)
+
+        async def until(count: int) -> None:
+            async with asyncio.timeout(10):
+                while len(seen) < count:
+                    await asyncio.sleep(0.01)
+
+        watching = asyncio.create_task(watch())
+        await until(1)
+        for number, ready in enumerate((False, True), start=2):
+            parts["net/1"].ready = ready
+            await until(number)
+        readiness.drain()
+        await until(4)
+        await servicer.stop()
+        await asyncio.wait_for(watching, 10)
+    assert seen == [SERVING, NOT_SERVING, SERVING, NOT_SERVING]
+
+
+async def test_watch_of_an_unknown_name_waits_for_it(readiness: Readiness) -> None:
+    async with served(HealthServicer(readiness, interval=0.05)) as stub:
+        call = stub.Watch(health_pb2.HealthCheckRequest(service="nobody"))
+        assert (await call.read()).status == UNKNOWN
+        call.cancel()
