@@ -45,7 +45,7 @@ up: $(VENV)/serving.stamp .triton/installed.stamp ## Start five services and a T
 serve: $(VENV)/serving.stamp ## Serve all five services in one process on port 50051
 	$(BIN)/dl4all serve
 
-test: $(VENV)/dev.stamp ## Run all tests
+test: $(VENV)/dev.stamp .triton/installed.stamp ## Run all tests, real processes and a real Triton included
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/dev.stamp protos-check ## Check style, types, import rules, protos and stubs
@@ -88,8 +88,9 @@ protos-breaking: $(VENV)/dev.stamp $(GOOGLEAPIS) ## Check the contract against A
 	cp -r $(GOOGLEAPIS) build/against/build/
 	$(BIN)/buf breaking --against build/against
 
-bench: $(VENV)/dev.stamp ## Compare a warm server with a plain loop over the same functions
+bench: $(VENV)/dev.stamp .triton/installed.stamp ## Compare a warm server, and five processes with Triton, with a plain loop over the same functions
 	$(BIN)/python -m tests.benchmarks.serving
+	$(BIN)/python -m tests.benchmarks.distributed
 
 release: $(VENV)/dev.stamp ## Train the plain_resnet release from DATA=folder of data sets
 	$(BIN)/python -m training.recipes.plain_resnet --data "$(DATA)"

@@ -18,23 +18,6 @@ def unit(vectors: Float) -> Float:
     return np.asarray(vectors / np.maximum(lengths, 1e-12), np.float32)
 
 
-def nearest(queries: Float, references: Float, k: int) -> tuple[NDArray[np.int64], Float]:
-    """Find the k nearest references, exactly.
-
-    Args:
-        queries: float32 (N, D), unit length.
-        references: float32 (M, D), unit length.
-        k: how many, at most M are returned.
-
-    Returns:
-        Indices int64 (N, k) and Euclidean distances float32 (N, k), nearest first, ties by index.
-    """
-    k = min(k, len(references))
-    distances = np.sqrt(np.maximum(2.0 - 2.0 * (queries @ references.T), 0.0))
-    order = np.argsort(distances, axis=1, kind="stable")[:, :k]
-    return order.astype(np.int64), np.take_along_axis(distances, order, axis=1).astype(np.float32)
-
-
 def vote(distances: Float, is_blast: NDArray[np.bool_]) -> Float:
     """Distance-weighted share of blasts.
 

@@ -18,7 +18,8 @@ from services.common.releases import Release, ReleaseStore
 from services.common.server import Registration
 from services.common.workers import Workers
 from services.retrieval.library import ReferenceLibrary, open_library
-from services.retrieval.neighbours import distance_quantile, nearest, project, unit, vote
+from services.retrieval.neighbours import distance_quantile, project, unit, vote
+from services.retrieval.search import ExactSearch
 from services.retrieval.settings import RetrievalSettings
 from services.retrieval.similarity import normalise_patches, quantise, similarity_map
 
@@ -40,6 +41,7 @@ class RetrievalServicer(retrieval_pb2_grpc.RetrievalServiceServicer):
         self._releases = releases
         self._workers = workers
         self._libraries = {r.id: open_library(releases.library_path(r)) for r in releases.releases}
+        self._searches = {name: ExactSearch(library.embeddings, gpu=settings.device == "gpu") for name, library in self._libraries.items()}
 
     def registration(self) -> Registration:
         """What a server needs to serve this; every release that is held can be used."""
@@ -55,7 +57,7 @@ class RetrievalServicer(retrieval_pb2_grpc.RetrievalServiceServicer):
             raise InvalidRequestError("NEIGHBOURS_OUT_OF_RANGE", f"neighbours must lie in 0..{MAX_NEIGHBOURS}.", field="neighbours")
         release = self._releases.held(request.release)
         shown = request.neighbours or self._settings.default_neighbours
-        return await self._workers.run("explain", _explain, request, shown, release, self._libraries[release.id])
+        return await self._workers.run("explain", _explain, request, shown, release, self._libraries[release.id], self._searches[release.id])
 
     async def GetLatentMap(
         self, request: retrieval_pb2.GetLatentMapRequest, context: grpc.aio.ServicerContext[Any, Any]
@@ -78,10 +80,12 @@ class RetrievalServicer(retrieval_pb2_grpc.RetrievalServiceServicer):
         )
 
 
-def _explain(request: retrieval_pb2.ExplainRequest, shown: int, release: Release, library: ReferenceLibrary) -> retrieval_pb2.ExplainResponse:
+def _explain(
+    request: retrieval_pb2.ExplainRequest, shown: int, release: Release, library: ReferenceLibrary, search: ExactSearch
+) -> retrieval_pb2.ExplainResponse:
     queries = unit(_embeddings(request, library))
     k = release.calibration.voting_neighbours
-    indices, distances = nearest(queries, library.embeddings, max(k, shown))
+    indices, distances = search.nearest(queries, max(k, shown))
     votes = vote(distances[:, :k], library.is_blast[indices[:, :k]])
     positions = project(queries, library.projection_mean, library.projection)
     calibration = np.asarray(release.calibration.nearest_distances, np.float64)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
@@ -18,6 +20,9 @@ class RetrievalSettings(ServiceSettings):
 
     metrics_port: int = Field(default=9055, ge=0, le=65535)
     """Port of the Prometheus metrics; 0 for any free one."""
+
+    device: Literal["cpu", "gpu"] = "cpu"
+    """Where the nearest cells are searched; ``gpu`` needs the extra ``gpu``."""
 
     default_neighbours: int = Field(default=3, ge=1, le=20)
     """Neighbours per cell that are shown when the caller does not say; the vote always uses the release's number."""

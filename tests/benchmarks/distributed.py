@@ -1,6 +1,6 @@
 """Five processes and a Triton against the ceiling of one process: throughput, latency, CPU time per cell by part.
 
-    make bench-distributed
+    make bench
 
 The ceiling is the plain loop of ``serving.py`` (the same functions on the same files: no gRPC, no messages, no servers)
 in as many threads as there are cores. Both do the same work in one run, alternating, so that a noisy machine disturbs

@@ -40,7 +40,8 @@ from services.patching.quality import measure_exposure
 from services.preprocessing.registration import register
 from services.preprocessing.unsharpening import FocusParameters, sharpen_adaptively
 from services.retrieval.library import ReferenceLibrary, open_library
-from services.retrieval.neighbours import nearest, project, unit, vote
+from services.retrieval.neighbours import project, unit, vote
+from services.retrieval.search import ExactSearch
 from services.retrieval.similarity import normalise_patches, quantise, similarity_map
 from tests.integration.conftest import start_server
 
@@ -55,6 +56,7 @@ class PlainLoop:
         store = ReleaseStore(settings.releases, settings.model_repository)
         self.release: Release = store.resolve("")
         self.library: ReferenceLibrary = open_library(store.library_path(self.release))
+        self.search = ExactSearch(self.library.embeddings)
         self.session = open_session(store.model_path(self.release.network, ENGINE), threads=1)
         self.focus = FocusParameters(**dict(self.release.preprocessing))
         cv2.setNumThreads(1)
@@ -77,7 +79,7 @@ class PlainLoop:
             logits, embedding, patches = self.session.run(["logits", "embedding", "patch_embeddings"], {"images": pixels})
             queries = unit(embedding)
             k = self.release.calibration.voting_neighbours
-            indices, distances = nearest(queries, self.library.embeddings, k)
+            indices, distances = self.search.nearest(queries, k)
             votes = vote(distances, self.library.is_blast[indices])
             project(queries, self.library.projection_mean, self.library.projection)
             for i, (_, s) in enumerate(zip(batch, sharpened, strict=True)):

@@ -17,8 +17,10 @@ from services.common.releases import sha256_of
 from training.export.onnx_model import INPUT, OUTPUTS
 
 MAX_BATCH: Final = 32
-QUEUE_DELAY_MICROSECONDS: Final = 500
-"""How long Triton waits for other images' cells before it starts a batch; longer cost throughput (docs/benchmarks.md)."""
+GPU_QUEUE_DELAY_MICROSECONDS: Final = 500
+CPU_QUEUE_DELAY_MICROSECONDS: Final = 0
+"""How long Triton waits for other images' cells before it starts a batch. On the CPU waiting costs throughput (docs/benchmarks.md): what
+comes while the instances are busy makes the next batch anyway."""
 QUEUE_TIMEOUT_MICROSECONDS: Final = 60_000_000
 """How long a request may wait; callers shorten it to the time that they have left."""
 GPU_MEMORY_LIMIT: Final = 2 * 1024**3
@@ -47,14 +49,24 @@ def write_model_configs(folder: Path, path: Path, side: int, max_batch: int = MA
     """
     shapes = {o.name: [int(d.dim_value) for d in o.type.tensor_type.shape.dim][1:] for o in onnx.load(str(path)).graph.output}
     for_cpu = path if cpu_file is None else path.with_name(cpu_file)
-    (folder / CONFIG_FILE).write_text(_text(folder.name, path, shapes, side, max_batch, "KIND_GPU", 1, _GPU), encoding="utf-8")
+    (folder / CONFIG_FILE).write_text(
+        _text(folder.name, path, shapes, side, max_batch, "KIND_GPU", 1, GPU_QUEUE_DELAY_MICROSECONDS, _GPU), encoding="utf-8"
+    )
     cpu = folder / CPU_CONFIG_FILE
     cpu.parent.mkdir(exist_ok=True)
-    cpu.write_text(_text(folder.name, for_cpu, shapes, side, max_batch, "KIND_CPU", 2, _CPU), encoding="utf-8")
+    cpu.write_text(_text(folder.name, for_cpu, shapes, side, max_batch, "KIND_CPU", 2, CPU_QUEUE_DELAY_MICROSECONDS, _CPU), encoding="utf-8")
 
 
 def _text(
-    name: str, file: Path, shapes: Mapping[str, list[int]], side: int, max_batch: int, kind: str, instances: int, parameters: Mapping[str, str]
+    name: str,
+    file: Path,
+    shapes: Mapping[str, list[int]],
+    side: int,
+    max_batch: int,
+    kind: str,
+    instances: int,
+    delay: int,
+    parameters: Mapping[str, str],
 ) -> str:
     outputs = ",\n".join(f'  {{ name: "{n}", data_type: TYPE_FP32, dims: {shapes[n]} }}' for n in OUTPUTS)
     settings = "\n".join(
@@ -74,7 +86,7 @@ output [
 ]
 instance_group [ {{ kind: {kind}, count: {instances} }} ]
 dynamic_batching {{
-  max_queue_delay_microseconds: {QUEUE_DELAY_MICROSECONDS}
+  max_queue_delay_microseconds: {delay}
   default_queue_policy {{ timeout_action: REJECT, default_timeout_microseconds: {QUEUE_TIMEOUT_MICROSECONDS}, allow_timeout_override: true }}
 }}
 {settings}

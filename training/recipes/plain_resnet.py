@@ -27,7 +27,8 @@ from services.common.settings import PROJECT_ROOT
 from services.gateway.fusion import CellRule, blast_probability, fuse, judge_cell
 from services.preprocessing.unsharpening import FocusParameters
 from services.retrieval.library import ReferenceLibrary
-from services.retrieval.neighbours import nearest, unit, vote
+from services.retrieval.neighbours import unit, vote
+from services.retrieval.search import ExactSearch
 from training import calibration, library
 from training.architectures.resnet import PlainResNet
 from training.datasets.single_cells import AML_CELLS, PBC_CELLS, PBC_MATURE_CLASSES, CellImage, read_aml_cells, read_pbc_cells
@@ -254,7 +255,7 @@ def _library(judged: Judged) -> ReferenceLibrary:
 
 
 def _votes(judged: Judged, references: ReferenceLibrary) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    indices, distances = nearest(unit(judged.embeddings), references.embeddings, VOTING_NEIGHBOURS)
+    indices, distances = ExactSearch(references.embeddings).nearest(unit(judged.embeddings), VOTING_NEIGHBOURS)
     return vote(distances, references.is_blast[indices]).astype(np.float64), distances[:, 0].astype(np.float64)
 
 
