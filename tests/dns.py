@@ -22,7 +22,6 @@ class DnsServer:
 
     def __init__(self, records: Mapping[str, list[str]]) -> None:
         self.records = dict(records)
-        self.queries: list[str] = []
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.bind(("127.0.0.1", 0))
         self.port = int(self._socket.getsockname()[1])
@@ -55,7 +54,6 @@ class DnsServer:
             place += 1 + query[place]
         question = query[12 : place + 5]
         name, kind = ".".join(labels).lower(), struct.unpack(">H", query[place + 1 : place + 3])[0]
-        self.queries.append(name)
         known = name in self.records
         addresses = self.records.get(name, []) if kind == _TYPE_A else []
         header = _HEADER.pack(identifier, 0x8580 if known else 0x8583, 1, len(addresses), 0, 0)

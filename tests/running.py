@@ -47,13 +47,19 @@ def eventually(condition: Callable[[], bool], seconds: float = 20.0, what: str =
     return time.monotonic() - started
 
 
+def _new_log() -> Path:
+    descriptor, path = tempfile.mkstemp(prefix="dl4all-test-", suffix=".log")
+    os.close(descriptor)
+    return Path(path)
+
+
 @dataclass
 class Running:
     """A part in a process of its own; its output goes to a file."""
 
     part: Part
     tls: Tls | None = None
-    log: Path = field(default_factory=lambda: Path(tempfile.mkstemp(prefix="dl4all-test-", suffix=".log")[1]))
+    log: Path = field(default_factory=lambda: _new_log())
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> Running:

@@ -135,14 +135,19 @@ def call(
     """
     from clients.cli.call import LIST, CallError, ReflectedServer, put_file, read_messages
 
-    server = ReflectedServer(address, timeout)
+    try:
+        server = ReflectedServer(address, timeout)
+    except OSError as error:
+        say(f"failed: {error}", "red")
+        raise typer.Exit(1) from error
     try:
         if method == LIST:
             typer.echo("\n".join(server.methods()))
             return
         messages = read_messages(_data(data))
         for message in messages:
-            message.update(read_messages(merge)[0])
+            for fields in read_messages(merge):
+                message.update(fields)
             for assignment in file or []:
                 put_file(message, assignment)
         for answer in server.call(method, messages, ignore_unknown=ignore_unknown):

@@ -75,10 +75,14 @@ async def up(stack: Sequence[Part], start_seconds: float) -> int:
             return 0 if stopping.is_set() else 1
         _say_addresses(stack)
         watchers = [asyncio.create_task(_watch(process)) for process in processes]
-        await stopping.wait()
+        stopped: asyncio.Task[Any] = asyncio.create_task(stopping.wait())
+        done, _ = await asyncio.wait([stopped, *watchers], return_when=asyncio.FIRST_COMPLETED)
         for watcher in watchers:
             watcher.cancel()
-        return 0
+        stopped.cancel()
+        for watcher in done - {stopped}:
+            say(f"a part can no longer be watched: {watcher.exception()}", "red")
+        return 0 if stopped in done else 1
     finally:
         await _stop(processes, loop)
 
@@ -101,6 +105,9 @@ async def _started(processes: Sequence[PartProcess], seconds: float, stopping: a
     for task, name in ended.items():
         if task in done:
             say(f"{name} ended with status {task.result()} while the stack was starting; its last lines above say why", "red")
+    if healthy in done and (error := healthy.exception()) is not None:
+        say(f"the health of the stack cannot be asked: {error}", "red")
+        return False
     if not done:
         say(f"the stack was not healthy within {seconds:.0f} s", "red")
     return healthy in done and not done & ended.keys()

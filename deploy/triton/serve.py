@@ -21,7 +21,7 @@ HERE = Path(__file__).resolve().parent
 PROJECT = HERE.parents[1]
 SHARED_MEMORY = Path("/dev/shm")
 SHARED_MEMORY_PREFIX = "dl4all_triton_"
-_YES = {"1", "true", "yes", "on"}
+_YES = {"1", "true", "t", "yes", "y", "on"}
 
 
 def server_command(given: argparse.Namespace, environment: Mapping[str, str]) -> list[str]:
@@ -81,7 +81,10 @@ def _packages(installed: Path) -> Path:
 
 
 def _tls(environment: Mapping[str, str]) -> dict[str, object]:
-    certificate = environment.get("DL4ALL_TLS_CERTIFICATE")
+    certificate, mutual = environment.get("DL4ALL_TLS_CERTIFICATE"), environment.get("DL4ALL_TLS_MUTUAL", "").lower() in _YES
+    wanted = ["DL4ALL_TLS_KEY"] * bool(certificate) + ["DL4ALL_TLS_CERTIFICATE", "DL4ALL_TLS_KEY", "DL4ALL_TLS_CA"] * mutual
+    if missing := [name for name in wanted if not environment.get(name)]:
+        raise SystemExit(f"TLS is incomplete: {', '.join(dict.fromkeys(missing))} must be set too.")
     if not certificate:
         return {}
     flags: dict[str, object] = {
@@ -89,7 +92,7 @@ def _tls(environment: Mapping[str, str]) -> dict[str, object]:
         "grpc-server-cert": certificate,
         "grpc-server-key": environment["DL4ALL_TLS_KEY"],
     }
-    if environment.get("DL4ALL_TLS_MUTUAL", "").lower() in _YES:
+    if mutual:
         flags |= {"grpc-use-ssl-mutual": "true", "grpc-root-cert": environment["DL4ALL_TLS_CA"]}
     return flags
 

@@ -16,7 +16,7 @@ from google.rpc import status_pb2
 from services.common import metrics
 from services.common.errors import DeadlineError, DomainError, InternalError, OverloadedError
 from services.common.status import status_of
-from services.common.tracing import extract, note_outcome, server_span
+from services.common.tracing import SpanScope, extract, note_outcome, server_span
 
 MAX_REQUEST_ID: Final = 128
 _log = structlog.get_logger("dl4all")
@@ -70,7 +70,12 @@ class ServedContext(Protocol):
 
 @asynccontextmanager
 async def guarded(
-    method: str, request_id: str, admission: Admission | None = None, context: ServedContext | None = None, *, current_span: bool = True
+    method: str,
+    request_id: str,
+    admission: Admission | None = None,
+    context: ServedContext | None = None,
+    *,
+    scope: SpanScope = SpanScope.BLOCK,
 ) -> AsyncIterator[None]:
     """Run a call: trace, count and log it, and turn whatever it raises into ``CallFailedError``.
 
@@ -79,7 +84,7 @@ async def guarded(
         request_id: the caller's identifier, for the log and for internal errors.
         admission: places, or None for calls within one process.
         context: of the call; with it a deadline that is over is told from a cancellation, and the caller's trace goes on.
-        current_span: see ``tracing.server_span``.
+        scope: see ``tracing.SpanScope``.
 
     Raises:
         CallFailedError: with the rich status for the caller.
@@ -89,7 +94,7 @@ async def guarded(
     service, _, rpc = method.lstrip("/").partition("/")
     parent = None if context is None else extract(context.invocation_metadata())
     code = "OK"
-    with server_span(method, parent, current=current_span) as span, metrics.IN_PROGRESS.labels(service, rpc).track_inprogress():
+    with server_span(method, parent, scope) as span, metrics.IN_PROGRESS.labels(service, rpc).track_inprogress():
         try:
             if admission is None:
                 yield

@@ -10,6 +10,7 @@ import grpc
 from grpc_status import rpc_status
 
 from services.common.guard import Admission, CallFailedError, guarded, request_id_of
+from services.common.tracing import SpanScope
 
 _UNGUARDED = ("/grpc.health.", "/grpc.reflection.")
 _PUSHBACK = (("grpc-retry-pushback-ms", "-1"),)
@@ -43,7 +44,7 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
     def _unary(self, method: str, behavior: Callable[[Any, Any], Awaitable[Any]]) -> Callable[[Any, Any], Awaitable[Any]]:
         async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
             try:
-                async with guarded(method, request_id_of(request), self.admission, context):
+                async with guarded(method, request_id_of(request), self.admission, context, scope=SpanScope.TASK):
                     return await behavior(request, context)
             except CallFailedError as failed:
                 await _abort(context, failed)
@@ -54,7 +55,7 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
             try:
                 async with (
-                    guarded(method, request_id_of(request), self.admission, context),
+                    guarded(method, request_id_of(request), self.admission, context, scope=SpanScope.TASK),
                     aclosing(behavior(request, context)) as responses,
                 ):
                     async for response in responses:

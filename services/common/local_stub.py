@@ -13,6 +13,7 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 
 from services.common.guard import CallFailedError, guarded, request_id_of
 from services.common.status import STATUS_METADATA_KEY, grpc_code
+from services.common.tracing import SpanScope
 
 
 class LocalContext:
@@ -71,7 +72,7 @@ def _streaming(method: MethodDescriptor, behavior: Callable[[Any, Any], AsyncGen
         context = LocalContext(timeout, metadata)
         try:
             async with (
-                guarded(_name(method), request_id_of(request), context=context, current_span=False),
+                guarded(_name(method), request_id_of(request), context=context, scope=SpanScope.NONE),
                 aclosing(behavior(request, context)) as responses,
             ):
                 while True:

@@ -77,7 +77,7 @@ class Server:
             metrics_port, self._stop_metrics = serve_metrics(self._settings.host, self._metrics_port)
         await self._health.start()
         await self._server.start()
-        _log.info("serving", address=f"{self._settings.host}:{self.port}", metrics_port=metrics_port, services=self._names)
+        _log.info("serving", address=f"{self._settings.host}:{self.port}", tls=self._tls, metrics_port=metrics_port, services=self._names)
 
     async def stop(self) -> None:
         """Say NOT_SERVING, go on for a moment for those who have not heard, refuse new calls, finish the accepted ones."""
@@ -102,12 +102,15 @@ class Server:
 
     def _listen(self, address: str, tls: TlsSettings) -> int:
         credentials = server_credentials(tls)
+        self._tls = "off" if credentials is None else "mutual" if tls.mutual else "on"
         try:
             if credentials is None:
                 return int(self._server.add_insecure_port(address))
             return int(self._server.add_secure_port(address, credentials))
         except RuntimeError as error:
-            raise ConfigurationError("PORT_TAKEN", f"{address} cannot be listened on; is another server running there?") from error
+            raise ConfigurationError(
+                "PORT_TAKEN", f"{address} cannot be listened on: another server runs there, or the TLS files are no PEM."
+            ) from error
 
 
 def _options(settings: CommonSettings) -> list[tuple[str, Any]]:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from enum import Enum
 from typing import Any, Final
 
 from opentelemetry import trace
-from opentelemetry.context import Context
+from opentelemetry.context import Context, attach
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
@@ -73,24 +74,37 @@ def metadata() -> tuple[tuple[str, str], ...]:
     return tuple(headers().items())
 
 
+class SpanScope(Enum):
+    """For how long what runs belongs to a span."""
+
+    BLOCK = "block"
+    """While the block runs, which must begin and end in one context: a plain call."""
+    TASK = "task"
+    """Until the task ends, which is the call's own: a call over the wire. An asynchronous generator may be closed in another context."""
+    NONE = "none"
+    """Not at all: a generator that hands control to its caller, in whose context it runs."""
+
+
 @contextmanager
-def server_span(method: str, parent: Context | None, *, current: bool = True) -> Iterator[Span]:
+def server_span(method: str, parent: Context | None, scope: SpanScope) -> Iterator[Span]:
     """Span of an RPC that is served here.
 
     Args:
         method: full method name.
         parent: the caller's context; None for the context of the running code.
-        current: whether what runs inside belongs to it; not where the block hands control to its caller in between.
+        scope: what belongs to it.
     """
     service, _, rpc = method.lstrip("/").partition("/")
     attributes = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": rpc}
     span = _tracer.start_span(method.lstrip("/"), parent, SpanKind.SERVER, attributes)
     try:
-        if current:
+        if scope is SpanScope.BLOCK:
             with trace.use_span(span, record_exception=False, set_status_on_exception=False):
                 yield span
-        else:
-            yield span
+            return
+        if scope is SpanScope.TASK:
+            attach(trace.set_span_in_context(span))
+        yield span
     finally:
         span.end()
 

@@ -10,6 +10,7 @@ from dl4all.classification.v1 import classification_pb2
 from dl4all.patching.v1 import patching_pb2
 from dl4all.preprocessing.v1 import preprocessing_pb2
 from dl4all.retrieval.v1 import retrieval_pb2
+from services.common import metrics
 from services.common.errors import InternalError
 
 
@@ -93,4 +94,5 @@ def _finite(numbers: Iterable[Any]) -> bool:
 
 
 def _nonsense(service: str, what: str) -> InternalError:
+    metrics.DEPENDENCY_ERRORS.labels(service, "NONSENSE").inc()
     return InternalError("INTERNAL", f"The {service} service answered {what}.", metadata={"dependency": service})

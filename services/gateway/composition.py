@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
@@ -192,6 +192,7 @@ class Composer:
                 image = image or JudgedImage(piece.header)
                 announced += len(piece.cells)
                 _note_stage(image, "locate", started)
+                _raise_first_failure(batches)
                 if piece.cells:
                     await places.acquire()
                     batches.append(asyncio.create_task(self._judge_batch(piece, request, release, clock, image, places)))
@@ -289,6 +290,13 @@ class Composer:
         return list(answer.references)
 
 
+def _raise_first_failure(batches: Sequence[asyncio.Task[list[JudgedCell]]]) -> None:
+    """End an image as soon as a batch of it has failed: the rest would be work for nothing."""
+    for batch in batches:
+        if batch.done():
+            batch.result()
+
+
 async def _call(dependency: str, call: Coroutine[Any, Any, Any]) -> Any:
     try:
         return await call
@@ -305,9 +313,11 @@ def _failed(error: grpc.aio.AioRpcError, dependency: str) -> Exception:
 @contextmanager
 def _timed(image: JudgedImage, stage: str) -> Iterator[None]:
     started = time.perf_counter()
-    with client_span(stage):
-        yield
-    _note_stage(image, stage, started)
+    try:
+        with client_span(stage):
+            yield
+    finally:
+        _note_stage(image, stage, started)
 
 
 def _note_stage(image: JudgedImage, stage: str, started: float) -> None:

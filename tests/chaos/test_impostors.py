@@ -135,13 +135,15 @@ NONSENSE = {
 def test_a_part_answers_nonsense(deceived: Deceived, phantom_cell: bytes, what: str) -> None:
     """Never an answer that rests on it: INTERNAL, with the request id and nothing of what was answered."""
     name, spoil = NONSENSE[what]
+    before = deceived.gateway.metrics()("dl4all_requests_total", method="Diagnose", code="INTERNAL")
     deceived.impostors[name].spoil = _only("/ModelInfer" if name == TRITON else "/", spoil)
     error = deceived.diagnose(phantom_cell)
     assert error is not None
     assert (error.code, error.reason) == ("INTERNAL", "INTERNAL")
-    assert "request id" in error.message
-    log = deceived.gateway.log.read_text() + deceived.classification.log.read_text()
-    assert "call failed" in log
+    identifier = error.message.rpartition("request id ")[2].rstrip(".")
+    lines = [line for line in deceived.gateway.log.read_text().splitlines() if "call failed" in line and identifier in line]
+    assert lines, "the log says what was wrong, under the request id that the caller was told"
+    assert deceived.gateway.metrics()("dl4all_requests_total", method="Diagnose", code="INTERNAL") == before + 1
 
 
 def _only(part_of_method: str, spoil: Callable[[str, bytes], bytes]) -> Callable[[str, bytes], bytes]:

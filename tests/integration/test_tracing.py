@@ -108,7 +108,14 @@ def _diagnose(stack: Stack, image: bytes, request_id: str) -> None:
 def test_spans_of_every_service_and_of_triton_form_one_tree(traced: Stack, collector: Collector, phantom_cell: bytes) -> None:
     _diagnose(traced, phantom_cell, "traced")
     expected = {f"dl4all-{name}" for name in (*SERVICES, "triton")}
-    eventually(lambda: {service for service, _ in collector.of(TRACE).values()} >= expected, 20, "every part has sent its spans")
+
+    def complete() -> bool:
+        """Every part has sent its spans, and of every span the parent; each part sends when it is its time."""
+        found = collector.of(TRACE)
+        known = {*found, PARENT}
+        return {service for service, _ in found.values()} >= expected and all(span.parent_span_id.hex() in known for _, span in found.values())
+
+    eventually(complete, 20, "every part has sent its spans")
     spans = collector.of(TRACE)
     edges = set()
     for service, span in spans.values():

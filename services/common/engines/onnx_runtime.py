@@ -45,8 +45,7 @@ class OnnxRuntimeEngine:
         self._workers = workers
         self._threads = threads
         self._gpu = gpu
-        self._sessions: dict[tuple[str, int], tuple[onnxruntime.InferenceSession, ModelConfig]] = {}
-        self._loading = asyncio.Lock()
+        self._sessions: dict[tuple[str, int], asyncio.Task[tuple[onnxruntime.InferenceSession, ModelConfig]]] = {}
 
     @property
     def name(self) -> str:
@@ -85,13 +84,16 @@ class OnnxRuntimeEngine:
         """Nothing to let go of."""
 
     async def _session(self, model: Model) -> tuple[onnxruntime.InferenceSession, ModelConfig]:
+        """The model's session; a load that was begun goes on, whoever of those who wait for it goes away."""
         key = (model.model, model.version)
-        if key in self._sessions:
-            return self._sessions[key]
-        async with self._loading:
-            if key not in self._sessions:
-                self._sessions[key] = await self._workers.run("load", self._load, model)
-        return self._sessions[key]
+        loading = self._sessions.get(key)
+        if loading is None:
+            loading = self._sessions[key] = asyncio.create_task(self._workers.run("load", self._load, model))
+        try:
+            return await asyncio.shield(loading)
+        except DependencyUnavailableError:
+            self._sessions.pop(key, None)
+            raise
 
     def _load(self, model: Model) -> tuple[onnxruntime.InferenceSession, ModelConfig]:
         folder = self._repository / model.model
@@ -99,7 +101,10 @@ class OnnxRuntimeEngine:
             config = read_model_config(folder)
             path = folder / str(model.version) / model.files[ENGINE].file
             providers = [("CUDAExecutionProvider", config.cuda_options()), *CPU] if self._gpu else CPU
-            return open_session(path, self._threads, providers), config
+            session = open_session(path, self._threads, providers)
+            if self._gpu and "CUDAExecutionProvider" not in session.get_providers():
+                raise RuntimeError("ONNX Runtime fell back to the CPU")
+            return session, config
         except Exception as error:
             message = f"The model {model.model} version {model.version} could not be loaded."
             raise DependencyUnavailableError("MODEL_UNAVAILABLE", message, metadata={"model": model.model}) from error

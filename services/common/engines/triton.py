@@ -20,6 +20,7 @@ from services.common.errors import DeadlineError, DependencyUnavailableError, Do
 from services.common.model_repository import SHA256, ModelConfig, read_model_config
 from services.common.releases import Model
 from services.common.settings import CommonSettings, TlsSettings
+from services.common.tls import channel_credentials
 from services.common.tracing import client_span, headers
 
 ENGINE: Final = "triton"
@@ -56,6 +57,8 @@ class TritonEngine:
         self._where = where
         self._repository = common.model_repository
         self._configs: dict[str, ModelConfig] = {}
+        self._fits: dict[tuple[str, int], bool] = {}
+        channel_credentials(tls)  # tells a file that cannot be read in words
         self._client = tritonclient.InferenceServerClient(
             where.address,
             ssl=tls.ca is not None,
@@ -88,14 +91,17 @@ class TritonEngine:
         kinds = {group.kind for group in served.instance_group}
         on_gpu = model_config_pb2.ModelInstanceGroup.KIND_GPU in kinds
         expected = model.files[self._key]
+        key = (model.model, model.version)
         same_file = served.default_model_filename == expected.file and served.parameters[SHA256].string_value == expected.sha256
-        return same_file and on_gpu == (self._where.device == "gpu")
+        self._fits[key] = same_file and on_gpu == (self._where.device == "gpu")
+        return self._fits[key]
 
     async def infer(
         self, model: Model, images: NDArray[np.uint8], outputs: Sequence[str], timeout: float | None = None
     ) -> dict[str, NDArray[np.float32]]:
         """Run a model on a batch; see ``InferenceEngine``. After a cancellation Triton does not start what waits."""
         config = self._config(model)
+        await self._check_fit(model)
         if images.shape[1:] != config.input_shape:
             raise InvalidRequestError(
                 "WRONG_INPUT_SIZE", f"The model {model.model} takes {config.input_shape}, got {images.shape[1:]}.", field="cells"
@@ -107,6 +113,15 @@ class TritonEngine:
         metrics.INFERENCE_SECONDS.labels(ENGINE, model.model).observe(time.perf_counter() - started)
         metrics.BATCH_SIZE.labels(ENGINE, model.model).observe(len(images))
         return {name: np.concatenate([part[name] for part in parts]) for name in outputs}
+
+    async def _check_fit(self, model: Model) -> None:
+        """Refuse a Triton that serves another file than the release names: what it says would be another model's."""
+        key = (model.model, model.version)
+        if not self._fits.get(key):
+            await self.is_ready(model)
+        if not self._fits.get(key):
+            message = f"Triton does not serve the file of the model {model.model} that the release names, or cannot be asked; try again later."
+            raise DependencyUnavailableError("MODEL_UNAVAILABLE", message, metadata={"model": model.model})
 
     async def close(self) -> None:
         """Close the channel."""
