@@ -1,0 +1,94 @@
+"""Tests of channels: what is retried, how often, and what is not."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import pytest
+
+from services.common.channel import open_channel
+from services.common.errors import ConfigurationError
+from services.common.settings import CommonSettings, TlsSettings
+
+
+class Refusing:
+    """Answers every call with a status, as often as it is asked to; then with nothing but success."""
+
+    def __init__(self, code: grpc.StatusCode, times: int, metadata: tuple[tuple[str, str], ...] = ()) -> None:
+        self.code, self.times, self.metadata = code, times, metadata
+        self.asked = 0
+
+    async def answer(self, request: bytes, context: Any) -> bytes:
+        self.asked += 1
+        if self.asked <= self.times:
+            context.set_trailing_metadata(self.metadata)
+            await context.abort(self.code, "refused")
+        return request
+
+
+@asynccontextmanager
+async def calling(refusing: Refusing) -> AsyncIterator[Any]:
+    server = grpc.aio.server(options=[("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)])
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("a", {"b": grpc.unary_unary_rpc_method_handler(refusing.answer)}),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        async with open_channel(f"127.0.0.1:{port}", TlsSettings(), CommonSettings()) as channel:
+            yield channel.unary_unary("/a/b")
+    finally:
+        await server.stop(0)
+
+
+@pytest.mark.parametrize("code", [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED])
+async def test_what_nobody_answered_is_retried_three_times(code: grpc.StatusCode) -> None:
+    refusing = Refusing(code, 3)
+    async with calling(refusing) as call:
+        assert await call(b"x", timeout=20) == b"x"
+    assert refusing.asked == 4
+    refusing = Refusing(code, 4)
+    async with calling(refusing) as call:
+        with pytest.raises(grpc.aio.AioRpcError):
+            await call(b"x", timeout=20)
+    assert refusing.asked == 4
+
+
+async def test_an_image_is_kept_for_a_retry() -> None:
+    refusing, image = Refusing(grpc.StatusCode.UNAVAILABLE, 1), bytes(12 * 1024 * 1024)
+    async with calling(refusing) as call:
+        assert await call(image, timeout=20) == image
+    assert refusing.asked == 2
+
+
+@pytest.mark.parametrize("code", [grpc.StatusCode.INTERNAL, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.FAILED_PRECONDITION])
+async def test_other_statuses_are_not_retried(code: grpc.StatusCode) -> None:
+    refusing = Refusing(code, 9)
+    async with calling(refusing) as call:
+        with pytest.raises(grpc.aio.AioRpcError):
+            await call(b"x", timeout=20)
+    assert refusing.asked == 1
+
+
+async def test_a_service_that_pushes_back_is_not_asked_again() -> None:
+    refusing = Refusing(grpc.StatusCode.UNAVAILABLE, 9, (("grpc-retry-pushback-ms", "-1"),))
+    async with calling(refusing) as call:
+        with pytest.raises(grpc.aio.AioRpcError):
+            await call(b"x", timeout=20)
+    assert refusing.asked == 1
+
+
+async def test_the_budget_spares_a_service_that_is_down() -> None:
+    refusing, calls = Refusing(grpc.StatusCode.UNAVAILABLE, 10_000), 100
+    async with calling(refusing) as call:
+        for _ in range(calls):
+            with pytest.raises(grpc.aio.AioRpcError):
+                await call(b"x", timeout=20)
+    assert refusing.asked <= calls + 50
+
+
+def test_a_tls_file_that_is_not_there_is_told() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        open_channel("localhost:1", TlsSettings(ca="/no/such/file.pem"), CommonSettings())
+    assert caught.value.reason == "TLS_FILE_UNREADABLE"
