@@ -72,16 +72,22 @@ async def test_while_it_waits_for_its_turn(deceived: Deceived, phantom_cell: byt
     patching.delay = 30.0
     async with open_aio_channel(deceived.gateway.address) as channel:
         stub = diagnosis_pb2_grpc.DiagnosisServiceStub(channel)
-        calls = [stub.Diagnose(diagnose_request(phantom_cell), timeout=60) for _ in range(places + 3)]
-        tasks = [asyncio.ensure_future(call) for call in calls]
-        await asyncio.to_thread(eventually, lambda: deceived.gateway.metrics()("dl4all_images_waiting") == 3, 20)
-        assert deceived.gateway.metrics()("dl4all_images_in_flight") == places
-        for call in reversed(calls):
+        metrics = deceived.gateway.metrics
+        judged = [stub.Diagnose(diagnose_request(phantom_cell), timeout=60) for _ in range(places)]
+        tasks = [asyncio.ensure_future(call) for call in judged]
+        await asyncio.to_thread(eventually, lambda: metrics()("dl4all_images_in_flight") == places, 20)
+        waiting = [stub.Diagnose(diagnose_request(phantom_cell), timeout=60) for _ in range(3)]
+        tasks += [asyncio.ensure_future(call) for call in waiting]
+        await asyncio.to_thread(eventually, lambda: metrics()("dl4all_images_waiting") == 3, 20)
+        for call in waiting:
+            call.cancel()
+        await asyncio.to_thread(eventually, lambda: metrics()("dl4all_images_waiting") == 0, 5)
+        for call in judged:
             call.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
     await asyncio.to_thread(eventually, lambda: in_progress(deceived.gateway) == 0, 5)
-    metrics = deceived.gateway.metrics()
-    assert (metrics("dl4all_images_waiting"), metrics("dl4all_images_in_flight")) == (0, 0)
+    now = metrics()
+    assert (now("dl4all_images_waiting"), now("dl4all_images_in_flight")) == (0, 0)
     assert len(patching.passed) == places
 
 
