@@ -7,6 +7,7 @@ BIN := $(VENV)/bin
 PROTOS := $(sort $(shell find protos -name '*.proto'))
 STUBS := clients/python/dl4all
 GOOGLEAPIS := build/googleapis
+RECIPE ?= plain_resnet
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-14s %s\n", $$1, $$2}'
@@ -92,10 +93,30 @@ bench: $(VENV)/dev.stamp .triton/installed.stamp ## Compare a warm server, and f
 	$(BIN)/python -m tests.benchmarks.serving
 	$(BIN)/python -m tests.benchmarks.distributed
 
-release: $(VENV)/dev.stamp ## Train the plain_resnet release from DATA=folder of data sets
-	$(BIN)/python -m training.recipes.plain_resnet --data "$(DATA)"
+bench-slide: $(VENV)/dev.stamp .triton/installed.stamp ## Diagnose a drawn slide of 30,000 x 30,000 px: memory, progress, and the same cells as its quarters
+	$(BIN)/python -m tests.benchmarks.slide
+
+bench-search: $(VENV)/dev.stamp ## Compare Search with bare FAISS on the same batch; open a library of a million cells
+	$(BIN)/python -m tests.benchmarks.search
+
+bench-training: $(VENV)/dev.stamp ## Compare the training loop with the bare forward and backward pass
+	$(BIN)/python -m tests.benchmarks.training
+
+bench-preprocessing: $(VENV)/dev.stamp ## Compare focus score and Enhance with a plain SciPy score, on one core
+	$(BIN)/python -m tests.benchmarks.preprocessing
+
+bench-location: $(VENV)/dev.stamp ## Compare locating the cells of a field with decoding its JPEG, on one core
+	$(BIN)/python -m tests.benchmarks.location
+
+soak-preprocessing: $(VENV)/dev.stamp ## Enhance 100,000 crops and print the memory (about 25 minutes)
+	$(BIN)/python -m tests.benchmarks.preprocessing --soak 100000
+
+release: $(VENV)/dev.stamp ## Train RECIPE and build its release ID from DATA=folder of data sets
+	$(BIN)/dl4all train $(RECIPE) --data "$(DATA)"
+	$(BIN)/dl4all train $(RECIPE) --data "$(DATA)" --folds 3
+	$(BIN)/dl4all release build build/runs/$(RECIPE)-grouped-0 --data "$(DATA)" --id $(or $(ID),$(RECIPE)-1) --cross-validation build/runs/$(RECIPE)-grouped-cv3-0
 
 clean: ## Remove what was built, not what was installed
 	rm -rf build report.html phantom.png
 
-.PHONY: help setup setup-dev diagnose triton up serve test lint format protos protos-check protos-breaking bench release clean
+.PHONY: help setup setup-dev diagnose triton up serve test lint format protos protos-check protos-breaking bench bench-slide bench-search bench-training bench-preprocessing bench-location soak-preprocessing release clean

@@ -104,10 +104,11 @@ def _checked(image: Image.Image, encoded: bytes) -> DecodedImage:
     try:
         _check_header(image)
         notes = _notes_of_header(image, encoded)
-        upright = ImageOps.exif_transpose(image)
-        array = np.asarray(upright, np.uint8)
+        upright: Image.Image = image
         if image.getexif().get(ExifTags.Base.Orientation, 1) not in (0, 1):
+            upright = ImageOps.exif_transpose(image)
             notes.append(ImageNote.ORIENTATION_APPLIED)
+        array = np.asarray(upright, np.uint8)
     except _DAMAGE as error:
         raise InvalidImageError("IMAGE_TRUNCATED", "The image ends early or is damaged; it could not be decoded whole.") from error
     except MemoryError as error:
@@ -175,10 +176,10 @@ def _bits(image: Image.Image, encoded: bytes) -> int:
 
 def _check_content(array: Bytes) -> None:
     step = max(1, max(array.shape[:2]) // _BLANK_SAMPLE_SIDE)
-    sample = array[::step, ::step].astype(np.int16)
-    if int(np.ptp(sample.reshape(-1, 3), axis=0).max()) < _MIN_CONTRAST:
+    red, green, blue = (np.ascontiguousarray(array[::step, ::step, channel]) for channel in range(3))
+    if max(int(plane.max()) - int(plane.min()) for plane in (red, green, blue)) < _MIN_CONTRAST:
         raise InvalidImageError("IMAGE_BLANK", "The image is one flat colour; there is nothing to see in it.")
-    if int(np.ptp(sample, axis=2).max()) == 0:
+    if np.array_equal(red, green) and np.array_equal(green, blue):
         raise InvalidImageError("IMAGE_GREY", "The image is grey: its three channels are equal; stains can only be told in RGB colour.")
 
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from enum import StrEnum
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Final, Self, TypeVar
 
+import structlog
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from services.common.errors import BrokenReleaseError, FailedPreconditionError, NotFoundError
 
+_log = structlog.get_logger("dl4all")
 RELEASE_FILE: Final = "release.json"
+RELEASE_ID: Final = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 INDEX_FILE: Final = "index.json"
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -135,6 +139,37 @@ class DecisionRule(_Part):
         return self
 
 
+class Patches(_Part):
+    """How the patches of a field are judged: which of them show blasts or other nucleated cells, and where.
+
+    Attributes:
+        network: takes ``images``, uint8 (N, side, side, 3); says ``logits`` (N, 2), blast present and other nucleated cell present,
+            calibrated, and ``class_activations`` (N, h, w, 2), whose mean over places they are.
+        side: side of the network's input in px.
+        patch_side: side of a patch in px of a field of nominal scale.
+        overlap: share of the side that neighbouring patches have in common.
+        nominal_red_cell_radius: radius of the red cells, px, in a field of nominal scale; in others the patch side is scaled with it.
+        min_probability: per label, the least probability at which it is given to a patch.
+        min_activation: the least class activation, a logit, of a peak that is a candidate for a cell.
+        suppression_radius: peaks nearer than this are one cell, in shares of the patch side in the field.
+    """
+
+    network: Model
+    side: int = Field(ge=32, le=1024)
+    patch_side: int = Field(ge=32, le=4096)
+    overlap: float = Field(ge=0.0, lt=1.0)
+    nominal_red_cell_radius: float = Field(gt=0.0)
+    min_probability: dict[str, Share]
+    min_activation: float
+    suppression_radius: float = Field(gt=0.0, le=1.0)
+
+    @model_validator(mode="after")
+    def _labels_are_known(self) -> Self:
+        if set(self.min_probability) != {"blast", "other"}:
+            raise ValueError("min_probability must name blast and other")
+        return self
+
+
 class Figure(_Part):
     """A measured figure with its 95 % interval by patient, where there is one."""
 
@@ -147,7 +182,7 @@ class Figure(_Part):
 class Release(_Part):
     """A release; see ``docs/releases.md`` for the fields."""
 
-    id: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")
+    id: str = Field(pattern=RELEASE_ID)
     system: str
     title: str
     detects: Detects
@@ -158,10 +193,16 @@ class Release(_Part):
     preprocessing: Preprocessing
     calibration: Calibration
     decision: DecisionRule
+    patches: Patches | None = None
     data: dict[str, str]
     figures: tuple[Figure, ...]
     limits: tuple[str, ...]
     created: str
+
+    @property
+    def models(self) -> tuple[Model, ...]:
+        """All networks that it names."""
+        return (self.network, self.embedder, *(() if self.patches is None else (self.patches.network,)))
 
 
 class Index(_Part):
@@ -172,7 +213,10 @@ class Index(_Part):
 
 
 class ReleaseStore:
-    """The releases that are held, checked once when the store is opened.
+    """The releases that are held, each checked once.
+
+    A release that is put there later is taken in when it is first asked for, and another index when a name is next resolved: what is broken is
+    logged and left out, and what was in use stays in use. Releases never change; what was handed out stays valid.
 
     Args:
         releases: folder of releases.
@@ -185,15 +229,14 @@ class ReleaseStore:
     def __init__(self, releases: Path, model_repository: Path) -> None:
         self._folder = releases
         self._model_repository = model_repository
+        self._checked: set[tuple[Path, str]] = set()
         self._releases = {r.id: r for r in map(self._read, sorted(releases.glob(f"*/{RELEASE_FILE}")))}
-        self.index = _parse(Index, releases / INDEX_FILE)
-        for name in (self.index.default, *self.index.current.values()):
-            if name not in self._releases:
-                raise BrokenReleaseError("RELEASE_BROKEN", f"{INDEX_FILE} names the release {name!r}, which is not there.")
+        self._stamp = self._index_stamp()
+        self.index = self._read_index()
 
     @property
     def releases(self) -> tuple[Release, ...]:
-        """All releases, by id."""
+        """All releases that are held, by id."""
         return tuple(self._releases.values())
 
     def resolve(self, name: str) -> Release:
@@ -205,7 +248,8 @@ class ReleaseStore:
         Raises:
             NotFoundError: neither a release nor a system has this name.
         """
-        release = self._releases.get(self.index.current.get(name, name) if name else self.index.default)
+        self._take_new_index()
+        release = self._find(self.index.current.get(name, name) if name else self.index.default)
         if release is None:
             known = ", ".join([*self.index.current, *self._releases])
             raise NotFoundError("RELEASE_UNKNOWN", f"No release or system is called {name!r}; known: {known}.", field="release")
@@ -217,10 +261,52 @@ class ReleaseStore:
         Raises:
             FailedPreconditionError: this service does not hold it.
         """
-        release = self._releases.get(release_id)
+        release = self._find(release_id)
         if release is None:
             raise FailedPreconditionError("RELEASE_NOT_HELD", f"This service does not hold the release {release_id!r}.", field="release")
         return release
+
+    def _find(self, release_id: str) -> Release | None:
+        """The release with this id, taken in now if it was put there since; None where there is none or it is broken."""
+        if release_id in self._releases or re.fullmatch(RELEASE_ID, release_id) is None:
+            return self._releases.get(release_id)
+        path = self._folder / release_id / RELEASE_FILE
+        if not path.is_file():
+            return None
+        try:
+            release = self._releases[release_id] = self._read(path)
+        except BrokenReleaseError as error:
+            _log.error("release refused", release=release_id, cause=error.message)
+            return None
+        _log.info("release taken in", release=release_id)
+        return release
+
+    def _take_new_index(self) -> None:
+        stamp = self._index_stamp()
+        if stamp == self._stamp:
+            return
+        self._stamp = stamp
+        try:
+            index = self._read_index()
+        except BrokenReleaseError as error:
+            _log.error("index refused", cause=error.message, default=self.index.default)
+            return
+        self.index = index
+        _log.info("index taken in", default=index.default, current=index.current)
+
+    def _index_stamp(self) -> tuple[int, int, int]:
+        try:
+            found = (self._folder / INDEX_FILE).stat()
+        except OSError:
+            return (0, 0, 0)
+        return (found.st_mtime_ns, found.st_size, found.st_ino)
+
+    def _read_index(self) -> Index:
+        index = _parse(Index, self._folder / INDEX_FILE)
+        for name in (index.default, *index.current.values()):
+            if self._find(name) is None:
+                raise BrokenReleaseError("RELEASE_BROKEN", f"{INDEX_FILE} names the release {name!r}, which is not there.")
+        return index
 
     def library_path(self, release: Release) -> Path:
         """Path of the release's reference library."""
@@ -234,10 +320,13 @@ class ReleaseStore:
         release = _parse(Release, path)
         if release.id != path.parent.name:
             raise BrokenReleaseError("RELEASE_BROKEN", f"{path} calls itself {release.id!r}.")
-        _check(path.parent / release.library.file, release.library.sha256)
-        for model in (release.network, release.embedder):
-            for file in model.files.values():
-                _check(self._model_repository / model.model / str(model.version) / file.file, file.sha256)
+        files = [(path.parent / release.library.file, release.library.sha256)]
+        for model in release.models:
+            files += [(self._model_repository / model.model / str(model.version) / f.file, f.sha256) for f in model.files.values()]
+        for file in files:
+            if file not in self._checked:
+                _check(*file)
+                self._checked.add(file)
         return release
 
 

@@ -20,7 +20,6 @@ Float = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 
-BACKGROUND_PERCENTILE: Final = 90.0
 MIN_NUCLEUS_VIOLET: Final = 0.2
 """Violet index below which nothing is called a nucleus, however empty the image."""
 NUCLEUS_SHARE_OF_PEAK: Final = 0.45
@@ -28,7 +27,12 @@ ABSORBS: Final = 0.12
 """Sum of the three optical densities above which a pixel is not background."""
 RED_CELL_SHARE: Final = 0.06
 """Red cells are measured where they cover at least this share of the area of the nucleus."""
-_LIGHT_TILES: Final = 6
+ALONE_MIN_SOLIDITY: Final = 0.95
+"""What fills at least this share of its convex hull is one cell; two that touch fill less."""
+ALONE_MIN_GAIN: Final = 1.15
+"""How much larger than by its colour a cell that stands alone must be for its shape to decide."""
+ALONE_MAX_TO_NUCLEUS: Final = 2.2
+"""Largest radius of a cell that stands alone, in radii of the hull of its nucleus."""
 
 
 @dataclass(frozen=True)
@@ -40,36 +44,14 @@ class StainColours:
     red_cell: Float | None
 
 
-def background_light(rgb: Bytes) -> Float:
-    """Estimate the light that reaches the camera where nothing absorbs it.
-
-    Args:
-        rgb: uint8 (H, W, 3).
-
-    Returns:
-        float32 (H, W, 3) in 1..255. Constant for small images; for images whose sides are both at least
-        384 px, the 90th percentile of tiles, smoothed, so that a gradient or vignetting is followed.
-    """
-    height, width = rgb.shape[:2]
-    overall = np.percentile(rgb[:: max(1, height // 256), :: max(1, width // 256)].reshape(-1, 3), BACKGROUND_PERCENTILE, axis=0)
-    light = np.maximum(overall, 1.0).astype(np.float32)
-    if min(height, width) < 384:
-        return np.broadcast_to(light, rgb.shape)
-    tiles = np.empty((_LIGHT_TILES, _LIGHT_TILES, 3), np.float32)
-    rows = np.linspace(0, height, _LIGHT_TILES + 1).astype(int)
-    columns = np.linspace(0, width, _LIGHT_TILES + 1).astype(int)
-    for i in range(_LIGHT_TILES):
-        for j in range(_LIGHT_TILES):
-            tile = rgb[rows[i] : rows[i + 1] : 2, columns[j] : columns[j + 1] : 2].reshape(-1, 3)
-            tiles[i, j] = np.percentile(tile, BACKGROUND_PERCENTILE, axis=0)
-    tiles = np.maximum(tiles, 0.5 * light)
-    smooth = cv2.GaussianBlur(tiles, (0, 0), 1.0, borderType=cv2.BORDER_REPLICATE)
-    return np.asarray(np.maximum(cv2.resize(smooth, (width, height), interpolation=cv2.INTER_CUBIC), 1.0), np.float32)
-
-
 def optical_density(rgb: Bytes, light: Float) -> Float:
     """Return ``ln((light + 1) / (rgb + 1))``, float32 (H, W, 3); 0 is background, larger is darker."""
     return np.asarray(cv2.log((light + 1.0) / (rgb.astype(np.float32) + 1.0)), np.float32)
+
+
+def total_density(density: Float) -> Float:
+    """Sum of the three optical densities, float32 (H, W)."""
+    return np.asarray(cv2.transform(density, np.ones((1, 3), np.float32)), np.float32).reshape(density.shape[:2])
 
 
 def violet_index(density: Float) -> Float:
@@ -98,7 +80,7 @@ def nucleus_threshold(violet: Float, nucleus_area: float) -> float:
 
 def foreground_mask(density: Float) -> Mask:
     """Mark what absorbs light, the central pallor of red cells (small, convex holes) filled. bool (H, W)."""
-    scaled = np.clip(density.sum(axis=2) * 85.0, 0, 255).astype(np.uint8)
+    scaled = np.clip(total_density(density) * 85.0, 0, 255).astype(np.uint8)
     otsu, _ = cv2.threshold(scaled, 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
     mask = cv2.morphologyEx((scaled > np.clip(0.7 * otsu, 8, 68)).astype(np.uint8), cv2.MORPH_OPEN, disk(1))
     contours, hierarchy = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
@@ -113,21 +95,28 @@ def _is_pallor(contour: NDArray[np.int32], image_area: int) -> bool:
     return bool(area < 0.03 * image_area and area > 0.85 * cv2.contourArea(cv2.convexHull(contour)) - 8)
 
 
-def red_cell_radius(foreground: Mask) -> float | None:
+def red_cell_radius(distance: Float, at_peak: Mask) -> float | None:
     """Typical radius in px of the red cells, the most frequent cells of a smear.
 
+    Args:
+        distance, at_peak: what ``distance_peaks`` says of the foreground.
+
     Returns:
-        The median of the peaks of the foreground's distance map, each weighted by its height; None where fewer than
-        eight peaks are seen or where the foreground is one mass.
+        The median of the peaks, each weighted by its height; None where fewer than eight peaks are seen or where the
+        foreground is one mass.
     """
-    distance = cv2.GaussianBlur(cv2.distanceTransform(foreground.astype(np.uint8), cv2.DIST_L2, 5), (0, 0), 1.0)
-    least = max(2.5, 0.3 * float(distance.max()))
-    peaks = np.sort(distance[(distance >= cv2.dilate(distance, disk(5))) & (distance > least)])
+    peaks = np.sort(distance[at_peak & (distance > max(2.5, 0.3 * float(distance.max())))])
     if peaks.size < 8:
         return None
     weight = np.cumsum(peaks)
     radius = float(peaks[np.searchsorted(weight, weight[-1] / 2)])
-    return radius if radius < 0.15 * min(foreground.shape) else None
+    return radius if radius < 0.15 * min(distance.shape) else None
+
+
+def distance_peaks(foreground: Mask) -> tuple[Float, Mask]:
+    """Distance in px to the edge of the foreground, smoothed, float32 (H, W), and where it peaks within 5 px, bool (H, W)."""
+    distance = cv2.GaussianBlur(cv2.distanceTransform(foreground.astype(np.uint8), cv2.DIST_L2, 5), (0, 0), 1.0)
+    return np.asarray(distance, np.float32), np.asarray(distance >= cv2.dilate(distance, disk(5)), bool)
 
 
 def disk(radius: int) -> Bytes:
@@ -143,21 +132,20 @@ def fill_holes(mask: Mask) -> Mask:
     return filled.astype(bool)
 
 
-def measure_colours(density: Float, nucleus: Mask, core: Mask, red_cells: Mask) -> StainColours:
-    """Measure the optical densities of nucleus, cytoplasm and red cells around one nucleus.
+def measure_colours(density: Float, nucleus: Mask, radius: float, distance: Float, red_cells: Mask) -> StainColours:
+    """Measure the optical densities of nucleus, cytoplasm and red cells around one nucleus, whose core has the given radius and distance map.
 
     The red cells are measured where the cell that is meant cannot reach. The cytoplasm is looked for in a ring
     around the core: what absorbs light there, is not nearly nucleus, and has not the hue of those red cells. A ring
     that absorbs nearly all around but looks like them is cytoplasm all the same: red cells touch, they do not
     surround.
     """
-    radius = equivalent_radius(core)
-    distance = distance_to(core)
     ring = (distance <= max(3.0, 0.35 * radius)) & (distance_to(nucleus) > max(1.0, 0.1 * radius))
     red_cell = _red_cell_colour(density, red_cells, distance, radius)
     nuclear = np.median(density[nucleus], axis=0).astype(np.float32)
     inside = density[ring]
-    plasma = inside[(inside.sum(axis=1) > ABSORBS) & (inside.sum(axis=1) < 0.65 * float(nuclear.sum()))]
+    total = total_density(density)[ring]
+    plasma = inside[(total > ABSORBS) & (total < 0.65 * float(nuclear.sum()))]
     own = plasma if red_cell is None else plasma[hue_distance(plasma, red_cell) > 0.2]
     if own.shape[0] > 0.25 * inside.shape[0]:
         return StainColours(nuclear, np.median(own, axis=0).astype(np.float32), red_cell)
@@ -186,13 +174,18 @@ def _red_cell_colour(density: Float, red_cells: Mask, distance: Float, radius: f
     return np.asarray(np.median(density[far], axis=0), np.float32)
 
 
+def _length(vectors: Float) -> Float:
+    """Lengths of vectors (..., 3), float32 (...)."""
+    return np.asarray(np.sqrt(np.einsum("...i,...i->...", vectors, vectors)), np.float32)
+
+
 def _hue(density: Float) -> Float:
-    return np.asarray(density / (np.linalg.norm(density, axis=-1, keepdims=True) + 0.05), np.float32)
+    return np.asarray(density / (_length(density)[..., None] + np.float32(0.05)), np.float32)
 
 
 def hue_distance(density: Float, colour: Float) -> Float:
     """Distance (0..2) between directions in optical density: thick and thin parts of one material are alike."""
-    return np.asarray(np.linalg.norm(_hue(density) - _hue(colour), axis=-1), np.float32)
+    return _length(_hue(density) - _hue(colour))
 
 
 def nucleus_core(nucleus: Mask) -> Mask:
@@ -223,20 +216,51 @@ def cell_mask(density: Float, nucleus: Mask, red_cells: Mask) -> Mask:
         bool (H, W), containing the nucleus.
     """
     core = nucleus_core(nucleus)
-    colours = measure_colours(density, nucleus, core, red_cells)
     radius = equivalent_radius(core)
+    by_colour = _cell_by_colour(density, nucleus, core, radius, red_cells)
+    alone = _standing_alone(nucleus | red_cells, core, radius)
+    # Colour draws the finer outline; shape decides only where colour has lost a part of the cell.
+    if alone is not None and np.count_nonzero(alone) > ALONE_MIN_GAIN * np.count_nonzero(by_colour):
+        return alone
+    return by_colour
+
+
+def _cell_by_colour(density: Float, nucleus: Mask, core: Mask, radius: float, red_cells: Mask) -> Mask:
+    """What absorbs light around a nucleus and has the hue of its cytoplasm rather than that of the red cells."""
+    distance = distance_to(core)
+    colours = measure_colours(density, nucleus, radius, distance, red_cells)
     if colours.cytoplasm is None:
-        return distance_to(core) <= max(1.0, 0.05 * radius)
+        return distance <= max(1.0, 0.05 * radius)
     smooth = np.asarray(cv2.GaussianBlur(density, (0, 0), max(0.8, 0.04 * radius)), np.float32)
-    total = smooth.sum(axis=2)
+    total = total_density(smooth)
     belongs = total > max(ABSORBS, 0.4 * float(colours.cytoplasm.sum()))
     if colours.red_cell is not None:
-        belongs &= hue_distance(smooth, colours.cytoplasm) < hue_distance(smooth, colours.red_cell)
-    reach = distance_to(core) <= 1.2 * radius
-    candidate = fill_holes((belongs & reach) | core)
-    opened = _open(candidate, max(1.0, 0.35 * radius)) | core
-    _, labels = cv2.connectedComponents(opened.astype(np.uint8), connectivity=4)
-    return fill_holes(np.isin(labels, np.unique(labels[core])))
+        hue = _hue(smooth)
+        belongs &= _length(hue - _hue(colours.cytoplasm)) < _length(hue - _hue(colours.red_cell))
+    candidate = fill_holes((belongs & (distance <= 1.2 * radius)) | core)
+    return fill_holes(_connected_with(core, _open(candidate, max(1.0, 0.35 * radius)) | core))
+
+
+def _connected_with(core: Mask, mask: Mask) -> Mask:
+    """The components of a mask that the core, a part of it, touches."""
+    count, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=4)
+    touched = np.zeros(count, bool)
+    touched[labels[core]] = True
+    return np.asarray(touched[labels], bool)
+
+
+def _standing_alone(foreground: Mask, core: Mask, radius: float) -> Mask | None:
+    """The whole of what absorbs light around a nucleus, where nothing touches it; None where something may.
+
+    What is as convex as a single cell, not much larger than its nucleus and inside the window is one cell, whatever the colour of its
+    cytoplasm: the pink cytoplasm of granulocytes has the hue of red cells.
+    """
+    whole = fill_holes(_connected_with(core, _open(fill_holes(foreground | core), max(1.0, 0.25 * radius)) | core))
+    if whole[0].any() or whole[-1].any() or whole[:, 0].any() or whole[:, -1].any():
+        return None
+    if equivalent_radius(whole) > ALONE_MAX_TO_NUCLEUS * radius:
+        return None
+    return whole if np.count_nonzero(whole) > ALONE_MIN_SOLIDITY * np.count_nonzero(nucleus_core(whole)) else None
 
 
 def _open(mask: Mask, radius: float) -> Mask:

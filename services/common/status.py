@@ -15,6 +15,8 @@ from services.common.errors import DomainError
 DOMAIN: Final = "dl4all"
 IMAGE_READER: Final = "patching"
 """The one service that is given what callers sent, byte for byte."""
+OVERLOADED: Final = "OVERLOADED"
+"""Reason of a server that has as many calls under way as it accepts (``guard.py``); others are of what was asked."""
 STATUS_METADATA_KEY: Final = "grpc-status-details-bin"
 _BY_CODE: Final[dict[str, type[DomainError]]] = {
     "INVALID_ARGUMENT": errors.InvalidRequestError,
@@ -57,8 +59,8 @@ def error_of(status: status_pb2.Status) -> DomainError:
 def error_of_rpc(error: grpc.aio.AioRpcError, dependency: str) -> DomainError:
     """Domain error for a failed call of another service.
 
-    What patching refused of the caller's image passes through; an argument that another service refuses was the gateway's
-    and is INTERNAL. What is wrong between the services themselves becomes UNAVAILABLE or INTERNAL.
+    What patching refused of the caller's image or slide passes through; an argument that another service refuses was the
+    gateway's and is INTERNAL. What is wrong between the services themselves becomes UNAVAILABLE or INTERNAL.
 
     Args:
         error: the failed call.
@@ -67,6 +69,10 @@ def error_of_rpc(error: grpc.aio.AioRpcError, dependency: str) -> DomainError:
     status = rpc_status.from_call(error)  # type: ignore[arg-type]
     if error.code() is grpc.StatusCode.INVALID_ARGUMENT and dependency != IMAGE_READER:
         return errors.InternalError("INTERNAL", f"The {dependency} service refused what the gateway sent.")
+    if status is not None and dependency == IMAGE_READER and error.code() in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.RESOURCE_EXHAUSTED):
+        refused = error_of(status)
+        if refused.reason != OVERLOADED:
+            return refused
     if status is not None and error.code() in (
         grpc.StatusCode.INVALID_ARGUMENT,
         grpc.StatusCode.FAILED_PRECONDITION,

@@ -11,13 +11,14 @@ from typing import ParamSpec, TypeVar
 import cv2
 
 from services.common import metrics
+from services.common.memory import keep_freed_memory
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 
 class Workers:
-    """A bounded pool of threads; one thread per piece of work, OpenCV's own threads switched off.
+    """A bounded pool of threads; one thread per piece of work, OpenCV's own threads switched off, freed memory kept.
 
     Args:
         count: threads; as many as cores is best.
@@ -25,6 +26,7 @@ class Workers:
 
     def __init__(self, count: int) -> None:
         cv2.setNumThreads(1)
+        keep_freed_memory()
         self._executor = ThreadPoolExecutor(count, thread_name_prefix="dl4all")
 
     async def run(self, stage: str, function: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:

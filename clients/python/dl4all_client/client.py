@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import grpc
 
@@ -14,6 +16,7 @@ from dl4all_client.channel import Tls, open_aio_channel, open_channel
 from dl4all_client.errors import ServiceError
 
 DEFAULT_TIMEOUT: Final = 60.0
+SLIDE_CHUNK_BYTES: Final = 1024 * 1024
 _KINDS: Final = {
     "auto": imaging_pb2.ImageKind.IMAGE_KIND_AUTO,
     "cell": imaging_pb2.ImageKind.IMAGE_KIND_CELL,
@@ -59,6 +62,50 @@ def diagnose_request(
         release=release,
         display=display,
     )
+
+
+def slide_start(
+    *,
+    path: str = "",
+    upload_bytes: int = 0,
+    release: str = "",
+    request_id: str = "",
+    specimen: str = "",
+    microns_per_pixel: float = 0.0,
+    explain: bool = False,
+    explained_cells: int = 0,
+) -> diagnosis_pb2.DiagnoseSlideStart:
+    """Build the first message of a slide.
+
+    Args:
+        path: of the slide below the slide root of the service; or
+        upload_bytes: size of the file that follows in chunks.
+        release, request_id, specimen, microns_per_pixel: as for ``diagnose_request``.
+        explain: whether the most suspicious cells come with similarity maps, registered crops and the latent map.
+        explained_cells: how many of them are explained; 0 for the service's default.
+
+    Raises:
+        ValueError: not one of path and upload_bytes is given.
+    """
+    if bool(path) == bool(upload_bytes):
+        raise ValueError("give either path or upload_bytes")
+    source = imaging_pb2.SlideSource(path=path) if path else imaging_pb2.SlideSource(upload_bytes=upload_bytes)
+    return diagnosis_pb2.DiagnoseSlideStart(
+        request_id=request_id,
+        source=source,
+        microns_per_pixel=microns_per_pixel,
+        specimen=specimen,
+        release=release,
+        display=diagnosis_pb2.DisplayOptions(include_maps=explain, include_crops=explain, include_latent_map=explain),
+        explained_cells=explained_cells,
+    )
+
+
+def slide_requests(start: diagnosis_pb2.DiagnoseSlideStart, file: BinaryIO | None = None) -> Iterator[diagnosis_pb2.DiagnoseSlideRequest]:
+    """The messages of a slide: its start, then the file in chunks of ``SLIDE_CHUNK_BYTES``, read as they are sent."""
+    yield diagnosis_pb2.DiagnoseSlideRequest(start=start)
+    while file is not None and (chunk := file.read(SLIDE_CHUNK_BYTES)):
+        yield diagnosis_pb2.DiagnoseSlideRequest(chunk=chunk)
 
 
 class DiagnosisClient:
@@ -111,6 +158,26 @@ class DiagnosisClient:
         except grpc.RpcError as error:
             raise ServiceError.from_rpc(error) from error
         return answers[-1].specimen
+
+    def diagnose_slide(self, slide: Path | str, *, seconds: float | None = None, **options: Any) -> Iterator[diagnosis_pb2.DiagnoseSlideResponse]:
+        """Diagnose a slide; yields progress, cells and, last, the diagnosis.
+
+        Args:
+            slide: a file here, which is uploaded; or, as text, a path below the slide root of the service.
+            seconds: for the whole slide; None for the service's own limit.
+            options: as for ``slide_start``.
+
+        Raises:
+            ServiceError: the slide was refused, or the call failed.
+            OSError: the file cannot be read.
+        """
+        with ExitStack() as stack:
+            file = stack.enter_context(slide.open("rb")) if isinstance(slide, Path) else None
+            start = slide_start(upload_bytes=slide.stat().st_size, **options) if isinstance(slide, Path) else slide_start(path=slide, **options)
+            try:
+                yield from self._stub.DiagnoseSlide(slide_requests(start, file), timeout=seconds)
+            except grpc.RpcError as error:
+                raise ServiceError.from_rpc(error) from error
 
     def list_systems(self) -> list[diagnosis_pb2.SystemRelease]:
         """List the releases that can be chosen.

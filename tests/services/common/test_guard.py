@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import pytest
@@ -16,7 +16,7 @@ from grpc_status import rpc_status
 from dl4all.classification.v1 import classification_pb2, classification_pb2_grpc
 from dl4all.diagnosis.v1 import diagnosis_pb2, diagnosis_pb2_grpc
 from dl4all.patching.v1 import patching_pb2, patching_pb2_grpc
-from services.common import errors
+from services.common import errors, guard
 from services.common.errors import DomainError
 from services.common.guard import Admission, CallFailedError, guarded, request_id_of
 from services.common.interceptor import GuardInterceptor
@@ -335,3 +335,16 @@ def test_local_context_without_deadline_and_after_it() -> None:
     assert LocalContext(None, ()).time_remaining() is None
     assert LocalContext(-1.0, ()).time_remaining() == 0.0
     assert LocalContext(5.0, (("a", "b"),)).invocation_metadata() == (("a", "b"),)
+
+
+@dataclass(frozen=True)
+class _Remaining:
+    seconds: float | None
+
+    def time_remaining(self) -> float | None:
+        return self.seconds
+
+
+@pytest.mark.parametrize(("seconds", "over"), [(None, False), (-0.1, True), (0.0, True), (0.1, True), (0.5, False), (30.0, False)])
+def test_a_caller_that_gives_up_at_its_deadline_has_timed_out_though_our_clock_is_not_there_yet(seconds: float | None, over: bool) -> None:
+    assert guard._is_over(cast(Any, _Remaining(seconds))) is over

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,26 @@ def _edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
     content = json.loads(path.read_text(encoding="utf-8"))
     change(content)
     path.write_text(json.dumps(content), encoding="utf-8")
+
+
+def _with_patches(copy: Any, **changes: object) -> Path:
+    """Give the default release a section on patches, whose network is another release's; returns the network's file."""
+    path = copy.releases / _default(copy) / RELEASE_FILE
+    other = next(r for r in _open(copy).releases if r.network.model != json.loads(path.read_text())["network"]["model"])
+    section = {
+        "network": other.network.model_dump(mode="json"),
+        "side": 128,
+        "patch_side": 256,
+        "overlap": 0.25,
+        "nominal_red_cell_radius": 34.5,
+        "min_probability": {"blast": 0.5, "other": 0.4},
+        "min_activation": 1.5,
+        "suppression_radius": 0.3,
+        **changes,
+    }
+    _edit(path, lambda r: r.update(patches=section))
+    network = other.network
+    return Path(copy.model_repository / network.model / str(network.version) / network.files["onnxruntime"].file)
 
 
 def _refusal(copy: Any) -> str:
@@ -58,11 +79,52 @@ def test_what_nobody_holds_is_not_found(release_copy: Any) -> None:
         assert absent.value.reason == "RELEASE_NOT_HELD"
 
 
+def test_a_release_may_judge_patches_with_a_network_of_its_own(release_copy: Any) -> None:
+    assert _open(release_copy).resolve("").patches is None
+    file = _with_patches(release_copy)
+    store = _open(release_copy)
+    release = store.resolve("")
+    assert release.patches is not None
+    assert release.patches.min_probability == {"blast": 0.5, "other": 0.4}
+    assert release.models == (release.network, release.embedder, release.patches.network)
+    assert store.model_path(release.patches.network, "onnxruntime") == file
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"side": 16},
+        {"overlap": 1.0},
+        {"nominal_red_cell_radius": 0.0},
+        {"min_probability": {"blast": 0.5}},
+        {"min_probability": {"blast": 0.5, "other": 0.5, "normal": 0.5}},
+        {"min_probability": {"blast": 1.5, "other": 0.5}},
+        {"suppression_radius": 0.0},
+        {"min_activation": None},
+        {"unknown": 1},
+    ],
+)
+def test_a_malformed_section_on_patches(release_copy: Any, changes: dict[str, object]) -> None:
+    _with_patches(release_copy, **changes)
+    assert _default(release_copy) in _refusal(release_copy)
+
+
+def test_the_files_of_the_network_of_patches_are_checked(release_copy: Any) -> None:
+    _flip(_with_patches(release_copy))
+    path = release_copy.releases / _default(release_copy) / RELEASE_FILE
+    network = json.loads(path.read_text())["patches"]["network"]["model"]
+    for folder in release_copy.releases.iterdir():
+        if folder.is_dir() and folder != path.parent and json.loads((folder / RELEASE_FILE).read_text())["network"]["model"] == network:
+            for file in folder.iterdir():
+                file.unlink()
+    assert network in _refusal(release_copy)
+
+
 def test_paths_lead_to_the_checked_files(release_copy: Any) -> None:
     store = _open(release_copy)
     for release in store.releases:
         assert sha256_of(store.library_path(release)) == release.library.sha256
-        for model in (release.network, release.embedder):
+        for model in release.models:
             for engine, file in model.files.items():
                 assert sha256_of(store.model_path(model, engine)) == file.sha256
 
@@ -168,3 +230,37 @@ def test_a_missing_index_or_folder(release_copy: Any) -> None:
 def test_sha256(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"abc")
     assert sha256_of(tmp_path / "file") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_what_is_put_there_later_is_taken_in_when_it_is_asked_for(release_copy: Any) -> None:
+    store = _open(release_copy)
+    default = _default(release_copy)
+    folder = release_copy.releases / "later-1"
+    shutil.copytree(release_copy.releases / default, folder)
+    _edit(folder / RELEASE_FILE, lambda r: r.update(id="later-1"))
+    assert store.held("later-1").id == "later-1"
+    assert store.resolve("").id == default
+    _edit(release_copy.releases / INDEX_FILE, lambda i: i.update(default="later-1"))
+    assert store.resolve("").id == "later-1"
+
+
+def test_what_is_broken_is_left_out_and_changes_nothing(release_copy: Any) -> None:
+    store = _open(release_copy)
+    default = _default(release_copy)
+    folder = release_copy.releases / "later-1"
+    shutil.copytree(release_copy.releases / default, folder)
+    _edit(folder / RELEASE_FILE, lambda r: r.update(id="later-1"))
+    (folder / "library.npz").write_bytes(b"half")
+    with pytest.raises(FailedPreconditionError):
+        store.held("later-1")
+    for content in ('{"default": "later-1", "current": {}}', "{", '{"default": "none", "current": {}}'):
+        (release_copy.releases / INDEX_FILE).write_text(content, encoding="utf-8")
+        assert store.resolve("").id == default
+    (release_copy.releases / INDEX_FILE).unlink()
+    assert store.resolve("").id == default
+
+
+@pytest.mark.parametrize("name", ["../releases", "..", "a/b", "A", "x" * 65, ""])
+def test_no_name_leads_out_of_the_folder(release_copy: Any, name: str) -> None:
+    with pytest.raises(FailedPreconditionError):
+        _open(release_copy).held(name)

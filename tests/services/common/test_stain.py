@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from services.common import stain
+from services.common.light import background_light
 from services.common.phantom import Phantom, PhantomOptions, smear_field
 
 FIELD = PhantomOptions(width=640, height=480, cells=5, cell_radius=28.0, label=False, noise=1.0)
@@ -20,7 +21,7 @@ def field() -> Phantom:
 
 
 def _density(phantom: Phantom) -> stain.Float:
-    return stain.optical_density(phantom.image, stain.background_light(phantom.image))
+    return stain.optical_density(phantom.image, background_light(phantom.image))
 
 
 def test_background_has_no_density(field: Phantom) -> None:
@@ -81,8 +82,8 @@ def test_red_cell_radius_of_drawn_disks() -> None:
     for x in range(40, 400, 80):
         for y in range(40, 400, 80):
             mask |= np.hypot(columns - x, rows - y) <= 20
-    assert stain.red_cell_radius(mask) == pytest.approx(20, rel=0.1)
-    assert stain.red_cell_radius(mask[:160, :160]) is None
+    assert stain.red_cell_radius(*stain.distance_peaks(mask)) == pytest.approx(20, rel=0.1)
+    assert stain.red_cell_radius(*stain.distance_peaks(mask[:160, :160])) is None
 
 
 @pytest.mark.parametrize("radius", [1, 3, 8])
@@ -122,3 +123,37 @@ def test_whole_cells_are_measured_from_their_nuclei(field: Phantom) -> None:
 def test_equivalent_radius() -> None:
     assert stain.equivalent_radius(np.ones((10, 10), bool)) == pytest.approx(math.sqrt(100 / math.pi))
     assert stain.equivalent_radius(np.zeros((10, 10), bool)) == 0.0
+
+
+PINK, VIOLET = (0.25, 0.75, 0.55), (1.2, 1.9, 0.9)
+"""Optical densities of red cells and of a nucleus."""
+
+
+def _drawn(disks: list[tuple[int, int, int, tuple[float, float, float]]]) -> tuple[np.ndarray, np.ndarray]:
+    """Optical density (200, 200, 3) with a little noise, and the mask of the first disk; disks are (x, y, radius, density)."""
+    rows, columns = np.indices((200, 200))
+    density = np.random.default_rng(0).normal(0, 0.01, (200, 200, 3))
+    for x, y, radius, colour in disks:
+        density[np.hypot(columns - x, rows - y) <= radius] = colour
+    x, y, radius, _ = disks[0]
+    return density.astype(np.float32), np.hypot(columns - x, rows - y) <= radius
+
+
+def _cell_of(density: np.ndarray) -> np.ndarray:
+    nucleus = stain.violet_index(density) > 0.8
+    return stain.cell_mask(density, nucleus, stain.foreground_mask(density) & ~nucleus)
+
+
+def test_a_cell_that_stands_alone_is_whole_though_its_cytoplasm_is_as_pink_as_the_red_cells() -> None:
+    """A granulocyte: nucleus to one side, pink cytoplasm, red cells at a distance."""
+    red_cells = [(x, y, 17, PINK) for x, y in ((25, 25), (175, 30), (30, 175), (172, 170))]
+    density, truth = _drawn([(100, 100, 40, PINK), *red_cells, (85, 95, 20, VIOLET)])
+    cell = _cell_of(density)
+    assert (cell & truth).sum() / (cell | truth).sum() > 0.93
+
+
+def test_a_red_cell_that_touches_is_not_taken_in() -> None:
+    """A lymphocyte, nearly all nucleus, against a red cell: together they are not convex."""
+    red_cells = [(x, y, 17, PINK) for x, y in ((25, 25), (175, 30), (30, 175), (172, 170))]
+    density, _ = _drawn([(100, 100, 24, VIOLET), *red_cells, (138, 100, 17, PINK), (100, 100, 24, VIOLET)])
+    assert stain.equivalent_radius(_cell_of(density)) == pytest.approx(24, rel=0.1)

@@ -189,3 +189,135 @@ class ClassifiedCell(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ClassifiedCell: _TypeAlias = ClassifiedCell  # noqa: Y015
+
+@_typing.final
+class ClassifyPatchesRequest(_message.Message):
+    """Asks for the judgement of the network of patches."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    RELEASE_FIELD_NUMBER: _builtins.int
+    PATCHES_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Correlates logs of one call across services; 1..128 printable ASCII characters, or empty."""
+    release: _builtins.str
+    """Release whose network of patches is run."""
+    @_builtins.property
+    def patches(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClassifyPatch]:
+        """Patches, 1..32."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        release: _builtins.str = ...,
+        patches: _abc.Iterable[Global___ClassifyPatch] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["patches", b"patches", "release", b"release", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClassifyPatchesRequest: _TypeAlias = ClassifyPatchesRequest  # noqa: Y015
+
+@_typing.final
+class ClassifyPatch(_message.Message):
+    """One patch."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATCH_ID_FIELD_NUMBER: _builtins.int
+    PIXELS_FIELD_NUMBER: _builtins.int
+    patch_id: _builtins.int
+    """The patch that is meant."""
+    pixels: _builtins.bytes
+    """uint8 RGB, row-major, at the side of the release's network of patches."""
+    def __init__(
+        self,
+        *,
+        patch_id: _builtins.int = ...,
+        pixels: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["patch_id", b"patch_id", "pixels", b"pixels"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClassifyPatch: _TypeAlias = ClassifyPatch  # noqa: Y015
+
+@_typing.final
+class ClassifyPatchesResponse(_message.Message):
+    """Judgements in the order of the patches."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATCHES_FIELD_NUMBER: _builtins.int
+    ENGINE_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    engine: _builtins.str
+    """The engine that ran the model: onnxruntime or triton."""
+    @_builtins.property
+    def patches(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClassifiedPatch]:
+        """One per patch."""
+
+    @_builtins.property
+    def model(self) -> Global___ServedModel:
+        """The model that was run."""
+
+    def __init__(
+        self,
+        *,
+        patches: _abc.Iterable[Global___ClassifiedPatch] | None = ...,
+        engine: _builtins.str = ...,
+        model: Global___ServedModel | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine", "model", b"model", "patches", b"patches"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClassifyPatchesResponse: _TypeAlias = ClassifyPatchesResponse  # noqa: Y015
+
+@_typing.final
+class ClassifiedPatch(_message.Message):
+    """What the network says of one patch."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATCH_ID_FIELD_NUMBER: _builtins.int
+    LOGITS_FIELD_NUMBER: _builtins.int
+    ACTIVATIONS_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    COLUMNS_FIELD_NUMBER: _builtins.int
+    patch_id: _builtins.int
+    """The patch that is meant."""
+    activations: _builtins.bytes
+    """Class activations, logits by place whose mean the logits are: IEEE half precision, little-endian, row-major, shape rows x columns x 2."""
+    rows: _builtins.int
+    """Rows of the activations."""
+    columns: _builtins.int
+    """Columns of the activations."""
+    @_builtins.property
+    def logits(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Calibrated logits of two independent labels: blast present, other nucleated cell present."""
+
+    def __init__(
+        self,
+        *,
+        patch_id: _builtins.int = ...,
+        logits: _abc.Iterable[_builtins.float] | None = ...,
+        activations: _builtins.bytes = ...,
+        rows: _builtins.int = ...,
+        columns: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activations", b"activations", "columns", b"columns", "logits", b"logits", "patch_id", b"patch_id", "rows", b"rows"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClassifiedPatch: _TypeAlias = ClassifiedPatch  # noqa: Y015

@@ -40,6 +40,11 @@ class ClassificationServiceStub:
                 request_serializer=dl4all_dot_classification_dot_v1_dot_classification__pb2.ClassifyRequest.SerializeToString,
                 response_deserializer=dl4all_dot_classification_dot_v1_dot_classification__pb2.ClassifyResponse.FromString,
                 _registered_method=True)
+        self.ClassifyPatches = channel.unary_unary(
+                '/dl4all.classification.v1.ClassificationService/ClassifyPatches',
+                request_serializer=dl4all_dot_classification_dot_v1_dot_classification__pb2.ClassifyPatchesRequest.SerializeToString,
+                response_deserializer=dl4all_dot_classification_dot_v1_dot_classification__pb2.ClassifyPatchesResponse.FromString,
+                _registered_method=True)
 
 
 class ClassificationServiceServicer:
@@ -54,6 +59,14 @@ class ClassificationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ClassifyPatches(self, request, context):
+        """Judges patches of a field with the network of patches of a release, in one batched inference. Errors as of Classify, and
+        FAILED_PRECONDITION (RELEASE_WITHOUT_PATCHES).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ClassificationServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -61,6 +74,11 @@ def add_ClassificationServiceServicer_to_server(servicer, server):
                     servicer.Classify,
                     request_deserializer=dl4all_dot_classification_dot_v1_dot_classification__pb2.ClassifyRequest.FromString,
                     response_serializer=dl4all_dot_classification_dot_v1_dot_classification__pb2.ClassifyResponse.SerializeToString,
+            ),
+            'ClassifyPatches': grpc.unary_unary_rpc_method_handler(
+                    servicer.ClassifyPatches,
+                    request_deserializer=dl4all_dot_classification_dot_v1_dot_classification__pb2.ClassifyPatchesRequest.FromString,
+                    response_serializer=dl4all_dot_classification_dot_v1_dot_classification__pb2.ClassifyPatchesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -91,6 +109,33 @@ class ClassificationService:
             '/dl4all.classification.v1.ClassificationService/Classify',
             dl4all_dot_classification_dot_v1_dot_classification__pb2.ClassifyRequest.SerializeToString,
             dl4all_dot_classification_dot_v1_dot_classification__pb2.ClassifyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ClassifyPatches(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dl4all.classification.v1.ClassificationService/ClassifyPatches',
+            dl4all_dot_classification_dot_v1_dot_classification__pb2.ClassifyPatchesRequest.SerializeToString,
+            dl4all_dot_classification_dot_v1_dot_classification__pb2.ClassifyPatchesResponse.FromString,
             options,
             channel_credentials,
             insecure,

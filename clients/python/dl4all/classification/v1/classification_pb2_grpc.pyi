@@ -37,6 +37,10 @@ class ClassificationServiceStub:
     """Classifies and embeds all cells of an image in one batched inference per network. Errors: FAILED_PRECONDITION
     (RELEASE_NOT_HELD), INVALID_ARGUMENT (wrong side or size), UNAVAILABLE (engine down).
     """
+    ClassifyPatches: _grpc.UnaryUnaryMultiCallable[_classification_pb2.ClassifyPatchesRequest, _classification_pb2.ClassifyPatchesResponse]
+    """Judges patches of a field with the network of patches of a release, in one batched inference. Errors as of Classify, and
+    FAILED_PRECONDITION (RELEASE_WITHOUT_PATCHES).
+    """
 
 @_typing.type_check_only
 class ClassificationServiceAsyncStub(ClassificationServiceStub):
@@ -46,6 +50,10 @@ class ClassificationServiceAsyncStub(ClassificationServiceStub):
     Classify: _aio.UnaryUnaryMultiCallable[_classification_pb2.ClassifyRequest, _classification_pb2.ClassifyResponse]  # type: ignore[assignment]
     """Classifies and embeds all cells of an image in one batched inference per network. Errors: FAILED_PRECONDITION
     (RELEASE_NOT_HELD), INVALID_ARGUMENT (wrong side or size), UNAVAILABLE (engine down).
+    """
+    ClassifyPatches: _aio.UnaryUnaryMultiCallable[_classification_pb2.ClassifyPatchesRequest, _classification_pb2.ClassifyPatchesResponse]  # type: ignore[assignment]
+    """Judges patches of a field with the network of patches of a release, in one batched inference. Errors as of Classify, and
+    FAILED_PRECONDITION (RELEASE_WITHOUT_PATCHES).
     """
 
 class ClassificationServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -59,6 +67,16 @@ class ClassificationServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_classification_pb2.ClassifyResponse, _abc.Awaitable[_classification_pb2.ClassifyResponse]]:
         """Classifies and embeds all cells of an image in one batched inference per network. Errors: FAILED_PRECONDITION
         (RELEASE_NOT_HELD), INVALID_ARGUMENT (wrong side or size), UNAVAILABLE (engine down).
+        """
+
+    @_abc_1.abstractmethod
+    def ClassifyPatches(
+        self,
+        request: _classification_pb2.ClassifyPatchesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_classification_pb2.ClassifyPatchesResponse, _abc.Awaitable[_classification_pb2.ClassifyPatchesResponse]]:
+        """Judges patches of a field with the network of patches of a release, in one batched inference. Errors as of Classify, and
+        FAILED_PRECONDITION (RELEASE_WITHOUT_PATCHES).
         """
 
 def add_ClassificationServiceServicer_to_server(servicer: ClassificationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

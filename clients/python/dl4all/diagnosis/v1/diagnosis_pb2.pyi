@@ -301,6 +301,276 @@ class DiagnoseSpecimenResponse(_message.Message):
 Global___DiagnoseSpecimenResponse: _TypeAlias = DiagnoseSpecimenResponse  # noqa: Y015
 
 @_typing.final
+class DiagnoseSlideRequest(_message.Message):
+    """One message of a caller who has a slide."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_FIELD_NUMBER: _builtins.int
+    CHUNK_FIELD_NUMBER: _builtins.int
+    chunk: _builtins.bytes
+    """The next bytes of the file, at most 8 MiB; 1 MiB is good."""
+    @_builtins.property
+    def start(self) -> Global___DiagnoseSlideStart:
+        """What comes, and what is asked."""
+
+    def __init__(
+        self,
+        *,
+        start: Global___DiagnoseSlideStart | None = ...,
+        chunk: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "part", b"part", "start", b"start"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "part", b"part", "start", b"start"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["start", "chunk"]  # noqa: Y015
+    _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
+
+Global___DiagnoseSlideRequest: _TypeAlias = DiagnoseSlideRequest  # noqa: Y015
+
+@_typing.final
+class DiagnoseSlideStart(_message.Message):
+    """Asks for the diagnosis of one slide."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    MICRONS_PER_PIXEL_FIELD_NUMBER: _builtins.int
+    SPECIMEN_FIELD_NUMBER: _builtins.int
+    RELEASE_FIELD_NUMBER: _builtins.int
+    DISPLAY_FIELD_NUMBER: _builtins.int
+    EXPLAINED_CELLS_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """The caller's identifier of this call, 0..128 printable ASCII characters; made up if empty."""
+    microns_per_pixel: _builtins.float
+    """Micrometres per pixel, 0.01..10; 0 where unknown: the file's are taken, else the scale of the red cells."""
+    specimen: _builtins.str
+    """The caller's pseudonym of the specimen, 0..128 printable ASCII characters; never logged."""
+    release: _builtins.str
+    """Release id, or a system's name for its current release; empty for the default."""
+    explained_cells: _builtins.int
+    """Cells that are explained, the most suspicious first, 0..50; 0 means 50."""
+    @_builtins.property
+    def source(self) -> _imaging_pb2.SlideSource:
+        """Where the pixels come from."""
+
+    @_builtins.property
+    def display(self) -> Global___DisplayOptions:
+        """What is shown of the most suspicious cells."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        source: _imaging_pb2.SlideSource | None = ...,
+        microns_per_pixel: _builtins.float = ...,
+        specimen: _builtins.str = ...,
+        release: _builtins.str = ...,
+        display: Global___DisplayOptions | None = ...,
+        explained_cells: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["display", b"display", "source", b"source"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["display", b"display", "explained_cells", b"explained_cells", "microns_per_pixel", b"microns_per_pixel", "release", b"release", "request_id", b"request_id", "source", b"source", "specimen", b"specimen"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DiagnoseSlideStart: _TypeAlias = DiagnoseSlideStart  # noqa: Y015
+
+@_typing.final
+class DiagnoseSlideResponse(_message.Message):
+    """One message of the answer for a slide."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    CELLS_FIELD_NUMBER: _builtins.int
+    SLIDE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def progress(self) -> Global___DiagnoseSlideProgress:
+        """How far it is; at least every second."""
+
+    @_builtins.property
+    def cells(self) -> Global___JudgedSlideCells:
+        """Cells that were judged, without neighbours and maps, in pixels of the slide; in the order in which they are done."""
+
+    @_builtins.property
+    def slide(self) -> Global___SlideDiagnosis:
+        """The diagnosis; the last message."""
+
+    def __init__(
+        self,
+        *,
+        progress: Global___DiagnoseSlideProgress | None = ...,
+        cells: Global___JudgedSlideCells | None = ...,
+        slide: Global___SlideDiagnosis | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cells", b"cells", "part", b"part", "progress", b"progress", "slide", b"slide"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cells", b"cells", "part", b"part", "progress", b"progress", "slide", b"slide"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["progress", "cells", "slide"]  # noqa: Y015
+    _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
+
+Global___DiagnoseSlideResponse: _TypeAlias = DiagnoseSlideResponse  # noqa: Y015
+
+@_typing.final
+class DiagnoseSlideProgress(_message.Message):
+    """How far the diagnosis of a slide is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BYTES_RECEIVED_FIELD_NUMBER: _builtins.int
+    WINDOWS_DONE_FIELD_NUMBER: _builtins.int
+    WINDOWS_FIELD_NUMBER: _builtins.int
+    CELLS_FOUND_FIELD_NUMBER: _builtins.int
+    CELLS_JUDGED_FIELD_NUMBER: _builtins.int
+    bytes_received: _builtins.int
+    """Bytes that came in chunks."""
+    windows_done: _builtins.int
+    """Windows of the slide that were searched for cells."""
+    windows: _builtins.int
+    """Windows in all; 0 while that is not known."""
+    cells_found: _builtins.int
+    """Cells that were found."""
+    cells_judged: _builtins.int
+    """Cells that were judged."""
+    def __init__(
+        self,
+        *,
+        bytes_received: _builtins.int = ...,
+        windows_done: _builtins.int = ...,
+        windows: _builtins.int = ...,
+        cells_found: _builtins.int = ...,
+        cells_judged: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_received", b"bytes_received", "cells_found", b"cells_found", "cells_judged", b"cells_judged", "windows", b"windows", "windows_done", b"windows_done"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DiagnoseSlideProgress: _TypeAlias = DiagnoseSlideProgress  # noqa: Y015
+
+@_typing.final
+class JudgedSlideCells(_message.Message):
+    """Cells of a slide that were judged."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CELLS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def cells(self) -> _containers.RepeatedCompositeFieldContainer[Global___CellDiagnosis]:
+        """At most 32."""
+
+    def __init__(
+        self,
+        *,
+        cells: _abc.Iterable[Global___CellDiagnosis] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cells", b"cells"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JudgedSlideCells: _TypeAlias = JudgedSlideCells  # noqa: Y015
+
+@_typing.final
+class SlideDiagnosis(_message.Message):
+    """The diagnosis of one slide."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    FINDING_FIELD_NUMBER: _builtins.int
+    REQUIRES_REVIEW_FIELD_NUMBER: _builtins.int
+    REASONS_FIELD_NUMBER: _builtins.int
+    COUNTS_FIELD_NUMBER: _builtins.int
+    BLAST_FRACTION_FIELD_NUMBER: _builtins.int
+    FACTS_FIELD_NUMBER: _builtins.int
+    QUALITY_FIELD_NUMBER: _builtins.int
+    EXPLAINED_FIELD_NUMBER: _builtins.int
+    LATENT_MAP_FIELD_NUMBER: _builtins.int
+    RULE_FIELD_NUMBER: _builtins.int
+    PROVENANCE_FIELD_NUMBER: _builtins.int
+    TIMINGS_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Identifier of the request that is answered."""
+    finding: Global___Finding.ValueType
+    """What is found in the slide."""
+    requires_review: _builtins.bool
+    """Whether a qualified reader must look, whatever the finding."""
+    @_builtins.property
+    def reasons(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Machine-readable reasons of finding and review."""
+
+    @_builtins.property
+    def counts(self) -> Global___CellCounts:
+        """Cells counted."""
+
+    @_builtins.property
+    def blast_fraction(self) -> Global___BlastFraction:
+        """Bounds of the blast fraction."""
+
+    @_builtins.property
+    def facts(self) -> _imaging_pb2.SlideFacts:
+        """Size, format, scale, notes."""
+
+    @_builtins.property
+    def quality(self) -> _imaging_pb2.ImageQuality:
+        """Exposure, blur and cover of the whole slide; without a focus map."""
+
+    @_builtins.property
+    def explained(self) -> _containers.RepeatedCompositeFieldContainer[Global___CellDiagnosis]:
+        """The most suspicious cells, highest blast probability first, with neighbours and what display asks for."""
+
+    @_builtins.property
+    def latent_map(self) -> _containers.RepeatedCompositeFieldContainer[_retrieval_pb2.LatentReference]:
+        """Reference cells of the latent map, if asked for."""
+
+    @_builtins.property
+    def rule(self) -> Global___DecisionRule:
+        """The rule that decided, with its numbers."""
+
+    @_builtins.property
+    def provenance(self) -> Global___Provenance:
+        """Where the answer comes from."""
+
+    @_builtins.property
+    def timings(self) -> _containers.RepeatedCompositeFieldContainer[Global___StageTiming]:
+        """Milliseconds by stage, as measured by the gateway, summed over batches."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        finding: Global___Finding.ValueType = ...,
+        requires_review: _builtins.bool = ...,
+        reasons: _abc.Iterable[_builtins.str] | None = ...,
+        counts: Global___CellCounts | None = ...,
+        blast_fraction: Global___BlastFraction | None = ...,
+        facts: _imaging_pb2.SlideFacts | None = ...,
+        quality: _imaging_pb2.ImageQuality | None = ...,
+        explained: _abc.Iterable[Global___CellDiagnosis] | None = ...,
+        latent_map: _abc.Iterable[_retrieval_pb2.LatentReference] | None = ...,
+        rule: Global___DecisionRule | None = ...,
+        provenance: Global___Provenance | None = ...,
+        timings: _abc.Iterable[Global___StageTiming] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["blast_fraction", b"blast_fraction", "counts", b"counts", "facts", b"facts", "provenance", b"provenance", "quality", b"quality", "rule", b"rule"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blast_fraction", b"blast_fraction", "counts", b"counts", "explained", b"explained", "facts", b"facts", "finding", b"finding", "latent_map", b"latent_map", "provenance", b"provenance", "quality", b"quality", "reasons", b"reasons", "request_id", b"request_id", "requires_review", b"requires_review", "rule", b"rule", "timings", b"timings"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SlideDiagnosis: _TypeAlias = SlideDiagnosis  # noqa: Y015
+
+@_typing.final
 class SpecimenDiagnosis(_message.Message):
     """The aggregate over the images of one specimen."""
 
@@ -381,6 +651,7 @@ class Diagnosis(_message.Message):
     RULE_FIELD_NUMBER: _builtins.int
     PROVENANCE_FIELD_NUMBER: _builtins.int
     TIMINGS_FIELD_NUMBER: _builtins.int
+    PATCHES_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Identifier of the request that is answered."""
     finding: Global___Finding.ValueType
@@ -391,7 +662,7 @@ class Diagnosis(_message.Message):
     """What the image was taken for: CELL or FIELD."""
     @_builtins.property
     def reasons(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Machine-readable reasons of finding and review, such as TOO_FEW_CELLS or MODEL_NOT_TRAINED_ON_LYMPHOBLASTS."""
+        """Machine-readable reasons of finding and review, such as TOO_FEW_CELLS, IMAGE_BLURRED or MODEL_NOT_TRAINED_ON_LYMPHOBLASTS."""
 
     @_builtins.property
     def counts(self) -> Global___CellCounts:
@@ -425,6 +696,10 @@ class Diagnosis(_message.Message):
     def timings(self) -> _containers.RepeatedCompositeFieldContainer[Global___StageTiming]:
         """Milliseconds by stage, as measured by the gateway."""
 
+    @_builtins.property
+    def patches(self) -> _containers.RepeatedCompositeFieldContainer[Global___PatchDiagnosis]:
+        """Patches of a field, row by row, where the release judges them; its cells then lie where these say."""
+
     def __init__(
         self,
         *,
@@ -441,14 +716,55 @@ class Diagnosis(_message.Message):
         rule: Global___DecisionRule | None = ...,
         provenance: Global___Provenance | None = ...,
         timings: _abc.Iterable[Global___StageTiming] | None = ...,
+        patches: _abc.Iterable[Global___PatchDiagnosis] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["blast_fraction", b"blast_fraction", "counts", b"counts", "provenance", b"provenance", "quality", b"quality", "rule", b"rule"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blast_fraction", b"blast_fraction", "cells", b"cells", "counts", b"counts", "finding", b"finding", "kind", b"kind", "latent_map", b"latent_map", "provenance", b"provenance", "quality", b"quality", "reasons", b"reasons", "request_id", b"request_id", "requires_review", b"requires_review", "rule", b"rule", "timings", b"timings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blast_fraction", b"blast_fraction", "cells", b"cells", "counts", b"counts", "finding", b"finding", "kind", b"kind", "latent_map", b"latent_map", "patches", b"patches", "provenance", b"provenance", "quality", b"quality", "reasons", b"reasons", "request_id", b"request_id", "requires_review", b"requires_review", "rule", b"rule", "timings", b"timings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Diagnosis: _TypeAlias = Diagnosis  # noqa: Y015
+
+@_typing.final
+class PatchDiagnosis(_message.Message):
+    """The diagnosis of one patch of a field."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BOX_FIELD_NUMBER: _builtins.int
+    BLAST_PROBABILITY_FIELD_NUMBER: _builtins.int
+    OTHER_PROBABILITY_FIELD_NUMBER: _builtins.int
+    BLAST_PRESENT_FIELD_NUMBER: _builtins.int
+    OTHER_PRESENT_FIELD_NUMBER: _builtins.int
+    blast_probability: _builtins.float
+    """Calibrated probability 0..1 that it shows a blast."""
+    other_probability: _builtins.float
+    """Calibrated probability 0..1 that it shows another nucleated cell."""
+    blast_present: _builtins.bool
+    """Whether the first reaches the release's limit."""
+    other_present: _builtins.bool
+    """Whether the second reaches the release's limit."""
+    @_builtins.property
+    def box(self) -> _imaging_pb2.Box:
+        """The patch in the image."""
+
+    def __init__(
+        self,
+        *,
+        box: _imaging_pb2.Box | None = ...,
+        blast_probability: _builtins.float = ...,
+        other_probability: _builtins.float = ...,
+        blast_present: _builtins.bool = ...,
+        other_present: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["box", b"box"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blast_present", b"blast_present", "blast_probability", b"blast_probability", "box", b"box", "other_present", b"other_present", "other_probability", b"other_probability"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PatchDiagnosis: _TypeAlias = PatchDiagnosis  # noqa: Y015
 
 @_typing.final
 class CellCounts(_message.Message):
@@ -733,7 +1049,7 @@ class StageTiming(_message.Message):
     STAGE_FIELD_NUMBER: _builtins.int
     MILLISECONDS_FIELD_NUMBER: _builtins.int
     stage: _builtins.str
-    """locate, enhance, classify, explain, total."""
+    """patches, locate, enhance, classify, explain, total."""
     milliseconds: _builtins.float
     """Milliseconds, summed over the batches of the image."""
     def __init__(

@@ -50,6 +50,11 @@ class DiagnosisServiceStub:
                 request_serializer=dl4all_dot_diagnosis_dot_v1_dot_diagnosis__pb2.DiagnoseSpecimenRequest.SerializeToString,
                 response_deserializer=dl4all_dot_diagnosis_dot_v1_dot_diagnosis__pb2.DiagnoseSpecimenResponse.FromString,
                 _registered_method=True)
+        self.DiagnoseSlide = channel.stream_stream(
+                '/dl4all.diagnosis.v1.DiagnosisService/DiagnoseSlide',
+                request_serializer=dl4all_dot_diagnosis_dot_v1_dot_diagnosis__pb2.DiagnoseSlideRequest.SerializeToString,
+                response_deserializer=dl4all_dot_diagnosis_dot_v1_dot_diagnosis__pb2.DiagnoseSlideResponse.FromString,
+                _registered_method=True)
         self.ListSystems = channel.unary_unary(
                 '/dl4all.diagnosis.v1.DiagnosisService/ListSystems',
                 request_serializer=dl4all_dot_diagnosis_dot_v1_dot_diagnosis__pb2.ListSystemsRequest.SerializeToString,
@@ -84,6 +89,15 @@ class DiagnosisServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DiagnoseSlide(self, request_iterator, context):
+        """Diagnoses a whole slide, which is uploaded in chunks or lies below the slide root of the patching service. Progress at least every
+        second, cells as they are judged, last the diagnosis, with explanations of the most suspicious cells. Errors besides
+        those of Diagnose: INVALID_ARGUMENT (SLIDE_*), NOT_FOUND (SLIDE_NOT_FOUND), RESOURCE_EXHAUSTED (SLIDES_BUSY).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListSystems(self, request, context):
         """Lists the systems and releases that can be chosen.
         """
@@ -108,6 +122,11 @@ def add_DiagnosisServiceServicer_to_server(servicer, server):
                     servicer.DiagnoseSpecimen,
                     request_deserializer=dl4all_dot_diagnosis_dot_v1_dot_diagnosis__pb2.DiagnoseSpecimenRequest.FromString,
                     response_serializer=dl4all_dot_diagnosis_dot_v1_dot_diagnosis__pb2.DiagnoseSpecimenResponse.SerializeToString,
+            ),
+            'DiagnoseSlide': grpc.stream_stream_rpc_method_handler(
+                    servicer.DiagnoseSlide,
+                    request_deserializer=dl4all_dot_diagnosis_dot_v1_dot_diagnosis__pb2.DiagnoseSlideRequest.FromString,
+                    response_serializer=dl4all_dot_diagnosis_dot_v1_dot_diagnosis__pb2.DiagnoseSlideResponse.SerializeToString,
             ),
             'ListSystems': grpc.unary_unary_rpc_method_handler(
                     servicer.ListSystems,
@@ -197,6 +216,33 @@ class DiagnosisService:
             '/dl4all.diagnosis.v1.DiagnosisService/DiagnoseSpecimen',
             dl4all_dot_diagnosis_dot_v1_dot_diagnosis__pb2.DiagnoseSpecimenRequest.SerializeToString,
             dl4all_dot_diagnosis_dot_v1_dot_diagnosis__pb2.DiagnoseSpecimenResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DiagnoseSlide(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/dl4all.diagnosis.v1.DiagnosisService/DiagnoseSlide',
+            dl4all_dot_diagnosis_dot_v1_dot_diagnosis__pb2.DiagnoseSlideRequest.SerializeToString,
+            dl4all_dot_diagnosis_dot_v1_dot_diagnosis__pb2.DiagnoseSlideResponse.FromString,
             options,
             channel_credentials,
             insecure,

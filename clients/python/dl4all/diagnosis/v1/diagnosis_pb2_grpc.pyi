@@ -47,6 +47,11 @@ class DiagnosisServiceStub:
     """Diagnoses the images of one specimen: an answer per image as it finishes, then one aggregate. An image that is
     sent twice (same SHA-256) is counted once.
     """
+    DiagnoseSlide: _grpc.StreamStreamMultiCallable[_diagnosis_pb2.DiagnoseSlideRequest, _diagnosis_pb2.DiagnoseSlideResponse]
+    """Diagnoses a whole slide, which is uploaded in chunks or lies below the slide root of the patching service. Progress at least every
+    second, cells as they are judged, last the diagnosis, with explanations of the most suspicious cells. Errors besides
+    those of Diagnose: INVALID_ARGUMENT (SLIDE_*), NOT_FOUND (SLIDE_NOT_FOUND), RESOURCE_EXHAUSTED (SLIDES_BUSY).
+    """
     ListSystems: _grpc.UnaryUnaryMultiCallable[_diagnosis_pb2.ListSystemsRequest, _diagnosis_pb2.ListSystemsResponse]
     """Lists the systems and releases that can be chosen."""
 
@@ -64,6 +69,11 @@ class DiagnosisServiceAsyncStub(DiagnosisServiceStub):
     DiagnoseSpecimen: _aio.StreamStreamMultiCallable[_diagnosis_pb2.DiagnoseSpecimenRequest, _diagnosis_pb2.DiagnoseSpecimenResponse]  # type: ignore[assignment]
     """Diagnoses the images of one specimen: an answer per image as it finishes, then one aggregate. An image that is
     sent twice (same SHA-256) is counted once.
+    """
+    DiagnoseSlide: _aio.StreamStreamMultiCallable[_diagnosis_pb2.DiagnoseSlideRequest, _diagnosis_pb2.DiagnoseSlideResponse]  # type: ignore[assignment]
+    """Diagnoses a whole slide, which is uploaded in chunks or lies below the slide root of the patching service. Progress at least every
+    second, cells as they are judged, last the diagnosis, with explanations of the most suspicious cells. Errors besides
+    those of Diagnose: INVALID_ARGUMENT (SLIDE_*), NOT_FOUND (SLIDE_NOT_FOUND), RESOURCE_EXHAUSTED (SLIDES_BUSY).
     """
     ListSystems: _aio.UnaryUnaryMultiCallable[_diagnosis_pb2.ListSystemsRequest, _diagnosis_pb2.ListSystemsResponse]  # type: ignore[assignment]
     """Lists the systems and releases that can be chosen."""
@@ -97,6 +107,17 @@ class DiagnosisServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_diagnosis_pb2.DiagnoseSpecimenResponse], _abc.AsyncIterator[_diagnosis_pb2.DiagnoseSpecimenResponse]]:
         """Diagnoses the images of one specimen: an answer per image as it finishes, then one aggregate. An image that is
         sent twice (same SHA-256) is counted once.
+        """
+
+    @_abc_1.abstractmethod
+    def DiagnoseSlide(
+        self,
+        request_iterator: _MaybeAsyncIterator[_diagnosis_pb2.DiagnoseSlideRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_diagnosis_pb2.DiagnoseSlideResponse], _abc.AsyncIterator[_diagnosis_pb2.DiagnoseSlideResponse]]:
+        """Diagnoses a whole slide, which is uploaded in chunks or lies below the slide root of the patching service. Progress at least every
+        second, cells as they are judged, last the diagnosis, with explanations of the most suspicious cells. Errors besides
+        those of Diagnose: INVALID_ARGUMENT (SLIDE_*), NOT_FOUND (SLIDE_NOT_FOUND), RESOURCE_EXHAUSTED (SLIDES_BUSY).
         """
 
     @_abc_1.abstractmethod

@@ -199,6 +199,9 @@ class ImageQuality(_message.Message):
     UNDEREXPOSED_SHARE_FIELD_NUMBER: _builtins.int
     RED_CELL_RADIUS_FIELD_NUMBER: _builtins.int
     NOTES_FIELD_NUMBER: _builtins.int
+    BLUR_FIELD_NUMBER: _builtins.int
+    FOCUS_MAP_FIELD_NUMBER: _builtins.int
+    COVERED_SHARE_FIELD_NUMBER: _builtins.int
     width: _builtins.int
     """Width of the upright image, px."""
     height: _builtins.int
@@ -209,9 +212,19 @@ class ImageQuality(_message.Message):
     """Share 0..1 of pixels whose channels are all below 16."""
     red_cell_radius: _builtins.float
     """Typical radius of the red cells, px; 0 where they were not seen."""
+    blur: _builtins.float
+    """Blur of the sharpest edges, px: the standard deviation of the Gaussian that would blur a step as much; the median over the
+    focus map; NaN where nothing has an edge.
+    """
+    covered_share: _builtins.float
+    """Share 0..1 of the image that cells of any kind cover."""
     @_builtins.property
     def notes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Machine-readable notes: SCALED_FROM_16_BIT, ORIENTATION_APPLIED, ALPHA_DROPPED, PHANTOM."""
+
+    @_builtins.property
+    def focus_map(self) -> Global___FocusMap:
+        """Blur by place."""
 
     def __init__(
         self,
@@ -222,14 +235,49 @@ class ImageQuality(_message.Message):
         underexposed_share: _builtins.float = ...,
         red_cell_radius: _builtins.float = ...,
         notes: _abc.Iterable[_builtins.str] | None = ...,
+        blur: _builtins.float = ...,
+        focus_map: Global___FocusMap | None = ...,
+        covered_share: _builtins.float = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["focus_map", b"focus_map"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["height", b"height", "notes", b"notes", "overexposed_share", b"overexposed_share", "red_cell_radius", b"red_cell_radius", "underexposed_share", b"underexposed_share", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blur", b"blur", "covered_share", b"covered_share", "focus_map", b"focus_map", "height", b"height", "notes", b"notes", "overexposed_share", b"overexposed_share", "red_cell_radius", b"red_cell_radius", "underexposed_share", b"underexposed_share", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ImageQuality: _TypeAlias = ImageQuality  # noqa: Y015
+
+@_typing.final
+class FocusMap(_message.Message):
+    """Blur of the sharpest edges by place, from top left to bottom right."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROWS_FIELD_NUMBER: _builtins.int
+    COLUMNS_FIELD_NUMBER: _builtins.int
+    BLUR_FIELD_NUMBER: _builtins.int
+    rows: _builtins.int
+    """Rows, 1..8."""
+    columns: _builtins.int
+    """Columns, 1..8."""
+    @_builtins.property
+    def blur(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Row-major, px, as in ImageQuality.blur; NaN where nothing has an edge."""
+
+    def __init__(
+        self,
+        *,
+        rows: _builtins.int = ...,
+        columns: _builtins.int = ...,
+        blur: _abc.Iterable[_builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blur", b"blur", "columns", b"columns", "rows", b"rows"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FocusMap: _TypeAlias = FocusMap  # noqa: Y015
 
 @_typing.final
 class Heatmap(_message.Message):
@@ -260,3 +308,81 @@ class Heatmap(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Heatmap: _TypeAlias = Heatmap  # noqa: Y015
+
+@_typing.final
+class SlideSource(_message.Message):
+    """Where the pixels of a slide come from."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    UPLOAD_BYTES_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """A file, or a folder with the DICOM files of one slide, below the slide root of the patching service: relative to
+    it, with forward slashes.
+    """
+    upload_bytes: _builtins.int
+    """Size in bytes of the file that follows in chunks, at least 1."""
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        upload_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["path", b"path", "source", b"source", "upload_bytes", b"upload_bytes"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["path", b"path", "source", b"source", "upload_bytes", b"upload_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["path", "upload_bytes"]  # noqa: Y015
+    _WhichOneofArgType_source: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_source) -> _WhichOneofReturnType_source | None: ...
+
+Global___SlideSource: _TypeAlias = SlideSource  # noqa: Y015
+
+@_typing.final
+class SlideFacts(_message.Message):
+    """What can be said of a slide before any cell is judged."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WIDTH_FIELD_NUMBER: _builtins.int
+    HEIGHT_FIELD_NUMBER: _builtins.int
+    FORMAT_FIELD_NUMBER: _builtins.int
+    LEVELS_FIELD_NUMBER: _builtins.int
+    MICRONS_PER_PIXEL_FIELD_NUMBER: _builtins.int
+    RED_CELL_RADIUS_FIELD_NUMBER: _builtins.int
+    NOTES_FIELD_NUMBER: _builtins.int
+    width: _builtins.int
+    """Width of the full resolution, px."""
+    height: _builtins.int
+    """Height of the full resolution, px."""
+    format: _builtins.str
+    """Format of the file: TIFF, BigTIFF, SVS or DICOM."""
+    levels: _builtins.int
+    """Resolutions that the file holds; the full one is read."""
+    microns_per_pixel: _builtins.float
+    """Micrometres per pixel that were used: the caller's, else the file's; 0 where neither says it."""
+    red_cell_radius: _builtins.float
+    """Typical radius of the red cells, px; 0 where they were not seen."""
+    @_builtins.property
+    def notes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Machine-readable notes: SCALED_FROM_16_BIT, ALPHA_DROPPED, SPARSE_TILES, PHANTOM."""
+
+    def __init__(
+        self,
+        *,
+        width: _builtins.int = ...,
+        height: _builtins.int = ...,
+        format: _builtins.str = ...,
+        levels: _builtins.int = ...,
+        microns_per_pixel: _builtins.float = ...,
+        red_cell_radius: _builtins.float = ...,
+        notes: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["format", b"format", "height", b"height", "levels", b"levels", "microns_per_pixel", b"microns_per_pixel", "notes", b"notes", "red_cell_radius", b"red_cell_radius", "width", b"width"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SlideFacts: _TypeAlias = SlideFacts  # noqa: Y015

@@ -30,6 +30,7 @@ class LocateCellsRequest(_message.Message):
     KIND_FIELD_NUMBER: _builtins.int
     MICRONS_PER_PIXEL_FIELD_NUMBER: _builtins.int
     OMIT_CROPS_FIELD_NUMBER: _builtins.int
+    ACTIVATIONS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Correlates logs of one call across services; 1..128 printable ASCII characters, or empty."""
     image: _builtins.bytes
@@ -40,6 +41,10 @@ class LocateCellsRequest(_message.Message):
     """Micrometres per pixel, 0.01..10; 0 where unknown: the scale is then taken from the red cells."""
     omit_crops: _builtins.bool
     """Whether to leave the crops out (positions only)."""
+    @_builtins.property
+    def activations(self) -> Global___PatchActivations:
+        """Where a network of patches sees cells; if set, the cells of a field are those, and no others."""
+
     def __init__(
         self,
         *,
@@ -48,14 +53,205 @@ class LocateCellsRequest(_message.Message):
         kind: _imaging_pb2.ImageKind.ValueType = ...,
         microns_per_pixel: _builtins.float = ...,
         omit_crops: _builtins.bool = ...,
+        activations: Global___PatchActivations | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["activations", b"activations"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "kind", b"kind", "microns_per_pixel", b"microns_per_pixel", "omit_crops", b"omit_crops", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activations", b"activations", "image", b"image", "kind", b"kind", "microns_per_pixel", b"microns_per_pixel", "omit_crops", b"omit_crops", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LocateCellsRequest: _TypeAlias = LocateCellsRequest  # noqa: Y015
+
+@_typing.final
+class PatchActivations(_message.Message):
+    """What a network of patches says of the places of a field."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATCHES_FIELD_NUMBER: _builtins.int
+    MIN_ACTIVATION_FIELD_NUMBER: _builtins.int
+    SUPPRESSION_RADIUS_FIELD_NUMBER: _builtins.int
+    min_activation: _builtins.float
+    """The least activation of a peak that is a cell, a logit."""
+    suppression_radius: _builtins.float
+    """Peaks nearer than this are one cell, px, above 0."""
+    @_builtins.property
+    def patches(self) -> _containers.RepeatedCompositeFieldContainer[Global___PatchActivation]:
+        """Patches, in pixels of the image."""
+
+    def __init__(
+        self,
+        *,
+        patches: _abc.Iterable[Global___PatchActivation] | None = ...,
+        min_activation: _builtins.float = ...,
+        suppression_radius: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["min_activation", b"min_activation", "patches", b"patches", "suppression_radius", b"suppression_radius"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PatchActivations: _TypeAlias = PatchActivations  # noqa: Y015
+
+@_typing.final
+class PatchActivation(_message.Message):
+    """Class activations of one patch."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    X_FIELD_NUMBER: _builtins.int
+    Y_FIELD_NUMBER: _builtins.int
+    SIDE_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    COLUMNS_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
+    x: _builtins.int
+    """Column of its first pixel."""
+    y: _builtins.int
+    """Row of its first pixel."""
+    side: _builtins.int
+    """Its side, px, at least 1."""
+    rows: _builtins.int
+    """Rows of the activations, 1..64."""
+    columns: _builtins.int
+    """Columns of the activations, 1..64."""
+    values: _builtins.bytes
+    """Logits of blast and other nucleated cell by place: IEEE half precision, little-endian, row-major, shape rows x columns x 2."""
+    def __init__(
+        self,
+        *,
+        x: _builtins.int = ...,
+        y: _builtins.int = ...,
+        side: _builtins.int = ...,
+        rows: _builtins.int = ...,
+        columns: _builtins.int = ...,
+        values: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "rows", b"rows", "side", b"side", "values", b"values", "x", b"x", "y", b"y"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PatchActivation: _TypeAlias = PatchActivation  # noqa: Y015
+
+@_typing.final
+class CutPatchesRequest(_message.Message):
+    """Asks for the patches of one field."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    IMAGE_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    MICRONS_PER_PIXEL_FIELD_NUMBER: _builtins.int
+    PATCH_SIDE_FIELD_NUMBER: _builtins.int
+    OVERLAP_FIELD_NUMBER: _builtins.int
+    NOMINAL_RED_CELL_RADIUS_FIELD_NUMBER: _builtins.int
+    SIDE_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Correlates logs of one call across services; 1..128 printable ASCII characters, or empty."""
+    image: _builtins.bytes
+    """The encoded image, as for LocateCells."""
+    kind: _imaging_pb2.ImageKind.ValueType
+    """What the image shows."""
+    microns_per_pixel: _builtins.float
+    """Micrometres per pixel, 0.01..10; 0 where unknown: the scale is then taken from the red cells."""
+    patch_side: _builtins.int
+    """Side of a patch in px of a field of nominal scale, 32..4096; scaled with the red cells in others."""
+    overlap: _builtins.float
+    """Share of the side that neighbours have in common, 0..0.75."""
+    nominal_red_cell_radius: _builtins.float
+    """Radius of the red cells in px in a field of nominal scale, above 0."""
+    side: _builtins.int
+    """Side to which patches are brought, px, 32..1024."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        image: _builtins.bytes = ...,
+        kind: _imaging_pb2.ImageKind.ValueType = ...,
+        microns_per_pixel: _builtins.float = ...,
+        patch_side: _builtins.int = ...,
+        overlap: _builtins.float = ...,
+        nominal_red_cell_radius: _builtins.float = ...,
+        side: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "kind", b"kind", "microns_per_pixel", b"microns_per_pixel", "nominal_red_cell_radius", b"nominal_red_cell_radius", "overlap", b"overlap", "patch_side", b"patch_side", "request_id", b"request_id", "side", b"side"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CutPatchesRequest: _TypeAlias = CutPatchesRequest  # noqa: Y015
+
+@_typing.final
+class CutPatchesResponse(_message.Message):
+    """Some patches of a field."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    PATCHES_FIELD_NUMBER: _builtins.int
+    kind: _imaging_pb2.ImageKind.ValueType
+    """What the image was taken for: CELL or FIELD; in every message."""
+    @_builtins.property
+    def patches(self) -> _containers.RepeatedCompositeFieldContainer[Global___ImagePatch]:
+        """Row by row; none for a single cell."""
+
+    def __init__(
+        self,
+        *,
+        kind: _imaging_pb2.ImageKind.ValueType = ...,
+        patches: _abc.Iterable[Global___ImagePatch] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "patches", b"patches"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CutPatchesResponse: _TypeAlias = CutPatchesResponse  # noqa: Y015
+
+@_typing.final
+class ImagePatch(_message.Message):
+    """A square of a field."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATCH_ID_FIELD_NUMBER: _builtins.int
+    X_FIELD_NUMBER: _builtins.int
+    Y_FIELD_NUMBER: _builtins.int
+    SIDE_FIELD_NUMBER: _builtins.int
+    PIXELS_FIELD_NUMBER: _builtins.int
+    patch_id: _builtins.int
+    """Number from 0, row by row."""
+    x: _builtins.int
+    """Column of its first pixel in the image."""
+    y: _builtins.int
+    """Row of its first pixel in the image."""
+    side: _builtins.int
+    """Its side in the image, px."""
+    pixels: _builtins.bytes
+    """uint8 RGB, row-major, at the side that was asked for."""
+    def __init__(
+        self,
+        *,
+        patch_id: _builtins.int = ...,
+        x: _builtins.int = ...,
+        y: _builtins.int = ...,
+        side: _builtins.int = ...,
+        pixels: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["patch_id", b"patch_id", "pixels", b"pixels", "side", b"side", "x", b"x", "y", b"y"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImagePatch: _TypeAlias = ImagePatch  # noqa: Y015
 
 @_typing.final
 class LocateCellsResponse(_message.Message):
@@ -128,3 +324,211 @@ class LocateCellsHeader(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LocateCellsHeader: _TypeAlias = LocateCellsHeader  # noqa: Y015
+
+@_typing.final
+class LocateSlideRequest(_message.Message):
+    """One message of the caller."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_FIELD_NUMBER: _builtins.int
+    CHUNK_FIELD_NUMBER: _builtins.int
+    chunk: _builtins.bytes
+    """The next bytes of the file, at most 8 MiB."""
+    @_builtins.property
+    def start(self) -> Global___LocateSlideStart:
+        """What comes."""
+
+    def __init__(
+        self,
+        *,
+        start: Global___LocateSlideStart | None = ...,
+        chunk: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "part", b"part", "start", b"start"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "part", b"part", "start", b"start"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["start", "chunk"]  # noqa: Y015
+    _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
+
+Global___LocateSlideRequest: _TypeAlias = LocateSlideRequest  # noqa: Y015
+
+@_typing.final
+class LocateSlideStart(_message.Message):
+    """Asks for the cells of one slide."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    MICRONS_PER_PIXEL_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Correlates logs of one call across services; 1..128 printable ASCII characters, or empty."""
+    microns_per_pixel: _builtins.float
+    """Micrometres per pixel, 0.01..10; 0 where unknown: the file's are taken, else the scale of the red cells."""
+    @_builtins.property
+    def source(self) -> _imaging_pb2.SlideSource:
+        """Where the pixels come from."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        source: _imaging_pb2.SlideSource | None = ...,
+        microns_per_pixel: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["microns_per_pixel", b"microns_per_pixel", "request_id", b"request_id", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LocateSlideStart: _TypeAlias = LocateSlideStart  # noqa: Y015
+
+@_typing.final
+class LocateSlideResponse(_message.Message):
+    """One message of the answer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FACTS_FIELD_NUMBER: _builtins.int
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    CELLS_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def facts(self) -> _imaging_pb2.SlideFacts:
+        """Facts of the slide; once, before any cells."""
+
+    @_builtins.property
+    def progress(self) -> Global___SlideProgress:
+        """How far it is."""
+
+    @_builtins.property
+    def cells(self) -> Global___SlideCells:
+        """Cells that were found."""
+
+    @_builtins.property
+    def end(self) -> Global___SlideEnd:
+        """The last message."""
+
+    def __init__(
+        self,
+        *,
+        facts: _imaging_pb2.SlideFacts | None = ...,
+        progress: Global___SlideProgress | None = ...,
+        cells: Global___SlideCells | None = ...,
+        end: Global___SlideEnd | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cells", b"cells", "end", b"end", "facts", b"facts", "part", b"part", "progress", b"progress"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cells", b"cells", "end", b"end", "facts", b"facts", "part", b"part", "progress", b"progress"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["facts", "progress", "cells", "end"]  # noqa: Y015
+    _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
+
+Global___LocateSlideResponse: _TypeAlias = LocateSlideResponse  # noqa: Y015
+
+@_typing.final
+class SlideProgress(_message.Message):
+    """How far the reading of a slide is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BYTES_RECEIVED_FIELD_NUMBER: _builtins.int
+    WINDOWS_DONE_FIELD_NUMBER: _builtins.int
+    WINDOWS_FIELD_NUMBER: _builtins.int
+    bytes_received: _builtins.int
+    """Bytes that came in chunks."""
+    windows_done: _builtins.int
+    """Windows that were searched."""
+    windows: _builtins.int
+    """Windows in all; 0 while that is not known."""
+    def __init__(
+        self,
+        *,
+        bytes_received: _builtins.int = ...,
+        windows_done: _builtins.int = ...,
+        windows: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_received", b"bytes_received", "windows", b"windows", "windows_done", b"windows_done"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SlideProgress: _TypeAlias = SlideProgress  # noqa: Y015
+
+@_typing.final
+class SlideCells(_message.Message):
+    """Cells of a slide, each once, in pixels of the slide."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CELLS_FIELD_NUMBER: _builtins.int
+    CROPS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def cells(self) -> _containers.RepeatedCompositeFieldContainer[_imaging_pb2.Cell]:
+        """At most 32; numbered from 0 in the order in which they are found."""
+
+    @_builtins.property
+    def crops(self) -> _containers.RepeatedCompositeFieldContainer[_imaging_pb2.Crop]:
+        """One crop per cell, in the same order."""
+
+    def __init__(
+        self,
+        *,
+        cells: _abc.Iterable[_imaging_pb2.Cell] | None = ...,
+        crops: _abc.Iterable[_imaging_pb2.Crop] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cells", b"cells", "crops", b"crops"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SlideCells: _TypeAlias = SlideCells  # noqa: Y015
+
+@_typing.final
+class SlideEnd(_message.Message):
+    """What is known of a slide at its end."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CELL_COUNT_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
+    OVEREXPOSED_SHARE_FIELD_NUMBER: _builtins.int
+    UNDEREXPOSED_SHARE_FIELD_NUMBER: _builtins.int
+    BLUR_FIELD_NUMBER: _builtins.int
+    COVERED_SHARE_FIELD_NUMBER: _builtins.int
+    cell_count: _builtins.int
+    """Cells in all messages."""
+    sha256: _builtins.str
+    """SHA-256 of the file, 64 hexadecimal digits; of a folder, that of the digests of its files in order of their names."""
+    overexposed_share: _builtins.float
+    """Share 0..1 of pixels with a channel at 255."""
+    underexposed_share: _builtins.float
+    """Share 0..1 of pixels whose channels are all below 16."""
+    blur: _builtins.float
+    """Median over the windows of the blur of their sharpest edges, px; NaN where none has any. See ImageQuality."""
+    covered_share: _builtins.float
+    """Share 0..1 of the slide that cells of any kind cover."""
+    def __init__(
+        self,
+        *,
+        cell_count: _builtins.int = ...,
+        sha256: _builtins.str = ...,
+        overexposed_share: _builtins.float = ...,
+        underexposed_share: _builtins.float = ...,
+        blur: _builtins.float = ...,
+        covered_share: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blur", b"blur", "cell_count", b"cell_count", "covered_share", b"covered_share", "overexposed_share", b"overexposed_share", "sha256", b"sha256", "underexposed_share", b"underexposed_share"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SlideEnd: _TypeAlias = SlideEnd  # noqa: Y015

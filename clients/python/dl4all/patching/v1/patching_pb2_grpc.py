@@ -40,6 +40,16 @@ class PatchingServiceStub:
                 request_serializer=dl4all_dot_patching_dot_v1_dot_patching__pb2.LocateCellsRequest.SerializeToString,
                 response_deserializer=dl4all_dot_patching_dot_v1_dot_patching__pb2.LocateCellsResponse.FromString,
                 _registered_method=True)
+        self.CutPatches = channel.unary_stream(
+                '/dl4all.patching.v1.PatchingService/CutPatches',
+                request_serializer=dl4all_dot_patching_dot_v1_dot_patching__pb2.CutPatchesRequest.SerializeToString,
+                response_deserializer=dl4all_dot_patching_dot_v1_dot_patching__pb2.CutPatchesResponse.FromString,
+                _registered_method=True)
+        self.LocateSlide = channel.stream_stream(
+                '/dl4all.patching.v1.PatchingService/LocateSlide',
+                request_serializer=dl4all_dot_patching_dot_v1_dot_patching__pb2.LocateSlideRequest.SerializeToString,
+                response_deserializer=dl4all_dot_patching_dot_v1_dot_patching__pb2.LocateSlideResponse.FromString,
+                _registered_method=True)
 
 
 class PatchingServiceServicer:
@@ -54,6 +64,24 @@ class PatchingServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CutPatches(self, request, context):
+        """Lays the grid of ALL-IDB Patches over a field and streams the patches as a network takes them, at most 32 a message. Where the
+        image shows a single cell there are none. Errors as of LocateCells.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def LocateSlide(self, request_iterator, context):
+        """Reads a slide window by window, never whole, and streams its cells with their crops: first the header, progress after each
+        window and at least every second while chunks come, cells as they are found, last the end. The first request says
+        what comes; chunks follow where the slide is uploaded. Errors: INVALID_ARGUMENT (SLIDE_*), NOT_FOUND (SLIDE_NOT_FOUND),
+        RESOURCE_EXHAUSTED (SLIDES_BUSY).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PatchingServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -61,6 +89,16 @@ def add_PatchingServiceServicer_to_server(servicer, server):
                     servicer.LocateCells,
                     request_deserializer=dl4all_dot_patching_dot_v1_dot_patching__pb2.LocateCellsRequest.FromString,
                     response_serializer=dl4all_dot_patching_dot_v1_dot_patching__pb2.LocateCellsResponse.SerializeToString,
+            ),
+            'CutPatches': grpc.unary_stream_rpc_method_handler(
+                    servicer.CutPatches,
+                    request_deserializer=dl4all_dot_patching_dot_v1_dot_patching__pb2.CutPatchesRequest.FromString,
+                    response_serializer=dl4all_dot_patching_dot_v1_dot_patching__pb2.CutPatchesResponse.SerializeToString,
+            ),
+            'LocateSlide': grpc.stream_stream_rpc_method_handler(
+                    servicer.LocateSlide,
+                    request_deserializer=dl4all_dot_patching_dot_v1_dot_patching__pb2.LocateSlideRequest.FromString,
+                    response_serializer=dl4all_dot_patching_dot_v1_dot_patching__pb2.LocateSlideResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -91,6 +129,60 @@ class PatchingService:
             '/dl4all.patching.v1.PatchingService/LocateCells',
             dl4all_dot_patching_dot_v1_dot_patching__pb2.LocateCellsRequest.SerializeToString,
             dl4all_dot_patching_dot_v1_dot_patching__pb2.LocateCellsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CutPatches(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/dl4all.patching.v1.PatchingService/CutPatches',
+            dl4all_dot_patching_dot_v1_dot_patching__pb2.CutPatchesRequest.SerializeToString,
+            dl4all_dot_patching_dot_v1_dot_patching__pb2.CutPatchesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LocateSlide(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/dl4all.patching.v1.PatchingService/LocateSlide',
+            dl4all_dot_patching_dot_v1_dot_patching__pb2.LocateSlideRequest.SerializeToString,
+            dl4all_dot_patching_dot_v1_dot_patching__pb2.LocateSlideResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -8,6 +8,7 @@ from dl4all.imaging.v1 import imaging_pb2 as _imaging_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.rpc import status_pb2 as _status_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -187,6 +188,10 @@ class Neighbour(_message.Message):
     CENTER_X_FIELD_NUMBER: _builtins.int
     CENTER_Y_FIELD_NUMBER: _builtins.int
     RADIUS_FIELD_NUMBER: _builtins.int
+    QUERY_GRAD_CAM_FIELD_NUMBER: _builtins.int
+    NEIGHBOUR_GRAD_CAM_FIELD_NUMBER: _builtins.int
+    POINT_MAPS_FIELD_NUMBER: _builtins.int
+    MAP_MODEL_FIELD_NUMBER: _builtins.int
     reference_id: _builtins.str
     """Identifier within the reference library."""
     is_blast: _builtins.bool
@@ -207,13 +212,29 @@ class Neighbour(_message.Message):
     """Row of the neighbour's centre in its image, px."""
     radius: _builtins.float
     """Radius of the neighbour in its image, px."""
+    map_model: _builtins.str
+    """Model that the maps explain, as in the model repository: name/version; empty without maps."""
     @_builtins.property
     def query_map(self) -> _imaging_pb2.Heatmap:
         """Where the query resembles this neighbour, over the registered square of the query; absent unless asked for."""
 
     @_builtins.property
     def neighbour_map(self) -> _imaging_pb2.Heatmap:
-        """Where this neighbour resembles the query, over the registered square of the neighbour; absent unless asked for."""
+        """Where this neighbour resembles the query, over the registered square of the neighbour; absent unless asked for, and where the neighbour
+        is not among the exemplars of the library.
+        """
+
+    @_builtins.property
+    def query_grad_cam(self) -> _imaging_pb2.Heatmap:
+        """Rectified Grad-CAM of the similarity, over the registered square of the query; absent unless maps are asked for."""
+
+    @_builtins.property
+    def neighbour_grad_cam(self) -> _imaging_pb2.Heatmap:
+        """The same over the registered square of the neighbour; absent like neighbour_map."""
+
+    @_builtins.property
+    def point_maps(self) -> Global___PointMaps:
+        """Where each place of the query resembles the neighbour; absent like neighbour_map."""
 
     def __init__(
         self,
@@ -230,14 +251,56 @@ class Neighbour(_message.Message):
         center_x: _builtins.float = ...,
         center_y: _builtins.float = ...,
         radius: _builtins.float = ...,
+        query_grad_cam: _imaging_pb2.Heatmap | None = ...,
+        neighbour_grad_cam: _imaging_pb2.Heatmap | None = ...,
+        point_maps: Global___PointMaps | None = ...,
+        map_model: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["neighbour_map", b"neighbour_map", "query_map", b"query_map"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["neighbour_grad_cam", b"neighbour_grad_cam", "neighbour_map", b"neighbour_map", "point_maps", b"point_maps", "query_grad_cam", b"query_grad_cam", "query_map", b"query_map"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cell_class", b"cell_class", "center_x", b"center_x", "center_y", b"center_y", "distance", b"distance", "image_sha256", b"image_sha256", "is_blast", b"is_blast", "neighbour_map", b"neighbour_map", "patient", b"patient", "query_map", b"query_map", "radius", b"radius", "reference_id", b"reference_id", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cell_class", b"cell_class", "center_x", b"center_x", "center_y", b"center_y", "distance", b"distance", "image_sha256", b"image_sha256", "is_blast", b"is_blast", "map_model", b"map_model", "neighbour_grad_cam", b"neighbour_grad_cam", "neighbour_map", b"neighbour_map", "patient", b"patient", "point_maps", b"point_maps", "query_grad_cam", b"query_grad_cam", "query_map", b"query_map", "radius", b"radius", "reference_id", b"reference_id", "source", b"source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Neighbour: _TypeAlias = Neighbour  # noqa: Y015
+
+@_typing.final
+class PointMaps(_message.Message):
+    """How much every place of the query resembles every place of a neighbour."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROWS_FIELD_NUMBER: _builtins.int
+    COLUMNS_FIELD_NUMBER: _builtins.int
+    NEIGHBOUR_ROWS_FIELD_NUMBER: _builtins.int
+    NEIGHBOUR_COLUMNS_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
+    rows: _builtins.int
+    """Rows of places of the query's registered square."""
+    columns: _builtins.int
+    """Columns of places of the query's registered square."""
+    neighbour_rows: _builtins.int
+    """Rows of places of the neighbour's registered square."""
+    neighbour_columns: _builtins.int
+    """Columns of places of the neighbour's registered square."""
+    values: _builtins.bytes
+    """uint8, shape rows x columns x neighbour_rows x neighbour_columns; 255 is the highest value of all, 0 none."""
+    def __init__(
+        self,
+        *,
+        rows: _builtins.int = ...,
+        columns: _builtins.int = ...,
+        neighbour_rows: _builtins.int = ...,
+        neighbour_columns: _builtins.int = ...,
+        values: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "neighbour_columns", b"neighbour_columns", "neighbour_rows", b"neighbour_rows", "rows", b"rows", "values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PointMaps: _TypeAlias = PointMaps  # noqa: Y015
 
 @_typing.final
 class LatentPoint(_message.Message):
@@ -350,3 +413,449 @@ class LatentReference(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LatentReference: _TypeAlias = LatentReference  # noqa: Y015
+
+@_typing.final
+class SearchRequest(_message.Message):
+    """Asks for the nearest known cells."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    RELEASE_FIELD_NUMBER: _builtins.int
+    QUERIES_FIELD_NUMBER: _builtins.int
+    NEIGHBOURS_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Correlates logs of one call across services; 1..128 printable ASCII characters, or empty."""
+    release: _builtins.str
+    """Release whose reference library is asked."""
+    neighbours: _builtins.int
+    """Neighbours to return per query, 1..100; 0 means 3."""
+    @_builtins.property
+    def queries(self) -> _containers.RepeatedCompositeFieldContainer[Global___SearchQuery]:
+        """Queries, 1..4096."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        release: _builtins.str = ...,
+        queries: _abc.Iterable[Global___SearchQuery] | None = ...,
+        neighbours: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["neighbours", b"neighbours", "queries", b"queries", "release", b"release", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SearchRequest: _TypeAlias = SearchRequest  # noqa: Y015
+
+@_typing.final
+class SearchQuery(_message.Message):
+    """One query."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUERY_ID_FIELD_NUMBER: _builtins.int
+    EMBEDDING_FIELD_NUMBER: _builtins.int
+    query_id: _builtins.int
+    """Identifier of the caller's choice."""
+    @_builtins.property
+    def embedding(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Embedding, float32, not normalised."""
+
+    def __init__(
+        self,
+        *,
+        query_id: _builtins.int = ...,
+        embedding: _abc.Iterable[_builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["embedding", b"embedding", "query_id", b"query_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SearchQuery: _TypeAlias = SearchQuery  # noqa: Y015
+
+@_typing.final
+class SearchResponse(_message.Message):
+    """Outcomes in the order of the queries."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OUTCOMES_FIELD_NUMBER: _builtins.int
+    LIBRARY_SHA256_FIELD_NUMBER: _builtins.int
+    library_sha256: _builtins.str
+    """SHA-256 of the reference library, 64 hexadecimal digits."""
+    @_builtins.property
+    def outcomes(self) -> _containers.RepeatedCompositeFieldContainer[Global___SearchOutcome]:
+        """One per query."""
+
+    def __init__(
+        self,
+        *,
+        outcomes: _abc.Iterable[Global___SearchOutcome] | None = ...,
+        library_sha256: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["library_sha256", b"library_sha256", "outcomes", b"outcomes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SearchResponse: _TypeAlias = SearchResponse  # noqa: Y015
+
+@_typing.final
+class SearchOutcome(_message.Message):
+    """What was found for one query."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUERY_ID_FIELD_NUMBER: _builtins.int
+    FOUND_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    query_id: _builtins.int
+    """Identifier of the query."""
+    @_builtins.property
+    def found(self) -> Global___FoundNeighbours:
+        """The nearest known cells."""
+
+    @_builtins.property
+    def error(self) -> _status_pb2.Status:
+        """Why this query was refused."""
+
+    def __init__(
+        self,
+        *,
+        query_id: _builtins.int = ...,
+        found: Global___FoundNeighbours | None = ...,
+        error: _status_pb2.Status | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "found", b"found", "result", b"result"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "found", b"found", "query_id", b"query_id", "result", b"result"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["found", "error"]  # noqa: Y015
+    _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
+
+Global___SearchOutcome: _TypeAlias = SearchOutcome  # noqa: Y015
+
+@_typing.final
+class FoundNeighbours(_message.Message):
+    """The nearest known cells of one query."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NEIGHBOURS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def neighbours(self) -> _containers.RepeatedCompositeFieldContainer[Global___Neighbour]:
+        """Nearest first, without maps."""
+
+    def __init__(
+        self,
+        *,
+        neighbours: _abc.Iterable[Global___Neighbour] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["neighbours", b"neighbours"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FoundNeighbours: _TypeAlias = FoundNeighbours  # noqa: Y015
+
+@_typing.final
+class GetLibraryRequest(_message.Message):
+    """Asks what a library holds."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    RELEASE_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Correlates logs of one call across services; 1..128 printable ASCII characters, or empty."""
+    release: _builtins.str
+    """Release whose reference library is meant."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        release: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["release", b"release", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetLibraryRequest: _TypeAlias = GetLibraryRequest  # noqa: Y015
+
+@_typing.final
+class GetLibraryResponse(_message.Message):
+    """What a library holds."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SHA256_FIELD_NUMBER: _builtins.int
+    EMBEDDER_FIELD_NUMBER: _builtins.int
+    DIMENSION_FIELD_NUMBER: _builtins.int
+    CLASSES_FIELD_NUMBER: _builtins.int
+    PATIENTS_FIELD_NUMBER: _builtins.int
+    PENDING_ADDITIONS_FIELD_NUMBER: _builtins.int
+    sha256: _builtins.str
+    """SHA-256 of the library, 64 hexadecimal digits."""
+    embedder: _builtins.str
+    """Model and version that made the embeddings, as in the model repository: name/version."""
+    dimension: _builtins.int
+    """Dimension of the embeddings."""
+    patients: _builtins.int
+    """Different patients, by their pseudonyms."""
+    pending_additions: _builtins.int
+    """Additions that wait for the next version; 0 where additions are off."""
+    @_builtins.property
+    def classes(self) -> _containers.RepeatedCompositeFieldContainer[Global___LibraryClass]:
+        """Known cells by class."""
+
+    def __init__(
+        self,
+        *,
+        sha256: _builtins.str = ...,
+        embedder: _builtins.str = ...,
+        dimension: _builtins.int = ...,
+        classes: _abc.Iterable[Global___LibraryClass] | None = ...,
+        patients: _builtins.int = ...,
+        pending_additions: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["classes", b"classes", "dimension", b"dimension", "embedder", b"embedder", "patients", b"patients", "pending_additions", b"pending_additions", "sha256", b"sha256"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetLibraryResponse: _TypeAlias = GetLibraryResponse  # noqa: Y015
+
+@_typing.final
+class LibraryClass(_message.Message):
+    """The known cells of one class."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CELL_CLASS_FIELD_NUMBER: _builtins.int
+    IS_BLAST_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    cell_class: _builtins.str
+    """Class, as the source names it."""
+    is_blast: _builtins.bool
+    """Whether these are leukaemic blasts."""
+    count: _builtins.int
+    """How many."""
+    def __init__(
+        self,
+        *,
+        cell_class: _builtins.str = ...,
+        is_blast: _builtins.bool = ...,
+        count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cell_class", b"cell_class", "count", b"count", "is_blast", b"is_blast"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LibraryClass: _TypeAlias = LibraryClass  # noqa: Y015
+
+@_typing.final
+class AddReferencesRequest(_message.Message):
+    """Asks to keep confirmed cells."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    RELEASE_FIELD_NUMBER: _builtins.int
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
+    CONFIRMED_BY_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    REFERENCES_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Correlates logs of one call across services; 1..128 printable ASCII characters, or empty."""
+    release: _builtins.str
+    """Release whose embedder made the embeddings."""
+    idempotency_key: _builtins.str
+    """The caller's key of this call, 1..128 printable ASCII characters: the same key with the same content is kept once."""
+    confirmed_by: _builtins.str
+    """Who confirmed the cells, 1..128 characters."""
+    source: _builtins.str
+    """Where the cells come from, such as the laboratory's name; 1..128 printable ASCII characters without a slash."""
+    @_builtins.property
+    def references(self) -> _containers.RepeatedCompositeFieldContainer[Global___NewReference]:
+        """The cells, 1..256."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        release: _builtins.str = ...,
+        idempotency_key: _builtins.str = ...,
+        confirmed_by: _builtins.str = ...,
+        source: _builtins.str = ...,
+        references: _abc.Iterable[Global___NewReference] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confirmed_by", b"confirmed_by", "idempotency_key", b"idempotency_key", "references", b"references", "release", b"release", "request_id", b"request_id", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AddReferencesRequest: _TypeAlias = AddReferencesRequest  # noqa: Y015
+
+@_typing.final
+class NewReference(_message.Message):
+    """A confirmed cell."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IS_BLAST_FIELD_NUMBER: _builtins.int
+    CELL_CLASS_FIELD_NUMBER: _builtins.int
+    PATIENT_FIELD_NUMBER: _builtins.int
+    EMBEDDING_FIELD_NUMBER: _builtins.int
+    PATCH_EMBEDDINGS_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    COLUMNS_FIELD_NUMBER: _builtins.int
+    IMAGE_SHA256_FIELD_NUMBER: _builtins.int
+    CENTER_X_FIELD_NUMBER: _builtins.int
+    CENTER_Y_FIELD_NUMBER: _builtins.int
+    RADIUS_FIELD_NUMBER: _builtins.int
+    is_blast: _builtins.bool
+    """Whether it is a leukaemic blast."""
+    cell_class: _builtins.str
+    """Its class, 1..128 characters."""
+    patient: _builtins.str
+    """The source's pseudonym of the patient, 1..128 characters; never a name or a number that leads to a person."""
+    patch_embeddings: _builtins.bytes
+    """Patch embeddings, IEEE half precision, little-endian, row-major, shape rows x columns x dimension."""
+    rows: _builtins.int
+    """Rows of the patch embeddings."""
+    columns: _builtins.int
+    """Columns of the patch embeddings."""
+    image_sha256: _builtins.str
+    """SHA-256 of the cell's image file, 64 hexadecimal digits."""
+    center_x: _builtins.float
+    """Column of the cell's centre in its image, px."""
+    center_y: _builtins.float
+    """Row of the cell's centre in its image, px."""
+    radius: _builtins.float
+    """Radius of the cell in its image, px, above 0."""
+    @_builtins.property
+    def embedding(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Embedding, float32, not normalised, as Classify gives it."""
+
+    def __init__(
+        self,
+        *,
+        is_blast: _builtins.bool = ...,
+        cell_class: _builtins.str = ...,
+        patient: _builtins.str = ...,
+        embedding: _abc.Iterable[_builtins.float] | None = ...,
+        patch_embeddings: _builtins.bytes = ...,
+        rows: _builtins.int = ...,
+        columns: _builtins.int = ...,
+        image_sha256: _builtins.str = ...,
+        center_x: _builtins.float = ...,
+        center_y: _builtins.float = ...,
+        radius: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cell_class", b"cell_class", "center_x", b"center_x", "center_y", b"center_y", "columns", b"columns", "embedding", b"embedding", "image_sha256", b"image_sha256", "is_blast", b"is_blast", "patch_embeddings", b"patch_embeddings", "patient", b"patient", "radius", b"radius", "rows", b"rows"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NewReference: _TypeAlias = NewReference  # noqa: Y015
+
+@_typing.final
+class AddReferencesResponse(_message.Message):
+    """What was kept."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADDITION_IDS_FIELD_NUMBER: _builtins.int
+    REPEATED_CALL_FIELD_NUMBER: _builtins.int
+    repeated_call: _builtins.bool
+    """Whether they were kept before, by an earlier call with this key."""
+    @_builtins.property
+    def addition_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Identifiers of the additions, in the order of the request."""
+
+    def __init__(
+        self,
+        *,
+        addition_ids: _abc.Iterable[_builtins.int] | None = ...,
+        repeated_call: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addition_ids", b"addition_ids", "repeated_call", b"repeated_call"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AddReferencesResponse: _TypeAlias = AddReferencesResponse  # noqa: Y015
+
+@_typing.final
+class WithdrawReferencesRequest(_message.Message):
+    """Asks to withdraw additions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ADDITION_IDS_FIELD_NUMBER: _builtins.int
+    WITHDRAWN_BY_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Correlates logs of one call across services; 1..128 printable ASCII characters, or empty."""
+    withdrawn_by: _builtins.str
+    """Who withdraws them, 1..128 characters."""
+    reason: _builtins.str
+    """Why, 1..1000 characters."""
+    @_builtins.property
+    def addition_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Identifiers of the additions, 1..256."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        addition_ids: _abc.Iterable[_builtins.int] | None = ...,
+        withdrawn_by: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addition_ids", b"addition_ids", "reason", b"reason", "request_id", b"request_id", "withdrawn_by", b"withdrawn_by"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WithdrawReferencesRequest: _TypeAlias = WithdrawReferencesRequest  # noqa: Y015
+
+@_typing.final
+class WithdrawReferencesResponse(_message.Message):
+    """What was withdrawn."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WITHDRAWN_FIELD_NUMBER: _builtins.int
+    withdrawn: _builtins.int
+    """Additions that were in force until now."""
+    def __init__(
+        self,
+        *,
+        withdrawn: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["withdrawn", b"withdrawn"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WithdrawReferencesResponse: _TypeAlias = WithdrawReferencesResponse  # noqa: Y015

@@ -45,6 +45,26 @@ class RetrievalServiceStub:
                 request_serializer=dl4all_dot_retrieval_dot_v1_dot_retrieval__pb2.GetLatentMapRequest.SerializeToString,
                 response_deserializer=dl4all_dot_retrieval_dot_v1_dot_retrieval__pb2.GetLatentMapResponse.FromString,
                 _registered_method=True)
+        self.Search = channel.unary_unary(
+                '/dl4all.retrieval.v1.RetrievalService/Search',
+                request_serializer=dl4all_dot_retrieval_dot_v1_dot_retrieval__pb2.SearchRequest.SerializeToString,
+                response_deserializer=dl4all_dot_retrieval_dot_v1_dot_retrieval__pb2.SearchResponse.FromString,
+                _registered_method=True)
+        self.GetLibrary = channel.unary_unary(
+                '/dl4all.retrieval.v1.RetrievalService/GetLibrary',
+                request_serializer=dl4all_dot_retrieval_dot_v1_dot_retrieval__pb2.GetLibraryRequest.SerializeToString,
+                response_deserializer=dl4all_dot_retrieval_dot_v1_dot_retrieval__pb2.GetLibraryResponse.FromString,
+                _registered_method=True)
+        self.AddReferences = channel.unary_unary(
+                '/dl4all.retrieval.v1.RetrievalService/AddReferences',
+                request_serializer=dl4all_dot_retrieval_dot_v1_dot_retrieval__pb2.AddReferencesRequest.SerializeToString,
+                response_deserializer=dl4all_dot_retrieval_dot_v1_dot_retrieval__pb2.AddReferencesResponse.FromString,
+                _registered_method=True)
+        self.WithdrawReferences = channel.unary_unary(
+                '/dl4all.retrieval.v1.RetrievalService/WithdrawReferences',
+                request_serializer=dl4all_dot_retrieval_dot_v1_dot_retrieval__pb2.WithdrawReferencesRequest.SerializeToString,
+                response_deserializer=dl4all_dot_retrieval_dot_v1_dot_retrieval__pb2.WithdrawReferencesResponse.FromString,
+                _registered_method=True)
 
 
 class RetrievalServiceServicer:
@@ -66,6 +86,38 @@ class RetrievalServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Search(self, request, context):
+        """Finds the nearest known cells of many queries: an outcome each, in order; a bad query never fails the others. Errors: FAILED_PRECONDITION
+        (RELEASE_NOT_HELD), INVALID_ARGUMENT (BATCH_SIZE_OUT_OF_RANGE, NEIGHBOURS_OUT_OF_RANGE).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetLibrary(self, request, context):
+        """What the reference library of a release holds. Errors: FAILED_PRECONDITION.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AddReferences(self, request, context):
+        """Keeps confirmed cells for the next version of the library: on disk before it answers, each with who confirmed it. The library in service
+        does not change. Safe to repeat with the same idempotency key. Errors: FAILED_PRECONDITION (RELEASE_NOT_HELD,
+        ADDITIONS_OFF), ALREADY_EXISTS (IDEMPOTENCY_KEY_REUSED: the key came with other content), INVALID_ARGUMENT; all or none.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WithdrawReferences(self, request, context):
+        """Withdraws additions: they stay on record, with who withdrew them and why, and go into no library. Safe to repeat. Errors:
+        NOT_FOUND (ADDITION_UNKNOWN), FAILED_PRECONDITION (ADDITIONS_OFF); all or none.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RetrievalServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -78,6 +130,26 @@ def add_RetrievalServiceServicer_to_server(servicer, server):
                     servicer.GetLatentMap,
                     request_deserializer=dl4all_dot_retrieval_dot_v1_dot_retrieval__pb2.GetLatentMapRequest.FromString,
                     response_serializer=dl4all_dot_retrieval_dot_v1_dot_retrieval__pb2.GetLatentMapResponse.SerializeToString,
+            ),
+            'Search': grpc.unary_unary_rpc_method_handler(
+                    servicer.Search,
+                    request_deserializer=dl4all_dot_retrieval_dot_v1_dot_retrieval__pb2.SearchRequest.FromString,
+                    response_serializer=dl4all_dot_retrieval_dot_v1_dot_retrieval__pb2.SearchResponse.SerializeToString,
+            ),
+            'GetLibrary': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetLibrary,
+                    request_deserializer=dl4all_dot_retrieval_dot_v1_dot_retrieval__pb2.GetLibraryRequest.FromString,
+                    response_serializer=dl4all_dot_retrieval_dot_v1_dot_retrieval__pb2.GetLibraryResponse.SerializeToString,
+            ),
+            'AddReferences': grpc.unary_unary_rpc_method_handler(
+                    servicer.AddReferences,
+                    request_deserializer=dl4all_dot_retrieval_dot_v1_dot_retrieval__pb2.AddReferencesRequest.FromString,
+                    response_serializer=dl4all_dot_retrieval_dot_v1_dot_retrieval__pb2.AddReferencesResponse.SerializeToString,
+            ),
+            'WithdrawReferences': grpc.unary_unary_rpc_method_handler(
+                    servicer.WithdrawReferences,
+                    request_deserializer=dl4all_dot_retrieval_dot_v1_dot_retrieval__pb2.WithdrawReferencesRequest.FromString,
+                    response_serializer=dl4all_dot_retrieval_dot_v1_dot_retrieval__pb2.WithdrawReferencesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -135,6 +207,114 @@ class RetrievalService:
             '/dl4all.retrieval.v1.RetrievalService/GetLatentMap',
             dl4all_dot_retrieval_dot_v1_dot_retrieval__pb2.GetLatentMapRequest.SerializeToString,
             dl4all_dot_retrieval_dot_v1_dot_retrieval__pb2.GetLatentMapResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Search(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dl4all.retrieval.v1.RetrievalService/Search',
+            dl4all_dot_retrieval_dot_v1_dot_retrieval__pb2.SearchRequest.SerializeToString,
+            dl4all_dot_retrieval_dot_v1_dot_retrieval__pb2.SearchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetLibrary(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dl4all.retrieval.v1.RetrievalService/GetLibrary',
+            dl4all_dot_retrieval_dot_v1_dot_retrieval__pb2.GetLibraryRequest.SerializeToString,
+            dl4all_dot_retrieval_dot_v1_dot_retrieval__pb2.GetLibraryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AddReferences(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dl4all.retrieval.v1.RetrievalService/AddReferences',
+            dl4all_dot_retrieval_dot_v1_dot_retrieval__pb2.AddReferencesRequest.SerializeToString,
+            dl4all_dot_retrieval_dot_v1_dot_retrieval__pb2.AddReferencesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WithdrawReferences(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dl4all.retrieval.v1.RetrievalService/WithdrawReferences',
+            dl4all_dot_retrieval_dot_v1_dot_retrieval__pb2.WithdrawReferencesRequest.SerializeToString,
+            dl4all_dot_retrieval_dot_v1_dot_retrieval__pb2.WithdrawReferencesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -39,6 +39,21 @@ class RetrievalServiceStub:
     """
     GetLatentMap: _grpc.UnaryUnaryMultiCallable[_retrieval_pb2.GetLatentMapRequest, _retrieval_pb2.GetLatentMapResponse]
     """The latent positions of all reference cells: the background of a latent map. Errors: FAILED_PRECONDITION."""
+    Search: _grpc.UnaryUnaryMultiCallable[_retrieval_pb2.SearchRequest, _retrieval_pb2.SearchResponse]
+    """Finds the nearest known cells of many queries: an outcome each, in order; a bad query never fails the others. Errors: FAILED_PRECONDITION
+    (RELEASE_NOT_HELD), INVALID_ARGUMENT (BATCH_SIZE_OUT_OF_RANGE, NEIGHBOURS_OUT_OF_RANGE).
+    """
+    GetLibrary: _grpc.UnaryUnaryMultiCallable[_retrieval_pb2.GetLibraryRequest, _retrieval_pb2.GetLibraryResponse]
+    """What the reference library of a release holds. Errors: FAILED_PRECONDITION."""
+    AddReferences: _grpc.UnaryUnaryMultiCallable[_retrieval_pb2.AddReferencesRequest, _retrieval_pb2.AddReferencesResponse]
+    """Keeps confirmed cells for the next version of the library: on disk before it answers, each with who confirmed it. The library in service
+    does not change. Safe to repeat with the same idempotency key. Errors: FAILED_PRECONDITION (RELEASE_NOT_HELD,
+    ADDITIONS_OFF), ALREADY_EXISTS (IDEMPOTENCY_KEY_REUSED: the key came with other content), INVALID_ARGUMENT; all or none.
+    """
+    WithdrawReferences: _grpc.UnaryUnaryMultiCallable[_retrieval_pb2.WithdrawReferencesRequest, _retrieval_pb2.WithdrawReferencesResponse]
+    """Withdraws additions: they stay on record, with who withdrew them and why, and go into no library. Safe to repeat. Errors:
+    NOT_FOUND (ADDITION_UNKNOWN), FAILED_PRECONDITION (ADDITIONS_OFF); all or none.
+    """
 
 @_typing.type_check_only
 class RetrievalServiceAsyncStub(RetrievalServiceStub):
@@ -51,6 +66,21 @@ class RetrievalServiceAsyncStub(RetrievalServiceStub):
     """
     GetLatentMap: _aio.UnaryUnaryMultiCallable[_retrieval_pb2.GetLatentMapRequest, _retrieval_pb2.GetLatentMapResponse]  # type: ignore[assignment]
     """The latent positions of all reference cells: the background of a latent map. Errors: FAILED_PRECONDITION."""
+    Search: _aio.UnaryUnaryMultiCallable[_retrieval_pb2.SearchRequest, _retrieval_pb2.SearchResponse]  # type: ignore[assignment]
+    """Finds the nearest known cells of many queries: an outcome each, in order; a bad query never fails the others. Errors: FAILED_PRECONDITION
+    (RELEASE_NOT_HELD), INVALID_ARGUMENT (BATCH_SIZE_OUT_OF_RANGE, NEIGHBOURS_OUT_OF_RANGE).
+    """
+    GetLibrary: _aio.UnaryUnaryMultiCallable[_retrieval_pb2.GetLibraryRequest, _retrieval_pb2.GetLibraryResponse]  # type: ignore[assignment]
+    """What the reference library of a release holds. Errors: FAILED_PRECONDITION."""
+    AddReferences: _aio.UnaryUnaryMultiCallable[_retrieval_pb2.AddReferencesRequest, _retrieval_pb2.AddReferencesResponse]  # type: ignore[assignment]
+    """Keeps confirmed cells for the next version of the library: on disk before it answers, each with who confirmed it. The library in service
+    does not change. Safe to repeat with the same idempotency key. Errors: FAILED_PRECONDITION (RELEASE_NOT_HELD,
+    ADDITIONS_OFF), ALREADY_EXISTS (IDEMPOTENCY_KEY_REUSED: the key came with other content), INVALID_ARGUMENT; all or none.
+    """
+    WithdrawReferences: _aio.UnaryUnaryMultiCallable[_retrieval_pb2.WithdrawReferencesRequest, _retrieval_pb2.WithdrawReferencesResponse]  # type: ignore[assignment]
+    """Withdraws additions: they stay on record, with who withdrew them and why, and go into no library. Safe to repeat. Errors:
+    NOT_FOUND (ADDITION_UNKNOWN), FAILED_PRECONDITION (ADDITIONS_OFF); all or none.
+    """
 
 class RetrievalServiceServicer(metaclass=_abc_1.ABCMeta):
     """Compares cells with the reference library of a release. Sees embeddings, never pixels."""
@@ -72,5 +102,44 @@ class RetrievalServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_retrieval_pb2.GetLatentMapResponse, _abc.Awaitable[_retrieval_pb2.GetLatentMapResponse]]:
         """The latent positions of all reference cells: the background of a latent map. Errors: FAILED_PRECONDITION."""
+
+    @_abc_1.abstractmethod
+    def Search(
+        self,
+        request: _retrieval_pb2.SearchRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_retrieval_pb2.SearchResponse, _abc.Awaitable[_retrieval_pb2.SearchResponse]]:
+        """Finds the nearest known cells of many queries: an outcome each, in order; a bad query never fails the others. Errors: FAILED_PRECONDITION
+        (RELEASE_NOT_HELD), INVALID_ARGUMENT (BATCH_SIZE_OUT_OF_RANGE, NEIGHBOURS_OUT_OF_RANGE).
+        """
+
+    @_abc_1.abstractmethod
+    def GetLibrary(
+        self,
+        request: _retrieval_pb2.GetLibraryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_retrieval_pb2.GetLibraryResponse, _abc.Awaitable[_retrieval_pb2.GetLibraryResponse]]:
+        """What the reference library of a release holds. Errors: FAILED_PRECONDITION."""
+
+    @_abc_1.abstractmethod
+    def AddReferences(
+        self,
+        request: _retrieval_pb2.AddReferencesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_retrieval_pb2.AddReferencesResponse, _abc.Awaitable[_retrieval_pb2.AddReferencesResponse]]:
+        """Keeps confirmed cells for the next version of the library: on disk before it answers, each with who confirmed it. The library in service
+        does not change. Safe to repeat with the same idempotency key. Errors: FAILED_PRECONDITION (RELEASE_NOT_HELD,
+        ADDITIONS_OFF), ALREADY_EXISTS (IDEMPOTENCY_KEY_REUSED: the key came with other content), INVALID_ARGUMENT; all or none.
+        """
+
+    @_abc_1.abstractmethod
+    def WithdrawReferences(
+        self,
+        request: _retrieval_pb2.WithdrawReferencesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_retrieval_pb2.WithdrawReferencesResponse, _abc.Awaitable[_retrieval_pb2.WithdrawReferencesResponse]]:
+        """Withdraws additions: they stay on record, with who withdrew them and why, and go into no library. Safe to repeat. Errors:
+        NOT_FOUND (ADDITION_UNKNOWN), FAILED_PRECONDITION (ADDITIONS_OFF); all or none.
+        """
 
 def add_RetrievalServiceServicer_to_server(servicer: RetrievalServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

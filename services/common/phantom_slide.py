@@ -1,0 +1,107 @@
+"""A drawn slide with known truth: a mosaic of phantom fields in a tiled TIFF, as large as is wanted, never whole in memory."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+
+from services.common.phantom import PHANTOM_TEXT_KEY, PhantomCell, PhantomOptions, smear_field
+
+Bytes = NDArray[np.uint8]
+
+FIELD_SIDE: Final = 1024
+"""Side in px of the fields of the mosaic, and of the tiles of the file."""
+DISTINCT_FIELDS: Final = 12
+"""Different fields; each is mirrored in four ways."""
+_MIRRORS: Final = ((False, False), (True, False), (False, True), (True, True))
+
+
+@dataclass(frozen=True)
+class SlideOptions:
+    """What is drawn.
+
+    Attributes:
+        width, height: of the slide in px.
+        field: each field of the mosaic; its size is ``FIELD_SIDE``, its light even and without a caption, so that it shows no seams.
+        jpeg_quality: of the tiles, 1..100.
+        microns_per_pixel: written into the file; None to leave it out.
+    """
+
+    width: int
+    height: int
+    field: PhantomOptions = dataclasses.field(default_factory=lambda: PhantomOptions(cells=6, cell_radius=30.0))
+    jpeg_quality: int = 90
+    microns_per_pixel: float | None = None
+
+
+@dataclass(frozen=True)
+class _Place:
+    field: int
+    mirror: tuple[bool, bool]
+
+
+class PhantomSlide:
+    """A mosaic of phantom fields.
+
+    Args:
+        seed: same seed and options, same slide.
+        options: what is drawn.
+    """
+
+    def __init__(self, seed: int, options: SlideOptions) -> None:
+        self._options = options
+        field = replace(options.field, width=FIELD_SIDE, height=FIELD_SIDE, light=0.0, label=False)
+        random = np.random.default_rng(seed)
+        self._fields = [smear_field(int(random.integers(2**31)), field) for _ in range(DISTINCT_FIELDS)]
+        rows, columns = -(-options.height // FIELD_SIDE), -(-options.width // FIELD_SIDE)
+        chosen = random.integers(0, DISTINCT_FIELDS, (rows, columns)), random.integers(0, len(_MIRRORS), (rows, columns))
+        self._places = [[_Place(int(f), _MIRRORS[m]) for f, m in zip(*row, strict=True)] for row in zip(*chosen, strict=True)]
+
+    def write(self, path: Path) -> None:
+        """Write it as a tiled TIFF in JPEG that says of itself that it is a phantom."""
+        options = self._options
+        scale = options.microns_per_pixel
+        with tifffile.TiffWriter(path, bigtiff=3 * options.width * options.height > 2**31) as file:
+            file.write(
+                self._tiles(),
+                shape=(options.height, options.width, 3),
+                dtype=np.uint8,
+                tile=(FIELD_SIDE, FIELD_SIDE),
+                photometric="rgb",
+                compression="jpeg",
+                compressionargs={"level": options.jpeg_quality},
+                description=json.dumps({PHANTOM_TEXT_KEY: "a drawing, not a patient"}),
+                metadata=None,
+                resolution=None if scale is None else (1e4 / scale, 1e4 / scale),
+                resolutionunit="NONE" if scale is None else "CENTIMETER",
+            )
+
+    def cells(self) -> list[PhantomCell]:
+        """Its true cells, px of the slide; those whose centre lies on it."""
+        return [cell for row, places in enumerate(self._places) for column, place in enumerate(places) for cell in self._cells_at(row, column, place)]
+
+    def _tiles(self) -> Iterator[Bytes]:
+        for places in self._places:
+            yield from map(self._tile, places)
+
+    def _tile(self, place: _Place) -> Bytes:
+        image = self._fields[place.field].image
+        across, down = place.mirror
+        return np.ascontiguousarray(image[:: -1 if down else 1, :: -1 if across else 1])
+
+    def _cells_at(self, row: int, column: int, place: _Place) -> Iterator[PhantomCell]:
+        across, down = place.mirror
+        for cell in self._fields[place.field].cells:
+            x = FIELD_SIDE - 1 - cell.center_x if across else cell.center_x
+            y = FIELD_SIDE - 1 - cell.center_y if down else cell.center_y
+            x, y = x + column * FIELD_SIDE, y + row * FIELD_SIDE
+            if x < self._options.width and y < self._options.height:
+                yield replace(cell, center_x=x, center_y=y)
