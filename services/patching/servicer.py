@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -19,9 +20,12 @@ from services.common.image_codec import DecodedImage, decode_image
 from services.common.server import Registration
 from services.common.workers import Workers
 from services.patching.cells import LocatedCell, LocatedCells, central_cell, locate_cells, looks_like_single_cell
-from services.patching.crops import CutCrop, batches
-from services.patching.quality import Exposure, measure_exposure
+from services.patching.crops import batches
+from services.patching.messages import Activations, cell_message, check_grid, crop_message, patch_messages, read_activations
+from services.patching.patches import cells_at, cut_patches, find_peaks, scaled_side
+from services.patching.quality import Exposure, focus_map, measure_exposure, typical_blur
 from services.patching.settings import PatchingSettings
+from services.patching.slide_calls import SlideCalls
 
 DESCRIPTOR: Final = patching_pb2.DESCRIPTOR.services_by_name["PatchingService"]
 _KIND = imaging_pb2.ImageKind
@@ -33,16 +37,18 @@ class _Located:
     kind: imaging_pb2.ImageKind.ValueType
     cells: tuple[LocatedCell, ...]
     exposure: Exposure
-    red_cell_radius: float | None
+    blur: NDArray[np.float32]
+    found: LocatedCells
 
 
 class PatchingServicer(patching_pb2_grpc.PatchingServiceServicer):
-    """Decodes an image once and streams its cells with their crops."""
+    """Decodes an image once, or reads a slide window by window, and streams the cells with their crops."""
 
     def __init__(self, settings: PatchingSettings, workers: Workers) -> None:
         self._settings = settings
         self._workers = workers
         self._in_memory = asyncio.Semaphore(settings.images_in_memory)
+        self._slides = SlideCalls(settings, workers)
 
     def registration(self) -> Registration:
         """What a server needs to serve this; it needs nothing else."""
@@ -52,32 +58,57 @@ class PatchingServicer(patching_pb2_grpc.PatchingServiceServicer):
         self, request: patching_pb2.LocateCellsRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[patching_pb2.LocateCellsResponse]:
         """See ``patching.proto``."""
+        scale = self._checked(request)
+        activations = read_activations(request.activations) if request.HasField("activations") else None
+        async with self._in_memory:
+            async for response in self._located(request, scale, activations):
+                yield response
+
+    async def CutPatches(
+        self, request: patching_pb2.CutPatchesRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[patching_pb2.CutPatchesResponse]:
+        """See ``patching.proto``."""
+        scale = self._checked(request)
+        check_grid(request)
+        async with self._in_memory:
+            for response in await self._workers.run("patches", _patches, request, scale):
+                yield response
+
+    async def LocateSlide(
+        self, request_iterator: AsyncIterator[patching_pb2.LocateSlideRequest], context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[patching_pb2.LocateSlideResponse]:
+        """See ``patching.proto``."""
+        async with aclosing(self._slides.locate(request_iterator)) as responses:
+            async for response in responses:
+                yield response
+
+    def _checked(self, request: patching_pb2.LocateCellsRequest | patching_pb2.CutPatchesRequest) -> float | None:
+        """The scale that the request gives; its other fields make sense."""
         check_identifier(request.request_id, "request_id")
-        scale = check_microns_per_pixel(request.microns_per_pixel)
         if len(request.image) > self._settings.max_image_bytes:
             limit = self._settings.max_image_bytes // (1024 * 1024)
             raise InvalidImageError("IMAGE_TOO_LARGE", f"The encoded image has {len(request.image)} bytes; at most {limit} MiB are read.")
-        async with self._in_memory:
-            async for response in self._located(request, scale):
-                yield response
+        return check_microns_per_pixel(request.microns_per_pixel)
 
-    async def _located(self, request: patching_pb2.LocateCellsRequest, scale: float | None) -> AsyncIterator[patching_pb2.LocateCellsResponse]:
-        located = await self._workers.run("locate", _locate, request.image, request.kind, scale)
+    async def _located(
+        self, request: patching_pb2.LocateCellsRequest, scale: float | None, activations: Activations | None
+    ) -> AsyncIterator[patching_pb2.LocateCellsResponse]:
+        located = await self._workers.run("locate", _locate, request.image, request.kind, scale, activations)
         header: patching_pb2.LocateCellsHeader | None = _header(located)
         if request.omit_crops or not located.cells:
-            cells = [_cell(number, cell) for number, cell in enumerate(located.cells)]
+            cells = [cell_message(number, cell) for number, cell in enumerate(located.cells)]
             yield patching_pb2.LocateCellsResponse(header=header, cells=cells)
             return
         for batch in batches(located.image.pixels, located.cells):
             yield patching_pb2.LocateCellsResponse(
                 header=header,
-                cells=[_cell(number, cell) for number, cell, _ in batch],
-                crops=[_crop(number, cell, crop, request.microns_per_pixel) for number, cell, crop in batch],
+                cells=[cell_message(number, cell) for number, cell, _ in batch],
+                crops=[crop_message(number, cell, crop, request.microns_per_pixel) for number, cell, crop in batch],
             )
             header = None
 
 
-def _locate(encoded: bytes, kind: imaging_pb2.ImageKind.ValueType, scale: float | None) -> _Located:
+def _locate(encoded: bytes, kind: imaging_pb2.ImageKind.ValueType, scale: float | None, activations: Activations | None = None) -> _Located:
     image = decode_image(encoded)
     found = locate_cells(image.pixels, scale)
     decided = _decide_kind(kind, found, image.pixels)
@@ -85,7 +116,21 @@ def _locate(encoded: bytes, kind: imaging_pb2.ImageKind.ValueType, scale: float 
     if decided == _KIND.IMAGE_KIND_CELL:
         central = central_cell(cells, *image.pixels.shape[:2])
         cells = () if central is None else (central,)
-    return _Located(image, decided, cells, measure_exposure(image.pixels), found.red_cell_radius)
+    elif activations is not None:
+        seen = find_peaks(activations.patches, activations.min_activation, activations.suppression_radius)
+        cells = cells_at(seen, cells, found.red_cell_radius, *image.pixels.shape[:2])
+    return _Located(image, decided, cells, measure_exposure(image.pixels), focus_map(image.pixels), found)
+
+
+def _patches(request: patching_pb2.CutPatchesRequest, scale: float | None) -> list[patching_pb2.CutPatchesResponse]:
+    """All patches of a field, at the side of a network: a tenth of the memory of the decoded field."""
+    rgb = decode_image(request.image).pixels
+    found = locate_cells(rgb, scale)
+    kind = _decide_kind(request.kind, found, rgb)
+    if kind == _KIND.IMAGE_KIND_CELL:
+        return [patching_pb2.CutPatchesResponse(kind=kind)]
+    patch_side = scaled_side(request.patch_side, request.nominal_red_cell_radius, found.red_cell_radius, scale, min(rgb.shape[:2]))
+    return list(patch_messages(kind, cut_patches(rgb, patch_side, request.overlap, request.side)))
 
 
 def _decide_kind(kind: imaging_pb2.ImageKind.ValueType, found: LocatedCells, rgb: NDArray[np.uint8]) -> imaging_pb2.ImageKind.ValueType:
@@ -102,28 +147,10 @@ def _header(located: _Located) -> patching_pb2.LocateCellsHeader:
         height=height,
         overexposed_share=located.exposure.over,
         underexposed_share=located.exposure.under,
-        red_cell_radius=located.red_cell_radius or 0.0,
+        red_cell_radius=located.found.red_cell_radius or 0.0,
         notes=[str(n) for n in located.image.notes],
+        blur=typical_blur(located.blur),
+        focus_map=imaging_pb2.FocusMap(rows=located.blur.shape[0], columns=located.blur.shape[1], blur=located.blur.ravel()),
+        covered_share=located.found.covered,
     )
     return patching_pb2.LocateCellsHeader(quality=quality, kind=located.kind, image_sha256=located.image.sha256, cell_count=len(located.cells))
-
-
-def _cell(number: int, cell: LocatedCell) -> imaging_pb2.Cell:
-    box = imaging_pb2.Box(x=cell.x, y=cell.y, width=cell.width, height=cell.height)
-    return imaging_pb2.Cell(cell_id=number, box=box, center_x=cell.center_x, center_y=cell.center_y, radius=cell.radius, confidence=cell.confidence)
-
-
-def _crop(number: int, cell: LocatedCell, crop: CutCrop, microns_per_pixel: float) -> imaging_pb2.Crop:
-    height, width = crop.pixels.shape[:2]
-    return imaging_pb2.Crop(
-        pixels=crop.pixels.tobytes(),
-        height=height,
-        width=width,
-        origin_x=crop.origin_x,
-        origin_y=crop.origin_y,
-        center_x=cell.center_x - crop.origin_x,
-        center_y=cell.center_y - crop.origin_y,
-        radius_estimate=cell.radius,
-        microns_per_pixel=microns_per_pixel,
-        cell_id=number,
-    )

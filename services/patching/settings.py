@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
+
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
@@ -24,3 +27,15 @@ class PatchingSettings(ServiceSettings):
 
     images_in_memory: int = Field(default=4, ge=1, le=256)
     """Decoded images held at once; calls beyond wait. A decoded image takes three bytes a pixel, up to 300 MB."""
+
+    slides_root: Path | None = None
+    """Folder below which callers may name slides by path; unset: none. Mount it read-only."""
+
+    slide_uploads: Path = Path(tempfile.gettempdir()) / "dl4all-slides"
+    """Folder of uploaded slides while they are read; a file goes when its call ends, and what a killed process left goes at the next start."""
+
+    max_slide_bytes: int = Field(default=4 * 1024 * 1024 * 1024, ge=1024)
+    """Largest slide that may be uploaded."""
+
+    slides_at_once: int = Field(default=2, ge=1, le=64)
+    """Slides that are read at once, about 350 MB of memory each; more are refused with RESOURCE_EXHAUSTED."""

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from services.common.errors import InvalidImageError
 
 Bytes = NDArray[np.uint8]
+Float = NDArray[np.float32]
 Double = NDArray[np.float64]
 
 MIN_SIDE: Final = 32
@@ -24,8 +25,10 @@ MIN_SIDE: Final = 32
 MAX_SCORE: Final = 120.0
 """Score of an image without any response: flat."""
 _BINS: Final = 50
-_ROUNDING: Final = 1e-12
-"""Responses up to this are rounding errors of flat ground, not responses; their signs would depend on the order of sums."""
+_ROUNDING: Final = 2e-5
+"""Responses up to this, in grey levels, are flat ground: rounding errors, whose signs would depend on the order of sums. The original
+counts them where they happen to be positive; on crops with a saturated background that is worth up to 0.01."""
+_GRAY: Final = np.array([[0.2989360213, 0.5870430745, 0.1140209043]], np.float32)
 
 # The right half of the 65-tap kernel, h_0..h_32; made by focus_kernel.py.
 HALF_KERNEL: Final = (
@@ -72,8 +75,8 @@ def _generalised_gaussian() -> Double:
     return np.asarray(taps / taps.sum(), np.float64)
 
 
-_LOW_PASS: Final = _generalised_gaussian()
-_KERNEL: Final = np.concatenate([HALF_KERNEL[:0:-1], HALF_KERNEL])
+_BAND_PASS: Final = np.convolve(_generalised_gaussian(), np.concatenate([HALF_KERNEL[:0:-1], HALF_KERNEL])).astype(np.float32)
+"""Low pass and visual-sensitivity kernel in one, 97 taps: on a symmetrically reflected line, one after the other is the same."""
 
 
 def focus_score(rgb: Bytes) -> float:
@@ -84,44 +87,46 @@ def focus_score(rgb: Bytes) -> float:
 
     Returns:
         ``-log10(mean((f - mean f)^4))`` of the strongest responses f to the visual-sensitivity kernel: about 6 (sharp)
-        to 11 (blurred) at 256 px. 120 for a flat image.
+        to 11 (blurred) at 256 px. 120 for a flat image. Single precision: within 0.005 of the definition in double.
 
     Raises:
         InvalidImageError: a side is shorter than ``MIN_SIDE``.
     """
     if min(rgb.shape[:2]) < MIN_SIDE:
         raise InvalidImageError("IMAGE_TOO_SMALL", f"The focus score needs sides of at least {MIN_SIDE} px, got {rgb.shape[1]} x {rgb.shape[0]}.")
-    gray = np.round(rgb @ np.array([0.2989360213, 0.5870430745, 0.1140209043])) / 255.0
-    vertical, horizontal = _responses(gray)
-    both = (vertical > _ROUNDING) & (horizontal > _ROUNDING)
-    if not both.any():
+    along_rows, along_columns = (response.ravel() for response in _responses(np.rint(cv2.transform(rgb.astype(np.float32), _GRAY))))
+    both = np.flatnonzero((along_rows > _ROUNDING) & (along_columns > _ROUNDING))
+    if both.size == 0:
         return MAX_SCORE
-    a, b = horizontal[both], vertical[both]
+    a, b = along_rows[both], along_columns[both]
     feature = (np.sqrt(a) + np.sqrt(b)) ** 2
     count = round(_share_of_strongest(np.concatenate([a, b])) * feature.size)
     if count == 0:
         return MAX_SCORE
-    strongest = np.partition(feature, feature.size - count)[feature.size - count :]
-    moment = float(np.mean((strongest - strongest.mean()) ** 4))
+    strongest = np.partition(feature, feature.size - count)[feature.size - count :].astype(np.float64) / 255.0
+    moment = float(np.mean(np.square(np.square(strongest - strongest.mean()))))
     return MAX_SCORE if moment <= 10.0**-MAX_SCORE else -math.log10(moment)
 
 
-def _responses(gray: Double) -> tuple[Double, Double]:
-    identity = np.ones(1)
-    results = []
-    for along_rows in (False, True):
-        response = gray
-        for kernel in (_LOW_PASS, _KERNEL):
-            x, y = (kernel, identity) if along_rows else (identity, kernel)
-            response = np.asarray(cv2.sepFilter2D(response, cv2.CV_64F, x, y, borderType=cv2.BORDER_REFLECT), np.float64)
-        results.append(response)
-    return results[0], results[1]
+def _responses(gray: Float) -> tuple[Float, Float]:
+    """Responses along rows and along columns, float32 (H, W), in grey levels 0..255."""
+    # Filtering columns vectorises twice as well as filtering rows, which is worth two transpositions.
+    return np.ascontiguousarray(_filter_columns(np.ascontiguousarray(gray.T)).T), _filter_columns(gray)
 
 
-def _share_of_strongest(responses: Double) -> float:
+def _filter_columns(gray: Float) -> Float:
+    filtered = cv2.sepFilter2D(gray, cv2.CV_32F, np.ones(1, np.float32), _BAND_PASS, borderType=cv2.BORDER_REFLECT)
+    return np.asarray(filtered, np.float32)
+
+
+def _share_of_strongest(responses: Float) -> float:
     """Share 0.09..0.59 of the pixels that are kept: small where few responses are strong."""
-    counts, edges = np.histogram(responses, bins=_BINS)
-    centers = (edges[:-1] + edges[1:]) / 2
+    low, high = float(responses.min()), float(responses.max())
+    if low == high:
+        low, high = low - 0.5, high + 0.5
+    bins = ((responses - np.float32(low)) * np.float32(_BINS / (high - low))).astype(np.int32)
+    counts = np.bincount(np.minimum(bins, _BINS - 1), minlength=_BINS)
+    centers = low + (np.arange(_BINS) + 0.5) * (high - low) / _BINS
     cumulative = np.cumsum(counts) / responses.size
     level = cumulative.min() + 0.95 * (cumulative.max() - cumulative.min())
     index = max(int(np.count_nonzero(cumulative < level)), 1)

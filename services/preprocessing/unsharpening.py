@@ -16,9 +16,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from services.preprocessing.cielab import BLACK, from_roots, to_roots
 from services.preprocessing.focus import focus_score
 
 Bytes = NDArray[np.uint8]
+Float = NDArray[np.float32]
 
 AMOUNT: Final = 0.8
 RADII: Final = (1, 3, 5, 7, 9, 11, 13, 15, 17)
@@ -86,12 +88,16 @@ def unsharp_mask(rgb: Bytes, sigma: float, amount: float = AMOUNT) -> Bytes:
         sigma: standard deviation of the Gaussian in px, above 0; window half-width ceil(2 sigma), border replicated.
         amount: weight of ``L - G * L``.
     """
-    lab = cv2.cvtColor(rgb.astype(np.float32) / 255.0, cv2.COLOR_RGB2Lab)
-    lightness = lab[..., 0]
+    return _sharpen_lightness(to_roots(rgb), sigma, amount)
+
+
+def _sharpen_lightness(roots: Float, sigma: float, amount: float) -> Bytes:
+    lightness = np.ascontiguousarray(roots[..., 1])
     width = 2 * math.ceil(2 * sigma) + 1
     blurred = cv2.GaussianBlur(lightness, (width, width), sigma, borderType=cv2.BORDER_REPLICATE)
-    lab[..., 0] = np.clip(lightness + amount * (lightness - blurred), 0.0, 100.0)
-    return np.asarray(np.rint(np.clip(cv2.cvtColor(lab, cv2.COLOR_Lab2RGB), 0.0, 1.0) * 255.0), np.uint8)
+    sharpened = np.clip(cv2.addWeighted(lightness, 1.0 + amount, blurred, -amount, 0.0), BLACK, 1.0)
+    change = sharpened - lightness
+    return from_roots(roots + cv2.merge((change, change, change)))
 
 
 def sharpen_adaptively(rgb: Bytes, upscale_factor: float, parameters: FocusParameters) -> SharpenedCell:
@@ -114,8 +120,9 @@ def sharpen_adaptively(rgb: Bytes, upscale_factor: float, parameters: FocusParam
     threshold = parameters.threshold(upscale_factor)
     if before <= threshold:
         return SharpenedCell(rgb, before, before, 0, True, ())
+    roots = to_roots(rgb)
     for radius in RADII:
-        sharpened = unsharp_mask(rgb, radius * rgb.shape[0] / RADII_SIDE)
+        sharpened = _sharpen_lightness(roots, radius * rgb.shape[0] / RADII_SIDE, AMOUNT)
         after = focus_score(sharpened)
         if after <= threshold:
             return SharpenedCell(sharpened, before, after, radius, True, ())

@@ -5,14 +5,18 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 
+from services.common.image_codec import decode_image
 from services.common.phantom import CellKind, Phantom, PhantomCell, PhantomOptions, single_cell, smear_field
-from services.patching.cells import MAX_PARTS, LocatedCell, central_cell, locate_cells, looks_like_single_cell
+from services.patching.cells import LocatedCell, central_cell, locate_cells, looks_like_single_cell
+from services.patching.nuclei import MAX_PARTS
+from training.datasets.fields import read_chula_fields
 
 FIELD = PhantomOptions(width=800, height=600, cells=8, cell_radius=32.0)
 VARIATIONS: dict[str, dict[str, Any]] = {
@@ -141,6 +145,37 @@ def _at(x: float, y: float, radius: float = 10.0) -> LocatedCell:
     return LocatedCell(x, y, radius, int(x - radius), int(y - radius), int(2 * radius), int(2 * radius), 1.0)
 
 
+def _central(image: np.ndarray) -> LocatedCell:
+    cell = central_cell(locate_cells(np.ascontiguousarray(image)).cells, *image.shape[:2])
+    assert cell is not None
+    return cell
+
+
+@pytest.mark.parametrize("kind", [CellKind.BLAST, CellKind.LYMPHOCYTE])
+@pytest.mark.parametrize("seed", range(3))
+def test_twice_the_size_is_twice_the_radius(kind: CellKind, seed: int) -> None:
+    image = single_cell(seed, kind, side=160, cell_radius=30).image
+    small, large = _central(image), _central(cv2.resize(image, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC))
+    assert large.radius == pytest.approx(2 * small.radius, rel=0.04)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_turns_and_flips_leave_the_radius(seed: int) -> None:
+    image = single_cell(seed, CellKind.BLAST, side=160, cell_radius=30).image
+    radius = _central(image).radius
+    for turned in (image[::-1], image[:, ::-1], np.rot90(image), np.rot90(image, 2)):
+        assert _central(turned).radius == pytest.approx(radius, rel=0.02)
+
+
+def test_masks_fit_their_boxes_and_radii(field: Phantom) -> None:
+    for factor in (1, 2):
+        image = field.image if factor == 1 else cv2.resize(field.image, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)
+        for cell in locate_cells(image).cells:
+            assert cell.mask is not None
+            assert cell.mask.shape == (cell.height, cell.width)
+            assert math.sqrt(np.count_nonzero(cell.mask) / math.pi) == pytest.approx(cell.radius, rel=0.02)
+
+
 def test_central_cell_is_the_nearest_to_the_centre() -> None:
     near, far = _at(52, 49), _at(70, 50)
     assert central_cell((far, near), 100, 100) is near
@@ -181,3 +216,106 @@ def test_a_speckled_image_is_bounded_work() -> None:
     image[::12, ::12] = image[1::12, ::12] = (90, 50, 140)
     image = cv2.dilate(255 - image, np.ones((9, 9), np.uint8))
     assert len(locate_cells(255 - image, microns_per_pixel=2.0).cells) == MAX_PARTS
+
+
+def _marked(name: str, seed: int) -> np.ndarray:
+    """A field without white cells with a scale bar or a caption, as a JPEG file would give it."""
+    image = smear_field(seed, PhantomOptions(width=640, height=480, cells=0, cell_radius=28.0, platelets=0, label=False)).image.copy()
+    ink = {"black": (0, 0, 0), "blue-black": (10, 10, 14), "red": (220, 20, 30)}[name]
+    cv2.rectangle(image, (380, 440), (540, 452), ink, cv2.FILLED)
+    cv2.putText(image, "20 um", (380, 420), cv2.FONT_HERSHEY_SIMPLEX, 1.6, ink, 5)
+    cv2.circle(image, (120, 400), 30, ink, cv2.FILLED)
+    _, encoded = cv2.imencode(".jpg", image[..., ::-1], (cv2.IMWRITE_JPEG_QUALITY, 85))
+    return np.ascontiguousarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR)[..., ::-1])
+
+
+@pytest.mark.parametrize("name", ["black", "blue-black", "red"])
+def test_printed_marks_are_no_cells(name: str) -> None:
+    assert [len(locate_cells(_marked(name, seed)).cells) for seed in range(2)] == [0, 0]
+
+
+def _drawn_over(phantom: Phantom, blots: Sequence[tuple[float, float, float, tuple[float, float, float]]]) -> np.ndarray:
+    """Lay stain on a phantom: disks of column, row, radius and optical density."""
+    rows, columns = np.indices(phantom.image.shape[:2])
+    density = np.zeros(phantom.image.shape)
+    for x, y, radius, colour in blots:
+        density[np.hypot(columns - x, rows - y) <= radius] += colour
+    return np.asarray(np.clip(phantom.image * np.exp(-cv2.GaussianBlur(density, (0, 0), 1.0)), 0, 255).round(), np.uint8)
+
+
+VIOLET = (0.8, 1.3, 0.4)
+
+
+def test_a_loose_clump_of_platelets_is_no_cell() -> None:
+    bare = smear_field(3, dataclasses.replace(FIELD, cells=0, platelets=0, red_cell_density=0.2))
+    rng = np.random.default_rng(0)
+    clump = [(400 + 45 * rng.standard_normal(), 300 + 45 * rng.standard_normal(), 5.0, VIOLET) for _ in range(14)]
+    assert locate_cells(_drawn_over(bare, clump)).cells == ()
+
+
+def test_the_cells_beside_a_pyknotic_one_are_found() -> None:
+    """One nucleus with thrice the stain sets a peak of which the others reach less than the usual share."""
+    phantom = smear_field(21, dataclasses.replace(FIELD, stain=0.7))
+    first = phantom.cells[0]
+    blot = (first.center_x, first.center_y, 0.9 * first.nucleus_radius, (1.6, 2.6, 0.6))
+    assert len(_matches(phantom.cells, locate_cells(_drawn_over(phantom, [blot])).cells)) >= len(phantom.cells) - 1
+
+
+def test_cells_are_found_where_no_red_cell_gives_the_scale() -> None:
+    phantoms = [smear_field(seed, dataclasses.replace(FIELD, red_cell_density=0.0, platelets=0)) for seed in (1, 2)]
+    for phantom in phantoms:
+        cells = locate_cells(phantom.image).cells
+        assert len(_matches(phantom.cells, cells)) == len(phantom.cells) == len(cells)
+
+
+@pytest.mark.parametrize("sigma", [4.0, 7.0])
+def test_cells_are_found_out_of_focus(sigma: float) -> None:
+    phantom = smear_field(4, dataclasses.replace(FIELD, blur_sigma=sigma))
+    cells = locate_cells(phantom.image).cells
+    assert len(_matches(phantom.cells, cells)) == len(phantom.cells) == len(cells)
+
+
+def test_cells_are_found_under_a_coloured_ring_of_light() -> None:
+    phantom = smear_field(6, dataclasses.replace(FIELD, label=False))
+    rows, columns = np.mgrid[-1:1:600j, -1:1:800j]
+    spot = np.exp(-(rows**2 + columns**2) / 0.4)[..., None]
+    lamp = np.array([0.85, 0.55, 0.62]) * (1 - spot) + np.array([0.45, 0.55, 0.52]) * spot
+    cells = locate_cells(np.asarray((phantom.image * lamp).round(), np.uint8)).cells
+    assert len(_matches(phantom.cells, cells)) == len(phantom.cells) == len(cells)
+
+
+def test_white_cells_that_touch_are_told_apart() -> None:
+    options = dataclasses.replace(FIELD, cells=14, touching=1.0, kinds=(CellKind.LYMPHOCYTE, CellKind.BLAST), red_cell_density=0.0)
+    phantoms = [smear_field(seed, options) for seed in range(4)]
+    located = [locate_cells(p.image).cells for p in phantoms]
+    found = sum(len(_matches(p.cells, cells)) for p, cells in zip(phantoms, located, strict=True))
+    assert found >= 0.95 * sum(len(p.cells) for p in phantoms)
+    assert found >= 0.95 * sum(map(len, located))
+
+
+def test_a_small_field_is_no_crop(field: Phantom) -> None:
+    """Fields of 224 px exist: many red cells across tell them from a crop around one cell."""
+    small = smear_field(9, PhantomOptions(width=224, height=224, cells=6, cell_radius=9.0, platelets=2, label=False, light=0.4))
+    cells = locate_cells(small.image).cells
+    assert len(_matches(small.cells, cells)) >= len(small.cells) - 1
+    assert len(cells) <= len(small.cells) + 1
+
+
+def test_confidence_falls_with_contrast() -> None:
+    phantom = smear_field(21, dataclasses.replace(FIELD, touching=0.0))
+    pale = phantom.cells[0]
+    bleached = phantom.image.copy()
+    inside = phantom.mask == 1
+    bleached[inside] = (255 * (np.maximum(bleached[inside], 1) / 255) ** 0.55).round()
+    matched = _matches(phantom.cells, locate_cells(bleached).cells)
+    of_pale = [c.confidence for t, c in matched if t == pale]
+    assert not of_pale or of_pale[0] < min(c.confidence for t, c in matched if t != pale)
+
+
+def test_fields_with_uneven_light_and_variable_focus(shared_data: Path) -> None:
+    by_name = {f.path.stem: f for f in read_chula_fields(shared_data / "chula_fields")}
+    for stem in ("B-30_0047", "E-12_0397", "M-3B_0382", "L-8_0488"):
+        field = by_name[stem]
+        cells = locate_cells(decode_image(field.path.read_bytes()).pixels).cells
+        assert len(cells) == len(field.boxes), stem
+        assert all(any(b.contains(c.center_x, c.center_y) for c in cells) for b in field.boxes), stem

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 from services.common.phantom import CellKind, single_cell
 from services.preprocessing.focus import focus_score
 from services.preprocessing.unsharpening import MAX_UPSCALE, RADII, FocusParameters, QualityReason, sharpen_adaptively, unsharp_mask
+from tests.benchmarks.preprocessing import soak
+from tests.plain_unsharpening import plain_radius, plain_unsharp_mask
 
 Bytes = NDArray[np.uint8]
 
@@ -88,19 +94,12 @@ def test_the_limit_of_the_upscale_factor_decides() -> None:
     assert sharpen_adaptively(image, 1.1, parameters).accepted
 
 
-@pytest.mark.parametrize("sigma", [0.5, 1.0, 3.0, 8.5])
-def test_mask_follows_its_formula(sigma: float) -> None:
-    image = _cell()
-    lab = cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2Lab).astype(np.float64)
-    half = int(np.ceil(2 * sigma))
-    window = np.exp(-(np.arange(-half, half + 1) ** 2) / (2 * sigma**2))
-    window /= window.sum()
-    padded = np.pad(lab[..., 0], half, mode="edge")
-    rows = np.apply_along_axis(np.convolve, 1, padded, window, mode="valid")
-    blurred = np.apply_along_axis(np.convolve, 0, rows, window, mode="valid")
-    lab[..., 0] = np.clip(1.8 * lab[..., 0] - 0.8 * blurred, 0, 100)
-    expected = np.clip(cv2.cvtColor(lab.astype(np.float32), cv2.COLOR_Lab2RGB), 0, 1) * 255
-    assert np.abs(unsharp_mask(image, sigma) - expected).max() <= 0.51
+@pytest.mark.parametrize("sigma", [0.5, 1.0, 3.0, 8.5, 17.0])
+def test_the_mask_is_that_of_the_definition(sigma: float) -> None:
+    image = _cell(side=200)
+    difference = np.abs(unsharp_mask(image, sigma).astype(int) - plain_unsharp_mask(image, sigma))
+    assert difference.max() <= 1
+    assert np.mean(difference > 0) < 0.01
 
 
 def test_mask_sharpens_lightness_and_keeps_a_flat_image() -> None:
@@ -109,3 +108,68 @@ def test_mask_sharpens_lightness_and_keeps_a_flat_image() -> None:
     flat = np.full((64, 64, 3), (200, 150, 190), np.uint8)
     np.testing.assert_array_equal(unsharp_mask(flat, 3.0), flat)
     assert unsharp_mask(image, 1.0, amount=0.0).astype(int) == pytest.approx(image.astype(int), abs=1)
+
+
+def _threshold_between(image: Bytes, share: float) -> float:
+    """A threshold between the scores of the image as it is and after the best radius."""
+    scores = [focus_score(image), *(focus_score(unsharp_mask(image, radius * image.shape[0] / 256)) for radius in RADII)]
+    return scores[0] + share * (min(scores) - scores[0])
+
+
+def test_the_radius_is_that_of_the_plain_reference() -> None:
+    cases = [(_cell(sigma, 96, seed), share) for seed in range(10) for sigma in (0.8, 1.6) for share in (0.2, 0.5, 0.8, 0.95, 1.2)]
+    chosen = []
+    for image, share in cases:
+        threshold = _threshold_between(image, share)
+        chosen.append((sharpen_adaptively(image, 1.0, _parameters(threshold)).unsharp_radius, plain_radius(image, threshold)))
+    assert len({ours for ours, _ in chosen}) > 3
+    assert np.mean([ours == plain for ours, plain in chosen]) >= 0.99
+
+
+@pytest.mark.shared_data
+def test_the_radius_of_real_cells_is_that_of_the_plain_reference(shared_data: Path) -> None:
+    images = [np.asarray(Image.open(path).convert("RGB")) for path in sorted((shared_data / "aml_cells").rglob("*.jp*g"))[::160]]
+    chosen = [(sharpen_adaptively(image, 1.0, _parameters(t)).unsharp_radius, plain_radius(image, t)) for image in images for t in (6.6, 7.1, 7.6)]
+    assert len(chosen) > 100
+    assert len({ours for ours, _ in chosen}) > 2
+    assert np.mean([ours == plain for ours, plain in chosen]) >= 0.99
+
+
+@pytest.mark.parametrize("share", [0.3, 0.9])
+def test_flips_and_turns_leave_score_and_radius(share: float) -> None:
+    image = _cell(side=150)
+    parameters = _parameters(_threshold_between(image, share) + 1e-3)
+    straight = sharpen_adaptively(image, 1.0, parameters)
+    assert straight.unsharp_radius > 0
+    for turned in (image[::-1], image[:, ::-1], np.rot90(image), np.rot90(image, 2)):
+        result = sharpen_adaptively(np.ascontiguousarray(turned), 1.0, parameters)
+        assert result.unsharp_radius == straight.unsharp_radius
+        assert (result.focus_before, result.focus_after) == pytest.approx((straight.focus_before, straight.focus_after), abs=1e-3)
+
+
+@pytest.mark.parametrize("sigma", [1.5, 2.0, 3.0])
+def test_sharpening_a_blurred_copy_brings_its_score_nearer_to_the_original(sigma: float) -> None:
+    sharp = _cell(0.5, 200)
+    blurred = np.asarray(cv2.GaussianBlur(sharp, (0, 0), sigma), np.uint8)
+    threshold = 0.5 * (focus_score(sharp) + _threshold_between(blurred, 0.9))
+    before, after = focus_score(blurred), sharpen_adaptively(blurred, 1.0, _parameters(max(threshold, _threshold_between(blurred, 0.95)))).focus_after
+    assert focus_score(sharp) < after < before
+
+
+@pytest.mark.parametrize("radius", RADII)
+def test_halo_of_an_edge_is_bounded(radius: int) -> None:
+    """Of a step in L*, an unsharp mask overshoots by at most half the amount on either side: 40 % of the step."""
+    low, high = 90, 150
+    step = np.repeat(np.where(np.arange(200) < 100, low, high)[None, :, None], 200, axis=0).repeat(3, axis=2).astype(np.uint8)
+    lightness = [cv2.cvtColor(i.astype(np.float32) / 255, cv2.COLOR_RGB2Lab)[..., 0] for i in (step, unsharp_mask(step, radius))]
+    height = float(lightness[0].max() - lightness[0].min())
+    over = float(lightness[1].max() - lightness[0].max()) / height
+    under = float(lightness[0].min() - lightness[1].min()) / height
+    assert 0.1 < over < 0.42
+    assert 0.1 < under < 0.42
+
+
+def test_memory_does_not_grow_with_the_number_of_crops() -> None:
+    found = re.search(r"peak memory (\d+) MiB after a tenth of them, (\d+) MiB at the end", soak(2000, side=96))
+    assert found is not None
+    assert int(found[2]) - int(found[1]) <= 8

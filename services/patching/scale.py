@@ -1,0 +1,54 @@
+"""The scale of a field: the radius of its red cells, measured where no nucleus is."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from services.common import stain
+
+Mask = NDArray[np.bool_]
+
+MIN_RED_CELLS: Final = 8
+"""Fewer peaks do not make a mode."""
+MIN_NUCLEUS: Final = 0.5
+"""What is violet and larger than this many of the radii seen at first is a nucleus; less is a platelet or a fringe."""
+LARGEST_CORRECTION: Final = 2.0
+"""The radius seen at first is at most this many times too large; a mode that asks for more is one of specks."""
+_WIDTH: Final = 0.12
+"""Standard deviation of the kernel, in log radius: red cells of one smear differ by about as much."""
+
+
+def red_cell_scale(depth: stain.Float, peaks: Mask, nuclei: Mask, seen: float | None) -> float | None:
+    """Most frequent radius in px of what is not nucleated, weighted by radius: specks are many, but small.
+
+    Nucleated cells and clumps of red cells, taller peaks of the distance map, pull a median up but not a mode.
+
+    Args:
+        depth, peaks: what ``stain.distance_peaks`` says of what absorbs light.
+        nuclei: bool (H, W), what is violet.
+        seen: radius by ``stain.red_cell_radius``, which is kept where the mode has too few peaks.
+    """
+    if seen is None:
+        return None
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(nuclei.astype(np.uint8), connectivity=8)
+    large = stats[:, cv2.CC_STAT_AREA] > math.pi * (MIN_NUCLEUS * seen) ** 2
+    large[0] = False
+    to_nucleus = stain.distance_to(large[labels]) if large.any() else np.full(nuclei.shape, np.inf, np.float32)
+    radii = depth[peaks & (to_nucleus > 0.8 * depth) & (depth > 2.5)]
+    radii = radii[radii > 0.3 * radii.max(initial=0.0)]
+    if radii.size < MIN_RED_CELLS:
+        return seen
+    mode = _mode(radii)
+    return mode if seen / LARGEST_CORRECTION <= mode <= seen else seen
+
+
+def _mode(radii: stain.Float) -> float:
+    logs = np.log(radii.astype(np.float64))
+    grid = np.linspace(logs.min(), logs.max(), 64)
+    density = np.exp(-0.5 * ((grid[:, None] - logs[None]) / _WIDTH) ** 2) @ radii.astype(np.float64)
+    return float(np.exp(grid[density.argmax()]))

@@ -1,0 +1,212 @@
+"""A slide over gRPC: chunks or a path in; facts, progress, cells with their crops, and the end out."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import math
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final, ParamSpec, TypeVar
+
+import numpy as np
+
+from dl4all.imaging.v1 import imaging_pb2
+from dl4all.patching.v1 import patching_pb2
+from services.common.checks import check_identifier, check_microns_per_pixel
+from services.common.errors import InvalidRequestError, OverloadedError
+from services.common.workers import Workers
+from services.patching.cells import LocatedCell
+from services.patching.crops import CutCrop, batches
+from services.patching.messages import cell_message, crop_message
+from services.patching.settings import PatchingSettings
+from services.patching.slides.location import SearchedWindow, SlideScale, moved, search, survey, windows_of
+from services.patching.slides.opening import open_slide
+from services.patching.slides.slide import Slide
+from services.patching.slides.sources import Upload, below, remove_left_over, sha256_of_slide
+from services.patching.slides.tiling import SeenCells, Window
+
+PROGRESS_SECONDS: Final = 1.0
+MAX_CHUNK_BYTES: Final = 8 * 1024 * 1024
+_MIN_PITCH: Final = 256.0
+_NO_PIXELS: Final = np.empty((0, 0, 3), np.uint8)
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+Response = patching_pb2.LocateSlideResponse
+Requests = AsyncIterator[patching_pb2.LocateSlideRequest]
+
+
+@dataclass
+class _Tally:
+    """What the windows of a slide add up to."""
+
+    seen: SeenCells
+    cells: int = 0
+    windows: list[SearchedWindow] = field(default_factory=list)
+    areas: list[int] = field(default_factory=list)
+
+    def add(self, window: Window, found: SearchedWindow) -> list[LocatedCell]:
+        """Count a window; returns its cells that are new, px of the window."""
+        self.windows.append(replace(found, pixels=_NO_PIXELS, cells=()))
+        self.areas.append(window.core_width * window.core_height)
+        new = self.seen.add([moved(cell, window.x, window.y) for cell in found.cells])
+        return list(itertools.compress(found.cells, new))
+
+    def end(self, sha256: str) -> patching_pb2.SlideEnd:
+        """What is known at the end; windows count by their cores."""
+        measured = [w.blur for w in self.windows if not math.isnan(w.blur)]
+        return patching_pb2.SlideEnd(
+            cell_count=self.cells,
+            sha256=sha256,
+            overexposed_share=np.average([w.exposure.over for w in self.windows], weights=self.areas),
+            underexposed_share=np.average([w.exposure.under for w in self.windows], weights=self.areas),
+            blur=float(np.median(measured)) if measured else math.nan,
+            covered_share=np.average([w.covered for w in self.windows], weights=self.areas),
+        )
+
+
+class SlideCalls:
+    """Serves slides, a few at once.
+
+    Args:
+        settings: limits and folders.
+        workers: threads for decoding and location.
+    """
+
+    def __init__(self, settings: PatchingSettings, workers: Workers) -> None:
+        self._settings = settings
+        self._workers = workers
+        self._under_way = 0
+        remove_left_over(settings.slide_uploads)
+
+    async def locate(self, requests: Requests) -> AsyncGenerator[Response, None]:
+        """Locate the cells of a slide; see ``patching.proto``.
+
+        Raises:
+            DomainError: the request or the slide is refused.
+        """
+        with self._place():
+            start = await _start_of(requests)
+            check_identifier(start.request_id, "request_id")
+            microns = check_microns_per_pixel(start.microns_per_pixel)
+            match start.source.WhichOneof("source"):
+                case "path":
+                    path = await self._workers.run("open", below, self._settings.slides_root, start.source.path)
+                    async with aclosing(self._read(path, microns, None)) as responses:
+                        async for response in responses:
+                            yield response
+                case "upload_bytes":
+                    with Upload(self._settings.slide_uploads, start.source.upload_bytes, self._settings.max_slide_bytes) as upload:
+                        async with aclosing(self._received(requests, upload)) as responses:
+                            async for response in responses:
+                                yield response
+                        async with aclosing(self._read(upload.path, microns, upload.finish())) as responses:
+                            async for response in responses:
+                                yield response
+                case _:
+                    raise InvalidRequestError(
+                        "SLIDE_SOURCE_MISSING", "A slide needs a path or the number of bytes that are uploaded.", field="source"
+                    )
+
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        if self._under_way >= self._settings.slides_at_once:
+            raise OverloadedError("SLIDES_BUSY", "As many slides are read as this service reads at once; try again later.")
+        self._under_way += 1
+        try:
+            yield
+        finally:
+            self._under_way -= 1
+
+    async def _received(self, requests: Requests, upload: Upload) -> AsyncGenerator[Response, None]:
+        reported = time.monotonic()
+        async for request in requests:
+            if request.WhichOneof("part") != "chunk" or len(request.chunk) > MAX_CHUNK_BYTES:
+                raise InvalidRequestError("CHUNK_INVALID", f"After the start come chunks of at most {MAX_CHUNK_BYTES} bytes.", field="chunk")
+            await self._whole("receive", upload.write, request.chunk)
+            if time.monotonic() - reported >= PROGRESS_SECONDS:
+                reported = time.monotonic()
+                yield Response(progress=patching_pb2.SlideProgress(bytes_received=upload.received))
+        yield Response(progress=patching_pb2.SlideProgress(bytes_received=upload.received))
+
+    async def _read(self, path: Path, microns_per_pixel: float | None, sha256: str | None) -> AsyncGenerator[Response, None]:
+        slide = await self._whole("open", open_slide, path)
+        digest = None if sha256 else asyncio.create_task(self._workers.run("hash", sha256_of_slide, path))
+        try:
+            scale = await self._whole("survey", survey, slide, microns_per_pixel or slide.facts.microns_per_pixel)
+            yield Response(facts=_facts_message(slide, scale))
+            tally = _Tally(SeenCells(max(_MIN_PITCH, 4.0 * scale.unit)))
+            total, windows = windows_of(slide, scale)
+            done = 0
+            async with aclosing(self._searched(slide, windows, scale)) as searched:
+                async for window, found in searched:
+                    for response in _cells_of(window, found, tally, scale):
+                        yield response
+                    done += 1
+                    yield Response(progress=patching_pb2.SlideProgress(windows_done=done, windows=total))
+            yield Response(end=tally.end(sha256 or (await digest if digest else "")))
+        finally:
+            if digest is not None:
+                await asyncio.wait({digest})
+            slide.close()
+
+    async def _searched(self, slide: Slide, windows: Iterator[Window], scale: SlideScale) -> AsyncGenerator[tuple[Window, SearchedWindow], None]:
+        """Search window by window, one ahead of what was taken: the slide is read by one thread at a time."""
+
+        def begin(window: Window) -> asyncio.Task[SearchedWindow]:
+            return asyncio.create_task(self._workers.run("locate", search, slide, window, scale))
+
+        current = next(windows)
+        running = begin(current)
+        try:
+            for upcoming in itertools.chain(windows, [None]):
+                found, taken = await asyncio.shield(running), current
+                if upcoming is not None:
+                    current, running = upcoming, begin(upcoming)
+                yield taken, found
+        finally:
+            await asyncio.wait({running})
+
+    async def _whole(self, stage: str, function: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        """Run a function in a worker; a cancellation waits for its end, for it uses a file that must stay until then."""
+        task = asyncio.create_task(self._workers.run(stage, function, *args, **kwargs))
+        try:
+            return await asyncio.shield(task)
+        finally:
+            await asyncio.wait({task})
+
+
+async def _start_of(requests: Requests) -> patching_pb2.LocateSlideStart:
+    async for request in requests:
+        if request.WhichOneof("part") == "start":
+            return request.start
+        break
+    raise InvalidRequestError("SLIDE_START_MISSING", "The first message of a slide must be its start.", field="start")
+
+
+def _facts_message(slide: Slide, scale: SlideScale) -> imaging_pb2.SlideFacts:
+    facts = slide.facts
+    return imaging_pb2.SlideFacts(
+        width=facts.width,
+        height=facts.height,
+        format=facts.format,
+        levels=facts.levels,
+        microns_per_pixel=scale.microns_per_pixel or 0.0,
+        red_cell_radius=scale.red_cell_radius or 0.0,
+        notes=[str(n) for n in facts.notes],
+    )
+
+
+def _cells_of(window: Window, found: SearchedWindow, tally: _Tally, scale: SlideScale) -> Iterator[Response]:
+    for batch in batches(found.pixels, tally.add(window, found)):
+        message = patching_pb2.SlideCells()
+        for _, cell, crop in batch:
+            placed = moved(cell, window.x, window.y)
+            shifted = CutCrop(crop.pixels, crop.origin_x + window.x, crop.origin_y + window.y)
+            message.cells.append(cell_message(tally.cells, placed))
+            message.crops.append(crop_message(tally.cells, placed, shifted, scale.microns_per_pixel or 0.0))
+            tally.cells += 1
+        yield Response(cells=message)

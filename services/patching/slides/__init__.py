@@ -1,0 +1,1 @@
+"""Whole slides: images too large for memory, read tile by tile and never whole."""

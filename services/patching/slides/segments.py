@@ -1,0 +1,160 @@
+"""Decode one tile or strip of a TIFF: never to more pixels than the header allows, and to no other shape."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any, Final
+
+import cv2
+import imagecodecs
+import numpy as np
+from numpy.typing import NDArray
+
+from services.common.errors import InvalidImageError
+from services.patching.slides.slide import damaged
+
+Bytes = NDArray[np.uint8]
+
+
+class Compression(IntEnum):
+    """Values of the TIFF tag that are read here."""
+
+    NONE = 1
+    LZW = 5
+    JPEG = 7
+    ADOBE_DEFLATE = 8
+    PACKBITS = 32773
+    DEFLATE = 32946
+    APERIO_JPEG2000_YCBCR = 33003
+    APERIO_JPEG2000_RGB = 33005
+    JPEG2000 = 34712
+
+
+@dataclass(frozen=True)
+class SegmentForm:
+    """How the pixels of tiles or strips are stored.
+
+    Attributes:
+        compression: how they are packed.
+        samples: per pixel: 3, or 4 where an alpha channel follows.
+        bits: per sample: 8 or 16.
+        predictor: 1 (none) or 2 (horizontal differences).
+        byte_order: ``<`` or ``>``.
+        jpeg_tables: tables that JPEG tiles share; empty for none.
+        jpeg_colours: colour space of the data in JPEG tiles; None for what they say themselves.
+    """
+
+    compression: Compression
+    samples: int
+    bits: int
+    predictor: int
+    byte_order: str
+    jpeg_tables: bytes = b""
+    jpeg_colours: int | None = None
+
+
+_FAILURES: Final = (ValueError, RuntimeError, TypeError, struct.error, zlib.error, MemoryError)
+
+
+def decode_segment(data: bytes, width: int, height: int, form: SegmentForm) -> Bytes:
+    """Decode a segment.
+
+    Args:
+        data: as stored.
+        width, height: that the header says, px.
+        form: how it is stored.
+
+    Returns:
+        uint8 (height, width, 3) RGB; 16-bit samples scaled, alpha dropped.
+
+    Raises:
+        InvalidImageError: SLIDE_DAMAGED: it cannot be decoded, or to another size; IMAGE_TRANSPARENT.
+    """
+    try:
+        pixels = _decode(data, width, height, form)
+    except _FAILURES as error:
+        raise damaged("a tile cannot be decoded") from error
+    if pixels.shape != (height, width, form.samples):
+        raise damaged(f"a tile has {pixels.shape[1]} x {pixels.shape[0]} px where the header says {width} x {height}")
+    if form.samples == 4 and pixels[..., 3].min() < np.iinfo(pixels.dtype).max:
+        raise InvalidImageError("IMAGE_TRANSPARENT", "The slide is partly transparent; what lies behind a smear cannot be guessed.")
+    if pixels.dtype == np.uint16:
+        pixels = (pixels >> 8).astype(np.uint8)
+    return np.ascontiguousarray(pixels[..., :3])
+
+
+def _decode(data: bytes, width: int, height: int, form: SegmentForm) -> NDArray[np.unsignedinteger[Any]]:
+    match form.compression:
+        case Compression.JPEG:
+            _check_announced(jpeg_size(data), width, height)
+            tables = form.jpeg_tables or None
+            return np.asarray(imagecodecs.jpeg_decode(data, tables=tables, colorspace=form.jpeg_colours, outcolorspace="RGB"))
+        case Compression.JPEG2000 | Compression.APERIO_JPEG2000_RGB | Compression.APERIO_JPEG2000_YCBCR:
+            _check_announced(jpeg2000_size(data), width, height)
+            pixels = np.asarray(imagecodecs.jpeg2k_decode(data))
+            if form.compression is Compression.APERIO_JPEG2000_YCBCR:
+                return np.asarray(cv2.cvtColor(np.ascontiguousarray(pixels[..., (0, 2, 1)]), cv2.COLOR_YCrCb2RGB))
+            return pixels
+    size = width * height * form.samples * form.bits // 8
+    raw = _unpacked(data, size, form.compression)
+    if len(raw) != size:
+        raise damaged("a tile holds fewer or more bytes than its size takes")
+    samples = np.frombuffer(raw, np.dtype(f"{form.byte_order}u{form.bits // 8}")).reshape(height, width, form.samples)
+    if form.predictor == 2:
+        samples = np.cumsum(samples, axis=1, dtype=samples.dtype.newbyteorder("="))
+    return samples.astype(samples.dtype.newbyteorder("="), copy=False)
+
+
+def _unpacked(data: bytes, size: int, compression: Compression) -> bytes:
+    """The bytes of a segment, at most one more than ``size``: what unpacks to more is never held."""
+    match compression:
+        case Compression.NONE:
+            return data[: size + 1]
+        case Compression.LZW:
+            return bytes(imagecodecs.lzw_decode(data, out=size))
+        case Compression.PACKBITS:
+            return bytes(imagecodecs.packbits_decode(data, out=size))
+        case _:
+            return zlib.decompressobj().decompress(data, size + 1)
+
+
+def _check_announced(announced: tuple[int, int], width: int, height: int) -> None:
+    if announced != (width, height):
+        raise damaged(f"a tile calls itself {announced[0]} x {announced[1]} px where the header says {width} x {height}")
+
+
+def jpeg_size(data: bytes) -> tuple[int, int]:
+    """Width and height that a JPEG stream announces, read without decoding.
+
+    Raises:
+        InvalidImageError: SLIDE_DAMAGED: it is no JPEG, or it ends before its size is said.
+    """
+    if data[:2] != b"\xff\xd8":
+        raise damaged("a tile is not the JPEG that the header says")
+    at = 2
+    while at + 9 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker == 0xFF:
+            at += 1
+            continue
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            height, width = struct.unpack(">HH", data[at + 5 : at + 9])
+            return width, height
+        at += 2 + struct.unpack(">H", data[at + 2 : at + 4])[0]
+    raise damaged("a tile does not say its size")
+
+
+def jpeg2000_size(data: bytes) -> tuple[int, int]:
+    """Width and height that a JPEG 2000 codestream, bare or in a file format, announces.
+
+    Raises:
+        InvalidImageError: SLIDE_DAMAGED: it is none, or it ends before its size is said.
+    """
+    start = data.find(b"\xff\x4f\xff\x51", 0, 4096)
+    if start < 0 or len(data) < start + 24:
+        raise damaged("a tile is not the JPEG 2000 that the header says")
+    x1, y1, x0, y0 = struct.unpack(">IIII", data[start + 8 : start + 24])
+    return x1 - x0, y1 - y0

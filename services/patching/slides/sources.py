@@ -1,0 +1,162 @@
+"""Where the file of a slide is: below a configured root, or uploaded into a file of its own that goes when the call ends."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from types import TracebackType
+from typing import Final
+
+from services.common.errors import FailedPreconditionError, InvalidImageError, InvalidRequestError, NotFoundError, OverloadedError
+
+PREFIX: Final = "dl4all-slide-"
+_FREE_BYTES: Final = 256 * 1024 * 1024
+"""Space that stays free on the disk of the uploads."""
+_HASHED_AT_ONCE: Final = 4 * 1024 * 1024
+
+
+def below(root: Path | None, path: str) -> Path:
+    """The file or folder that a caller names.
+
+    Args:
+        root: where slides may lie; None where callers may not name any.
+        path: relative to it, with forward slashes.
+
+    Raises:
+        FailedPreconditionError: SLIDES_ROOT_UNSET.
+        InvalidRequestError: SLIDE_PATH_INVALID: it is absolute, leaves the root, or is no path.
+        NotFoundError: SLIDE_NOT_FOUND.
+    """
+    if root is None:
+        raise FailedPreconditionError(
+            "SLIDES_ROOT_UNSET", "This service reads no slides by path; upload the slide, or set DL4ALL_PATCHING_SLIDES_ROOT.", field="source.path"
+        )
+    outside = InvalidRequestError("SLIDE_PATH_INVALID", "The path must be relative and stay below the root of the slides.", field="source.path")
+    if not path or "\0" in path or "\\" in path or path.startswith("/"):
+        raise outside
+    resolved_root = root.resolve()
+    try:
+        resolved = (resolved_root / path).resolve()
+    except (OSError, RuntimeError) as error:
+        raise outside from error
+    if not resolved.is_relative_to(resolved_root) or resolved == resolved_root:
+        raise outside
+    try:
+        there = resolved.is_dir() or resolved.is_file()
+    except OSError as error:
+        raise outside from error
+    if not there:
+        raise NotFoundError("SLIDE_NOT_FOUND", "There is no slide at this path.", field="source.path")
+    return resolved
+
+
+class Upload:
+    """A file that comes in chunks; it is there while the block runs.
+
+    Args:
+        folder: where the file is put.
+        announced: bytes that the caller says will come.
+        limit: largest slide that is accepted.
+
+    Raises:
+        InvalidRequestError: UPLOAD_BYTES_OUT_OF_RANGE.
+        InvalidImageError: SLIDE_TOO_LARGE.
+        OverloadedError: DISK_FULL.
+    """
+
+    def __init__(self, folder: Path, announced: int, limit: int) -> None:
+        if announced < 1:
+            raise InvalidRequestError("UPLOAD_BYTES_OUT_OF_RANGE", "source.upload_bytes must say how many bytes come.", field="source.upload_bytes")
+        if announced > limit:
+            raise InvalidImageError("SLIDE_TOO_LARGE", f"The slide has {announced} bytes; at most {limit // (1024 * 1024)} MiB are accepted.")
+        folder.mkdir(parents=True, exist_ok=True)
+        if shutil.disk_usage(folder).free < announced + _FREE_BYTES:
+            raise OverloadedError("DISK_FULL", "There is no room for the slide now; try again later, or name a path below the root of the slides.")
+        descriptor, name = tempfile.mkstemp(prefix=f"{PREFIX}{os.getpid()}-", dir=folder)
+        self.path = Path(name)
+        self.received = 0
+        self._announced = announced
+        self._file = os.fdopen(descriptor, "wb")
+        self._digest = hashlib.sha256()
+
+    def __enter__(self) -> Upload:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._file.close()
+        self.path.unlink(missing_ok=True)
+
+    def write(self, chunk: bytes) -> None:
+        """Add a chunk.
+
+        Raises:
+            InvalidRequestError: UPLOAD_TOO_LONG: more comes than was announced.
+            OverloadedError: DISK_FULL.
+        """
+        if self.received + len(chunk) > self._announced:
+            raise InvalidRequestError("UPLOAD_TOO_LONG", f"More than the announced {self._announced} bytes came.", field="chunk")
+        try:
+            self._file.write(chunk)
+        except OSError as error:
+            raise OverloadedError("DISK_FULL", "The slide could not be stored; try again later.") from error
+        self._digest.update(chunk)
+        self.received += len(chunk)
+
+    def finish(self) -> str:
+        """The SHA-256 of what came, hex digits, once all of it is there.
+
+        Raises:
+            InvalidRequestError: UPLOAD_INCOMPLETE: the caller stopped early.
+        """
+        if self.received != self._announced:
+            raise InvalidRequestError(
+                "UPLOAD_INCOMPLETE", f"{self.received} of the announced {self._announced} bytes came; send the slide again.", field="chunk"
+            )
+        self._file.flush()
+        return self._digest.hexdigest()
+
+
+def remove_left_over(folder: Path) -> int:
+    """Remove uploads of processes that are gone, as after a kill, and of earlier ones with the number of this; for its start.
+
+    Returns:
+        How many.
+    """
+    removed = 0
+    for path in folder.glob(f"{PREFIX}*"):
+        owner = path.name.removeprefix(PREFIX).partition("-")[0]
+        if owner.isdigit() and (int(owner) == os.getpid() or not _is_alive(int(owner))):
+            path.unlink(missing_ok=True)
+            removed += 1
+    return removed
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def sha256_of_slide(path: Path) -> str:
+    """SHA-256 of a file, hex digits; of a folder, that of the digests of its files in order of their names."""
+    if not path.is_dir():
+        return _sha256(path)
+    together = hashlib.sha256()
+    for file in sorted(p for p in path.iterdir() if p.is_file()):
+        together.update(_sha256(file).encode())
+    return together.hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_HASHED_AT_ONCE):
+            digest.update(chunk)
+    return digest.hexdigest()

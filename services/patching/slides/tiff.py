@@ -1,0 +1,190 @@
+"""Slides in TIFF files: tiles or strips, classic or BigTIFF, single or pyramid; SVS among them."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+
+from services.common.errors import InvalidImageError
+from services.common.image_codec import PHANTOM_TEXT_KEY
+from services.patching.slides.segments import Compression, SegmentForm, decode_segment
+from services.patching.slides.slide import SlideFacts, SlideNote, damaged, plausible_microns
+from services.patching.slides.tiff_structure import check_directories
+
+Bytes = NDArray[np.uint8]
+_RGB: Final = 2
+_YCBCR: Final = 6
+_ROWS_BYTES: Final = 4 * 1024 * 1024
+"""Uncompressed strips are read in pieces of about this many bytes, however long they are."""
+_PARSING: Final = (tifffile.TiffFileError, ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, ArithmeticError, OSError)
+_UNIT_MICRONS: Final = {2: 25_400.0, 3: 10_000.0}
+
+
+class TiffSource:
+    """The full resolution of a TIFF file.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        InvalidImageError: with a reason SLIDE_*.
+    """
+
+    facts: SlideFacts
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("rb")
+        try:
+            check_directories(self._file)
+            self._file.seek(0)
+            self._open(self._file)
+        except _PARSING as error:
+            self._file.close()
+            raise damaged("its directories cannot be read") from error
+        except BaseException:
+            self._file.close()
+            raise
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def tile(self, row: int, column: int) -> Bytes:
+        """See ``TileSource``."""
+        facts = self.facts
+        index = row * self._columns + column
+        offset, count = int(self._offsets[index]), int(self._counts[index])
+        height = facts.tile_height if self._tiled else min(facts.tile_height, facts.height - row * facts.tile_height)
+        if count == 0:
+            return np.full((height, facts.tile_width, 3), 255, np.uint8)
+        self._file.seek(offset)
+        return decode_segment(self._file.read(count), facts.tile_width, height, self._form)
+
+    def _open(self, file: Any) -> None:
+        with tifffile.TiffFile(file) as parsed:
+            page = parsed.pages.first
+            levels = [page, *(p for p in parsed.pages[1:] if isinstance(p, tifffile.TiffPage)), *(page.pages or [])]
+            size = file.seek(0, 2)
+            for level in levels:
+                if isinstance(level, tifffile.TiffPage):
+                    _check_extent(level, size)
+            self._form = _form_of(page, parsed.byteorder)
+            self._tiled = bool(page.is_tiled)
+            self._lay_out(page)
+            self.facts = SlideFacts(
+                width=int(page.imagewidth),
+                height=int(page.imagelength),
+                tile_width=self._tile_width,
+                tile_height=self._tile_height,
+                format="SVS" if page.is_svs else "BigTIFF" if parsed.is_bigtiff else "TIFF",
+                levels=_levels(page, levels),
+                microns_per_pixel=_microns(page),
+                notes=_notes(page, self._form, self._counts),
+            )
+
+    def _lay_out(self, page: Any) -> None:
+        offsets, counts = np.asarray(page.dataoffsets, np.int64), np.asarray(page.databytecounts, np.int64)
+        width, height = int(page.imagewidth), int(page.imagelength)
+        if self._tiled:
+            self._tile_width, self._tile_height = int(page.tilewidth), int(page.tilelength)
+        else:
+            self._tile_width, self._tile_height = width, min(int(page.rowsperstrip), height)
+        if min(width, height, self._tile_width, self._tile_height) < 1:
+            raise InvalidImageError("SLIDE_TOO_SMALL", "The slide, or its tiles, have no size.")
+        if not self._tiled and self._form.compression is Compression.NONE:
+            offsets, counts = self._in_rows(offsets, counts, width, height)
+        self._columns = math.ceil(width / self._tile_width)
+        if len(offsets) != len(counts) or len(offsets) < self._columns * math.ceil(height / self._tile_height):
+            raise damaged("it names fewer tiles than its size takes")
+        self._offsets, self._counts = offsets, counts
+
+    def _in_rows(self, offsets: NDArray[np.int64], counts: NDArray[np.int64], width: int, height: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Divide uncompressed strips that are long into pieces of whole rows, all of one height that divides the strips'."""
+        row_bytes = width * self._form.samples * self._form.bits // 8
+        strip, longest = self._tile_height, max(1, _ROWS_BYTES // row_bytes)
+        if strip <= longest:
+            return offsets, counts
+        strips = math.ceil(height / strip)
+        rows = longest if strips == 1 else max(r for r in range(1, longest + 1) if strip % r == 0)
+        ends = [min(height, (s + 1) * strip) for s in range(strips)]
+        if len(counts) < strips or any(counts[s] < (end - s * strip) * row_bytes for s, end in enumerate(ends)):
+            raise damaged("a strip holds fewer bytes than its rows take")
+        starts = [(s, y) for s, end in enumerate(ends) for y in range(s * strip, end, rows)]
+        self._tile_height = rows
+        pieces = [min(rows, ends[s] - y) * row_bytes for s, y in starts]
+        return np.array([offsets[s] + (y - s * strip) * row_bytes for s, y in starts], np.int64), np.array(pieces, np.int64)
+
+
+def _check_extent(page: Any, size: int) -> None:
+    offsets, counts = np.asarray(page.dataoffsets, np.int64), np.asarray(page.databytecounts, np.int64)
+    if min(int(page.imagewidth), int(page.imagelength)) < 1:
+        raise damaged("a resolution of its pyramid has no size")
+    if len(offsets) == 0 or len(offsets) != len(counts):
+        raise damaged("it does not say where its pixels are")
+    if (offsets < 0).any() or (counts < 0).any() or (offsets + counts > size).any():
+        raise damaged("pixels lie beyond the end of the file; was it copied whole?")
+
+
+def _form_of(page: Any, byte_order: str) -> SegmentForm:
+    bits = page.bitspersample
+    samples = int(page.samplesperpixel)
+    if int(page.photometric) not in (_RGB, _YCBCR) or samples not in (3, 4):
+        raise InvalidImageError("SLIDE_NOT_RGB", "The slide is not in RGB colour; stains can only be told in colour.")
+    if bits not in (8, 16) or int(page.sampleformat or 1) != 1:
+        raise InvalidImageError("SLIDE_UNSUPPORTED", "The slide's samples are not whole numbers of 8 or 16 bit.")
+    if int(page.planarconfig or 1) != 1 or int(page.imagedepth or 1) != 1 or int(page.fillorder or 1) != 1:
+        raise InvalidImageError(
+            "SLIDE_UNSUPPORTED", "The slide stores its colours in separate planes, or is a volume; save it as a plain tiled TIFF."
+        )
+    try:
+        compression = Compression(int(page.compression))
+    except ValueError as error:
+        raise InvalidImageError(
+            "SLIDE_UNSUPPORTED", f"The slide's compression (TIFF {int(page.compression)}) is not read; use JPEG, JPEG 2000, LZW or Deflate."
+        ) from error
+    predictor = int(page.predictor or 1)
+    if predictor not in (1, 2):
+        raise InvalidImageError("SLIDE_UNSUPPORTED", "The slide's samples are differences of a kind that is not read.")
+    if int(page.photometric) == _YCBCR and compression is not Compression.JPEG:
+        raise InvalidImageError("SLIDE_UNSUPPORTED", "The slide stores YCbCr colours without JPEG; save it in RGB.")
+    colours, _ = tifffile.tifffile.jpeg_decode_colorspace(page.photometric, page.planarconfig, page.extrasamples, page.is_jfif)
+    return SegmentForm(compression, samples, int(bits), predictor, byte_order, bytes(page.jpegtables or b""), colours)
+
+
+def _levels(page: Any, pages: list[Any]) -> int:
+    """Resolutions of one picture: the same aspect at smaller size; labels and macro pictures have another."""
+    aspect = page.imagewidth / page.imagelength
+    return sum(1 for p in pages if isinstance(p, tifffile.TiffPage) and abs(p.imagewidth / p.imagelength / aspect - 1) < 0.02)
+
+
+def _microns(page: Any) -> float | None:
+    found = re.search(r"\bMPP\s*=\s*([0-9.]+)", page.description or "") if page.is_svs else None
+    if found is not None:
+        try:
+            return plausible_microns(float(found[1]))
+        except ValueError:
+            return None
+    tag, unit = page.tags.get("XResolution"), page.tags.get("ResolutionUnit")
+    if tag is None or unit is None or not isinstance(tag.value, tuple) or len(tag.value) != 2 or 0 in tag.value:
+        return None
+    micron = _UNIT_MICRONS.get(int(unit.value))
+    return None if micron is None else plausible_microns(micron * tag.value[1] / tag.value[0])
+
+
+def _notes(page: Any, form: SegmentForm, counts: NDArray[np.int64]) -> tuple[SlideNote, ...]:
+    notes = []
+    if form.bits == 16:
+        notes.append(SlideNote.SCALED_FROM_16_BIT)
+    if form.samples == 4:
+        notes.append(SlideNote.ALPHA_DROPPED)
+    if (counts == 0).any():
+        notes.append(SlideNote.SPARSE_TILES)
+    if PHANTOM_TEXT_KEY in (page.description or ""):
+        notes.append(SlideNote.PHANTOM)
+    return tuple(notes)

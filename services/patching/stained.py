@@ -1,0 +1,129 @@
+"""What a working copy of an image shows before any nucleus is decided on: densities, violet index, threshold and scale."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from services.common import stain
+from services.common.light import background_light
+from services.patching.scale import red_cell_scale
+
+Bytes = NDArray[np.uint8]
+Mask = NDArray[np.bool_]
+
+RED_CELL_MICRONS: Final = 3.75
+"""Radius of a red cell, half of 7.5 micrometres."""
+MANY_RED_CELLS: Final = 14.0
+"""An image whose shorter side is this many red-cell radii long is a field; published crops of one cell have 7..11."""
+
+STATISTICS_SAMPLES: Final = 60_000
+"""So many pixels suffice for the median of the red cells."""
+
+
+@dataclass(frozen=True, eq=False)
+class StainedImage:
+    """Measured on the working copy; the maps are float32 or bool (H, W).
+
+    Attributes:
+        density: optical density, float32 (H, W, 3).
+        foreground: what absorbs light, holes of red cells filled.
+        depth, peaks_of_depth: what ``stain.distance_peaks`` says of it.
+        violet: violet index, smoothed by ``sigma`` px.
+        sigma: the smoothing, about an eighth of a red-cell radius.
+        threshold: violet index above which a pixel belongs to a nucleus.
+        seen: radius of the red cells in px as first seen, nucleated cells among them; None where there are too few.
+        given: radius of the red cells in px by the scale that the caller gave; None where none was given.
+    """
+
+    density: stain.Float
+    foreground: Mask
+    depth: stain.Float
+    peaks_of_depth: Mask
+    violet: stain.Float
+    sigma: float
+    threshold: float
+    seen: float | None
+    given: float | None
+
+    @classmethod
+    def of(cls, rgb: Bytes, microns_per_pixel: float | None, *, is_field: bool, threshold: float | None = None) -> StainedImage:
+        """Measure an image.
+
+        Args:
+            rgb: uint8 (H, W, 3).
+            microns_per_pixel: if known.
+            is_field: known to show many cells, however small it is.
+            threshold: violet index of nuclei, where it is known from elsewhere; else a share of the image's peak.
+        """
+        density = stain.optical_density(rgb, background_light(rgb, is_field=is_field))
+        violet = stain.violet_index(density)
+        foreground = stain.foreground_mask(density)
+        depth, peaks_of_depth = stain.distance_peaks(foreground)
+        seen = stain.red_cell_radius(depth, peaks_of_depth)
+        given = RED_CELL_MICRONS / microns_per_pixel if microns_per_pixel else None
+        unit = given or seen
+        sigma = float(np.clip(0.01 * min(violet.shape) if unit is None else 0.12 * unit, 1.0, 3.0))
+        smooth = np.asarray(cv2.GaussianBlur(violet, (0, 0), sigma), np.float32)
+        peaks = smooth if unit else np.asarray(cv2.GaussianBlur(smooth, (0, 0), 1.5 * sigma), np.float32)
+        threshold = threshold or stain.nucleus_threshold(peaks, small_nucleus_area(unit, smooth.size))
+        return cls(density, foreground, depth, peaks_of_depth, smooth, sigma, threshold, seen, given)
+
+    @cached_property
+    def first_unit(self) -> float | None:
+        """Radius of the red cells in px, as given or first seen."""
+        return self.given or self.seen
+
+    @cached_property
+    def unit(self) -> float | None:
+        """Radius of the red cells in px, as given or measured where no nucleus is."""
+        return self.given or red_cell_scale(self.depth, self.peaks_of_depth, self.violet > self.threshold, self.seen)
+
+    @cached_property
+    def shows_many_red_cells(self) -> bool:
+        """Whether it is too wide for a crop around one cell."""
+        return self.first_unit is not None and min(self.violet.shape) >= MANY_RED_CELLS * self.first_unit
+
+    @cached_property
+    def absorbs(self) -> Mask:
+        """What is not background."""
+        return stain.total_density(self.density) > stain.ABSORBS
+
+    @cached_property
+    def green_over_blue(self) -> stain.Float:
+        """``2 (OD_green - OD_blue)``, smoothed: the violet index without what it takes off for blue, float32 (H, W)."""
+        _, green, blue = cv2.split(self.density)
+        return np.asarray(cv2.GaussianBlur(2.0 * (green - blue), (0, 0), self.sigma), np.float32)
+
+    @cached_property
+    def red_cells(self) -> Mask:
+        """What absorbs light and is not nucleus: mostly red cells, also cytoplasm."""
+        return np.asarray(self.foreground & (self.violet < self.threshold), bool)
+
+
+def median_density(density: stain.Float, mask: Mask) -> stain.Float:
+    """Median optical density of what is marked, which must not be empty, float32 (3,)."""
+    return np.asarray(np.median(density.reshape(-1, 3)[_sample(mask)], axis=0), np.float32)
+
+
+def median_and_deviation(values: stain.Float, mask: Mask) -> tuple[float, float]:
+    """Median of what is marked, which must not be empty, and how far its 84th percentile lies above."""
+    median, high = np.percentile(values.ravel()[_sample(mask)], (50, 84))
+    return float(median), float(high - median)
+
+
+def _sample(mask: Mask) -> NDArray[np.int_]:
+    """Flat indices of what is marked, regularly thinned out where there is a lot of it."""
+    marked = np.flatnonzero(mask)
+    return marked[:: max(1, marked.size // STATISTICS_SAMPLES)]
+
+
+def small_nucleus_area(unit: float | None, pixels: int) -> float:
+    """Area in px of a small nucleus, by the radius of the red cells or else as a share of the image."""
+    return 0.005 * pixels if unit is None else math.pi * (0.7 * unit) ** 2

@@ -1,0 +1,78 @@
+"""Write a DICOM whole-slide file with pydicom, independent of the reader under test."""
+
+from __future__ import annotations
+
+import io
+import math
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.encaps import encapsulate
+from pydicom.sequence import Sequence
+from pydicom.uid import JPEGBaseline8Bit, generate_uid
+
+_CLASS = "1.2.840.10008.5.1.4.1.1.77.1.6"
+TILE = 64
+
+
+def write_dicom(path: Path, pixels: np.ndarray, microns: float = 0.25, lying_side: int = 0) -> Path:
+    """A TILED_FULL volume in JPEG; ``lying_side`` gives its second tile another size than the header says."""
+    height, width = pixels.shape[:2]
+    rows, columns = math.ceil(height / TILE), math.ceil(width / TILE)
+    padded = np.pad(pixels, ((0, rows * TILE - height), (0, columns * TILE - width), (0, 0)), mode="edge")
+    tiles = [padded[r * TILE : (r + 1) * TILE, c * TILE : (c + 1) * TILE] for r in range(rows) for c in range(columns)]
+    if lying_side:
+        tiles[1] = np.full((lying_side, lying_side, 3), 90, np.uint8)
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = _CLASS
+    meta.MediaStorageSOPInstanceUID = generate_uid()
+    meta.TransferSyntaxUID = JPEGBaseline8Bit
+    d = FileDataset(str(path), {}, file_meta=meta, preamble=bytes(128))
+    d.SOPClassUID, d.SOPInstanceUID = _CLASS, meta.MediaStorageSOPInstanceUID
+    d.StudyInstanceUID, d.SeriesInstanceUID, d.FrameOfReferenceUID = generate_uid(), generate_uid(), generate_uid()
+    d.DimensionOrganizationType = "TILED_FULL"
+    d.Modality, d.ImageType = "SM", ["ORIGINAL", "PRIMARY", "VOLUME", "NONE"]
+    d.PatientName, d.PatientID, d.StudyID, d.AccessionNumber = "Phantom", "1", "", ""
+    d.StudyDate = d.ContentDate = "20260101"
+    d.StudyTime = d.ContentTime = "120000"
+    d.AcquisitionDateTime = "20260101120000"
+    d.Manufacturer = d.ManufacturerModelName = d.DeviceSerialNumber = d.SoftwareVersions = "test"
+    d.SeriesNumber = d.InstanceNumber = 1
+    d.Rows = d.Columns = TILE
+    d.SamplesPerPixel, d.PhotometricInterpretation, d.PlanarConfiguration = 3, "YBR_FULL_422", 0
+    d.BitsAllocated = d.BitsStored = 8
+    d.HighBit, d.PixelRepresentation = 7, 0
+    d.TotalPixelMatrixColumns, d.TotalPixelMatrixRows = width, height
+    d.NumberOfFrames = len(tiles)
+    d.ImagedVolumeWidth, d.ImagedVolumeHeight, d.ImagedVolumeDepth = width * microns / 1000, height * microns / 1000, 0.001
+    d.VolumetricProperties, d.SpecimenLabelInImage, d.BurnedInAnnotation, d.FocusMethod = "VOLUME", "NO", "NO", "AUTO"
+    d.ExtendedDepthOfField, d.LossyImageCompression = "NO", "01"
+    d.ImageOrientationSlide = [0, 1, 0, 1, 0, 0]
+    d.TotalPixelMatrixOriginSequence = Sequence([_dataset(XOffsetInSlideCoordinateSystem=0, YOffsetInSlideCoordinateSystem=0)])
+    measures = _dataset(PixelSpacing=[microns / 1000, microns / 1000], SliceThickness=0.001, SpacingBetweenSlices=0.001)
+    kind = _dataset(FrameType=["ORIGINAL", "PRIMARY", "VOLUME", "NONE"])
+    d.SharedFunctionalGroupsSequence = Sequence(
+        [_dataset(PixelMeasuresSequence=Sequence([measures]), WholeSlideMicroscopyImageFrameTypeSequence=Sequence([kind]))]
+    )
+    d.NumberOfOpticalPaths, d.TotalPixelMatrixFocalPlanes = 1, 1
+    code = _dataset(CodeValue="111744", CodingSchemeDesignator="DCM", CodeMeaning="Brightfield illumination")
+    d.OpticalPathSequence = Sequence([_dataset(OpticalPathIdentifier="1", IlluminationTypeCodeSequence=Sequence([code]))])
+    d.PixelData = encapsulate([_jpeg(tile) for tile in tiles])
+    d["PixelData"].is_undefined_length = True
+    d.save_as(path, enforce_file_format=True)
+    return path
+
+
+def _dataset(**values: object) -> Dataset:
+    made = Dataset()
+    for name, value in values.items():
+        setattr(made, name, value)
+    return made
+
+
+def _jpeg(tile: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(tile)).save(buffer, "JPEG", quality=95)
+    return buffer.getvalue()

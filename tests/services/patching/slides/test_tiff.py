@@ -1,0 +1,236 @@
+"""Slides in TIFF files, written by an independent writer, whole and damaged."""
+
+from __future__ import annotations
+
+import io
+import struct
+from contextlib import suppress
+from pathlib import Path
+
+import imagecodecs
+import numpy as np
+import pytest
+import tifffile
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from services.common.errors import InvalidImageError
+from services.patching.slides.opening import open_slide
+from services.patching.slides.slide import SlideNote
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (150, 230, 3), np.uint8)
+SMOOTH = np.asarray(Image.fromarray(PIXELS[:15, :23]).resize((230, 150), Image.Resampling.BICUBIC))
+
+
+def write(path: Path, pixels: np.ndarray = PIXELS, **options: object) -> Path:
+    options.setdefault("photometric", "rgb")
+    tifffile.imwrite(path, pixels, **options)
+    return path
+
+
+def reason_of(path: Path) -> str:
+    with pytest.raises(InvalidImageError) as caught:
+        read_whole(path)
+    return caught.value.reason
+
+
+def read_whole(path: Path) -> None:
+    slide = open_slide(path)
+    try:
+        slide.read(0, 0, min(slide.facts.width, 400), min(slide.facts.height, 400))
+    finally:
+        slide.close()
+
+
+@pytest.mark.parametrize("layout", [{"tile": (64, 48)}, {"rowsperstrip": 16}, {"rowsperstrip": 150}], ids=["tiles", "strips", "one strip"])
+@pytest.mark.parametrize("compression", [None, "lzw", "deflate", "packbits"])
+@pytest.mark.parametrize("big", [False, True], ids=["classic", "big"])
+def test_windows_are_the_pixels(tmp_path: Path, layout: dict, compression: str | None, big: bool) -> None:
+    slide = open_slide(write(tmp_path / "slide.tif", compression=compression, bigtiff=big, **layout))
+    assert (slide.facts.width, slide.facts.height) == (230, 150)
+    for x, y, width, height in [(0, 0, 230, 150), (47, 63, 2, 2), (100, 20, 130, 130), (229, 149, 1, 1)]:
+        assert np.array_equal(slide.read(x, y, width, height), PIXELS[y : y + height, x : x + width])
+
+
+@pytest.mark.parametrize("big_endian", [False, True])
+@pytest.mark.parametrize("predictor", [False, True])
+def test_sixteen_bit_is_scaled_in_either_byte_order(tmp_path: Path, big_endian: bool, predictor: bool) -> None:
+    deep = PIXELS.astype(np.uint16) * 257
+    path = write(tmp_path / "slide.tif", deep, tile=(64, 64), compression="lzw", predictor=predictor, byteorder=">" if big_endian else "<")
+    slide = open_slide(path)
+    assert np.array_equal(slide.read(0, 0, 230, 150), PIXELS)
+    assert slide.facts.notes == (SlideNote.SCALED_FROM_16_BIT,)
+
+
+@pytest.mark.parametrize(("compression", "mean", "largest"), [("jpeg", 3, 60), ("jpeg2000", 0, 0), ("aperio_jp2000_rgb", 0, 0)])
+def test_photographic_compression(tmp_path: Path, compression: str, mean: float, largest: int) -> None:
+    slide = open_slide(write(tmp_path / "slide.tif", SMOOTH, tile=(64, 64), compression=compression))
+    difference = np.abs(slide.read(0, 0, 230, 150).astype(int) - SMOOTH)
+    assert difference.mean() <= mean
+    assert difference.max() <= largest
+
+
+def test_jpeg_strips_of_another_writer_with_shared_tables(tmp_path: Path) -> None:
+    path = tmp_path / "slide.tif"
+    Image.fromarray(SMOOTH).save(path, compression="jpeg", quality=90)
+    with Image.open(path) as expected:
+        assert np.array_equal(open_slide(path).read(0, 0, 230, 150), np.asarray(expected.convert("RGB")))
+
+
+def test_the_full_resolution_of_a_pyramid_is_read_and_its_scale(tmp_path: Path) -> None:
+    path = tmp_path / "slide.tif"
+    with tifffile.TiffWriter(path) as file:
+        file.write(PIXELS, tile=(64, 64), photometric="rgb", subifds=1, resolution=(40000, 40000), resolutionunit="CENTIMETER")
+        file.write(np.ascontiguousarray(PIXELS[::2, ::2]), tile=(64, 64), photometric="rgb", subfiletype=1)
+    slide = open_slide(path)
+    assert slide.facts.levels == 2
+    assert slide.facts.microns_per_pixel == pytest.approx(0.25)
+    assert np.array_equal(slide.read(0, 0, 230, 150), PIXELS)
+
+
+def test_svs_with_its_label_and_scale(tmp_path: Path) -> None:
+    path = tmp_path / "slide.svs"
+    with tifffile.TiffWriter(path) as file:
+        file.write(
+            PIXELS,
+            tile=(64, 64),
+            photometric="rgb",
+            compression="lzw",
+            metadata=None,
+            description="Aperio Image Library v10\n|AppMag = 40|MPP = 0.2527",
+        )
+        file.write(np.ascontiguousarray(PIXELS[:50, :50]), photometric="rgb", metadata=None, description="Aperio label")
+    facts = open_slide(path).facts
+    assert (facts.format, facts.levels) == ("SVS", 1)
+    assert facts.microns_per_pixel == pytest.approx(0.2527)
+
+
+@pytest.mark.parametrize("resolution", [(72, 72), (0, 0), (1, 1)])
+def test_a_resolution_that_no_microscope_has_is_no_scale(tmp_path: Path, resolution: tuple[int, int]) -> None:
+    assert open_slide(write(tmp_path / "slide.tif", resolution=resolution, resolutionunit="INCH")).facts.microns_per_pixel is None
+
+
+def test_a_missing_tile_is_blank_and_noted(tmp_path: Path) -> None:
+    path = write(tmp_path / "slide.tif", tile=(64, 64))
+    _patch_tag(path, 325, 1, 0)
+    slide = open_slide(path)
+    assert SlideNote.SPARSE_TILES in slide.facts.notes
+    assert (slide.read(64, 0, 64, 64) == 255).all()
+
+
+@pytest.mark.parametrize(
+    ("pixels", "options", "reason"),
+    [
+        (PIXELS[..., 0], {"photometric": "minisblack"}, "SLIDE_NOT_RGB"),
+        (PIXELS.astype(np.float32), {}, "SLIDE_UNSUPPORTED"),
+        (np.moveaxis(PIXELS, 2, 0), {"planarconfig": "separate"}, "SLIDE_UNSUPPORTED"),
+        (PIXELS, {"compression": "zstd"}, "SLIDE_UNSUPPORTED"),
+        (PIXELS[:20], {}, "SLIDE_TOO_SMALL"),
+        (np.dstack([PIXELS, PIXELS[..., 0]]), {"extrasamples": ["unassalpha"]}, "IMAGE_TRANSPARENT"),
+        (np.zeros((5000, 5000, 3), np.uint8), {"compression": "deflate", "rowsperstrip": 5000}, "SLIDE_NOT_TILED"),
+    ],
+)
+def test_refused_with_a_reason(tmp_path: Path, pixels: np.ndarray, options: dict, reason: str) -> None:
+    assert reason_of(write(tmp_path / "slide.tif", pixels, **options)) == reason
+
+
+@pytest.mark.parametrize("content", [b"", b"II*\0", b"II*\0\x08\0\0\0", b"GIF89a" + bytes(300), bytes(1000)])
+def test_what_is_no_slide(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "x").write_bytes(content)
+    assert reason_of(tmp_path / "x") in {"IMAGE_EMPTY", "SLIDE_DAMAGED", "SLIDE_UNKNOWN_FORMAT"}
+
+
+def test_what_cannot_be_opened_is_a_typed_error(tmp_path: Path) -> None:
+    assert reason_of(tmp_path / "missing.tif") == "SLIDE_UNREADABLE"
+
+
+def test_a_chain_of_directories_that_loops_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "slide.tif")
+    data = bytearray(path.read_bytes())
+    (first,) = struct.unpack("<I", data[4:8])
+    (tags,) = struct.unpack("<H", data[first : first + 2])
+    struct.pack_into("<I", data, first + 2 + 12 * tags, first)
+    path.write_bytes(data)
+    assert reason_of(path) == "SLIDE_DAMAGED"
+
+
+def test_a_pyramid_that_was_cut_off_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "slide.tif"
+    with tifffile.TiffWriter(path) as file:
+        file.write(PIXELS, tile=(64, 64), photometric="rgb")
+        file.write(np.ascontiguousarray(PIXELS[::2, ::2]), tile=(64, 64), photometric="rgb", subfiletype=1)
+    whole = path.read_bytes()
+    for share in (0.3, 0.6, 0.75, 0.9, 0.999):
+        path.write_bytes(whole[: int(share * len(whole))])
+        assert reason_of(path) == "SLIDE_DAMAGED"
+
+
+@pytest.mark.parametrize("tag", [256, 257, 322, 323], ids=["width", "height", "tile width", "tile height"])
+def test_a_size_of_zero_is_refused(tmp_path: Path, tag: int) -> None:
+    path = write(tmp_path / "slide.tif", tile=(64, 64))
+    _patch_tag(path, tag, 0, 0)
+    assert reason_of(path) in {"SLIDE_TOO_SMALL", "SLIDE_DAMAGED"}
+
+
+def test_a_level_of_zero_size_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "slide.tif"
+    with tifffile.TiffWriter(path) as file:
+        file.write(PIXELS, tile=(64, 64), photometric="rgb")
+        file.write(np.ascontiguousarray(PIXELS[::2, ::2]), tile=(64, 64), photometric="rgb", subfiletype=1)
+    _patch_tag(path, 256, 0, 0, page=1)
+    assert reason_of(path) == "SLIDE_DAMAGED"
+
+
+@pytest.mark.parametrize("side", [16, 63, 65, 4096])
+def test_a_jpeg_tile_that_lies_about_its_size_is_never_decoded(tmp_path: Path, side: int) -> None:
+    path = write(tmp_path / "slide.tif", np.zeros((128, 128, 3), np.uint8) + 90, tile=(64, 64), compression="jpeg")
+    buffer = io.BytesIO()
+    Image.new("RGB", (side, side), (90, 90, 90)).save(buffer, "JPEG")
+    _replace_tile(path, 1, buffer.getvalue())
+    assert reason_of(path) == "SLIDE_DAMAGED"
+
+
+TILE_BYTES = 3 * 64 * 64
+WRONG_SIZES = [(c, size) for c in ("lzw", "deflate", "packbits", None) for size in (10, TILE_BYTES - 1)]
+WRONG_SIZES += [(c, TILE_BYTES + 1) for c in ("deflate", "packbits", None)]  # LZW is decoded up to the size of the tile and no further
+WRONG_SIZES += [("deflate", 50_000_000)]
+
+
+@pytest.mark.parametrize(("compression", "size"), WRONG_SIZES)
+def test_a_tile_that_unpacks_to_another_size_is_refused(tmp_path: Path, compression: str | None, size: int) -> None:
+    encoders = {"lzw": imagecodecs.lzw_encode, "deflate": imagecodecs.zlib_encode, "packbits": imagecodecs.packbits_encode, None: bytes}
+    path = write(tmp_path / "slide.tif", np.zeros((128, 128, 3), np.uint8) + 90, tile=(64, 64), compression=compression)
+    _replace_tile(path, 1, bytes(encoders[compression](bytes(size))))
+    assert reason_of(path) == "SLIDE_DAMAGED"
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_damage_is_a_typed_error_or_harmless(tmp_path: Path, data: st.DataObject) -> None:
+    path = write(tmp_path / "slide.tif", tile=(64, 64), compression="lzw")
+    content = bytearray(path.read_bytes())
+    for _ in range(data.draw(st.integers(1, 8))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    path.write_bytes(content[: data.draw(st.integers(0, len(content)))])
+    with suppress(InvalidImageError):
+        read_whole(path)
+
+
+def _patch_tag(path: Path, tag: int, index: int, value: int, page: int = 0) -> None:
+    with tifffile.TiffFile(path, mode="r+") as file:
+        found = file.pages[page].tags[tag]
+        if found.count == 1:
+            found.overwrite(value)
+        else:
+            values = list(found.value)
+            values[index] = value
+            found.overwrite(values)
+
+
+def _replace_tile(path: Path, index: int, encoded: bytes) -> None:
+    end = path.stat().st_size
+    with path.open("ab") as file:
+        file.write(encoded)
+    _patch_tag(path, 324, index, end)
+    _patch_tag(path, 325, index, len(encoded))
