@@ -20,9 +20,9 @@ from services.common.server import Registration
 from services.common.service import run_service, serve_until_signal
 from services.common.settings import CommonSettings, ServiceSettings, TlsSettings
 from services.common.workers import Workers
-from services.gateway.composition import Stubs
 from services.gateway.servicer import DiagnosisServicer
 from services.gateway.settings import GatewaySettings
+from services.gateway.stubs import Stubs
 from services.patching.servicer import PatchingServicer
 from services.patching.settings import PatchingSettings
 from services.preprocessing.servicer import PreprocessingServicer
@@ -80,7 +80,7 @@ async def embedded_services(settings: CommonSettings, tls: TlsSettings | None = 
     engine = open_engine(ClassificationSettings(), settings, tls or TlsSettings(), workers)
     try:
         for release in releases.releases:
-            for model in (release.network, release.embedder):
+            for model in release.models:
                 if not await engine.is_ready(model):
                     raise DependencyUnavailableError("MODEL_UNAVAILABLE", f"The model {model.model} of release {release.id} could not be loaded.")
         inner: dict[str, Any] = {

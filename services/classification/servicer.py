@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from dl4all.classification.v1 import classification_pb2, classification_pb2_grpc
 from services.common.arrays import patches_to_bytes, pixels_from_bytes
 from services.common.checks import check_count, check_identifier
-from services.common.engines.base import EMBEDDING, LOGITS, PATCH_EMBEDDINGS, InferenceEngine
+from services.common.engines.base import CLASS_ACTIVATIONS, EMBEDDING, LOGITS, PATCH_EMBEDDINGS, InferenceEngine
+from services.common.errors import FailedPreconditionError
 from services.common.health import Needs
 from services.common.releases import Model, Release, ReleaseStore
 from services.common.server import Registration
@@ -24,7 +25,7 @@ Outputs = dict[str, NDArray[np.float32]]
 
 
 class ClassificationServicer(classification_pb2_grpc.ClassificationServiceServicer):
-    """Runs the network and the embedder of a release on the cells of an image, once each."""
+    """Runs the network and the embedder of a release on the cells of an image, once each, and its network of patches on a field."""
 
     def __init__(self, releases: ReleaseStore, engine: InferenceEngine) -> None:
         self._releases = releases
@@ -32,9 +33,9 @@ class ClassificationServicer(classification_pb2_grpc.ClassificationServiceServic
 
     def registration(self) -> Registration:
         """What a server needs to serve this; ready while the engine has the models of the default release."""
-        models = {_name(m): m for release in self._releases.releases for m in (release.network, release.embedder)}
+        models = {_name(m): m for release in self._releases.releases for m in release.models}
         probes: dict[str, Callable[[], Awaitable[bool]]] = {name: partial(self._engine.is_ready, model) for name, model in models.items()}
-        releases = {r.id: sorted({_name(r.network), _name(r.embedder)}) for r in self._releases.releases}
+        releases = {r.id: sorted({_name(m) for m in r.models}) for r in self._releases.releases}
         needs = Needs(probes, releases, self._releases.index.default, tuple(models))
         return Registration(DESCRIPTOR, classification_pb2_grpc.add_ClassificationServiceServicer_to_server, self, needs)
 
@@ -63,6 +64,31 @@ class ClassificationServicer(classification_pb2_grpc.ClassificationServiceServic
         ]
         return classification_pb2.ClassifyResponse(cells=cells, engine=self._engine.name, models=self._served(release))
 
+    async def ClassifyPatches(
+        self, request: classification_pb2.ClassifyPatchesRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> classification_pb2.ClassifyPatchesResponse:
+        """See ``classification.proto``."""
+        check_identifier(request.request_id, "request_id")
+        check_identifier(request.release, "release")
+        check_count(request.patches, "patches")
+        release = self._releases.held(request.release)
+        if release.patches is None:
+            raise FailedPreconditionError("RELEASE_WITHOUT_PATCHES", f"The release {release.id!r} judges no patches.", field="release")
+        network, side = release.patches.network, release.patches.side
+        images = np.stack([pixels_from_bytes(patch.pixels, side, side, "patches") for patch in request.patches])
+        outputs = await self._engine.infer(network, images, [LOGITS, CLASS_ACTIVATIONS], context.time_remaining())
+        patches = [
+            classification_pb2.ClassifiedPatch(
+                patch_id=patch.patch_id,
+                logits=logits,
+                activations=patches_to_bytes(activations),
+                rows=activations.shape[0],
+                columns=activations.shape[1],
+            )
+            for patch, logits, activations in zip(request.patches, outputs[LOGITS], outputs[CLASS_ACTIVATIONS], strict=True)
+        ]
+        return classification_pb2.ClassifyPatchesResponse(patches=patches, engine=self._engine.name, model=self._served_model(network))
+
     async def _run(self, release: Release, images: NDArray[np.uint8], with_patches: bool, timeout: float | None) -> tuple[Outputs, Outputs]:
         """What the network and the embedder say; one inference where they are one model."""
         embedding = [EMBEDDING, PATCH_EMBEDDINGS] if with_patches else [EMBEDDING]
@@ -78,7 +104,10 @@ class ClassificationServicer(classification_pb2_grpc.ClassificationServiceServic
         models: list[Model] = [release.network]
         if release.embedder != release.network:
             models.append(release.embedder)
-        return [classification_pb2.ServedModel(name=m.model, version=m.version, sha256=self._engine.served_sha256(m)) for m in models]
+        return [self._served_model(m) for m in models]
+
+    def _served_model(self, model: Model) -> classification_pb2.ServedModel:
+        return classification_pb2.ServedModel(name=model.model, version=model.version, sha256=self._engine.served_sha256(model))
 
 
 def _name(model: Model) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from dl4all.classification.v1 import classification_pb2
+from dl4all.imaging.v1 import imaging_pb2
 from dl4all.patching.v1 import patching_pb2
 from dl4all.preprocessing.v1 import preprocessing_pb2
 from dl4all.retrieval.v1 import retrieval_pb2
@@ -25,9 +26,20 @@ def check_piece(piece: patching_pb2.LocateCellsResponse | None, *, first: bool) 
     if piece.HasField("header") != first:
         raise _nonsense("patching", "a header where there must be none, or none where there must be one")
     _same_cells("patching", [c.cell_id for c in piece.cells], [c.cell_id for c in piece.crops])
-    if any(not (math.isfinite(c.radius) and c.radius > 0 and math.isfinite(c.center_x) and math.isfinite(c.center_y)) for c in piece.cells):
-        raise _nonsense("patching", "a cell without a place")
+    _check_places(piece.cells)
     return piece
+
+
+def check_slide_cells(cells: patching_pb2.SlideCells, found: int) -> None:
+    """Cells of a slide, numbered on from those that were found before, each with its crop and its place.
+
+    Raises:
+        InternalError: patching answered something else.
+    """
+    numbers = [c.cell_id for c in cells.cells]
+    _same_cells("patching", numbers, range(found, found + len(numbers)))
+    _same_cells("patching", [c.cell_id for c in cells.crops], numbers)
+    _check_places(cells.cells)
 
 
 def check_total(header: patching_pb2.LocateCellsHeader, cells: int) -> None:
@@ -70,6 +82,36 @@ def check_classified(answer: classification_pb2.ClassifyResponse | None, asked: 
     return answer
 
 
+def check_patches(piece: patching_pb2.CutPatchesResponse | None, found: int, side: int) -> patching_pb2.CutPatchesResponse:
+    """Patches of a field, numbered on from those before, at the side of the network.
+
+    Raises:
+        InternalError: patching answered something else.
+    """
+    if piece is None:
+        raise _nonsense("patching", "a message that cannot be read")
+    _same_cells("patching", [p.patch_id for p in piece.patches], range(found, found + len(piece.patches)))
+    if any(len(p.pixels) != 3 * side * side or p.side < 1 for p in piece.patches):
+        raise _nonsense("patching", "a patch of another size")
+    return piece
+
+
+def check_classified_patches(
+    answer: classification_pb2.ClassifyPatchesResponse | None, asked: Sequence[int]
+) -> classification_pb2.ClassifyPatchesResponse:
+    """One judgement per patch, in order: two finite logits and activations.
+
+    Raises:
+        InternalError: classification answered something else.
+    """
+    if answer is None:
+        raise _nonsense("classification", "a message that cannot be read")
+    _same_cells("classification", [p.patch_id for p in answer.patches], asked)
+    if any(len(p.logits) != 2 or not _finite(p.logits) or len(p.activations) != 4 * p.rows * p.columns or not p.activations for p in answer.patches):
+        raise _nonsense("classification", "logits that are not finite numbers, or no activations")
+    return answer
+
+
 def check_explained(answer: retrieval_pb2.ExplainResponse | None, asked: Sequence[int]) -> retrieval_pb2.ExplainResponse:
     """One explanation per cell, in order, with a vote in 0..1 and at least one neighbour.
 
@@ -82,6 +124,11 @@ def check_explained(answer: retrieval_pb2.ExplainResponse | None, asked: Sequenc
     if any(not 0.0 <= c.vote <= 1.0 or not c.neighbours for c in answer.cells):
         raise _nonsense("retrieval", "a vote outside 0..1 or no neighbour")
     return answer
+
+
+def _check_places(cells: Iterable[imaging_pb2.Cell]) -> None:
+    if any(not (math.isfinite(c.radius) and c.radius > 0 and math.isfinite(c.center_x) and math.isfinite(c.center_y)) for c in cells):
+        raise _nonsense("patching", "a cell without a place")
 
 
 def _same_cells(service: str, found: Iterable[int], asked: Iterable[int]) -> None:

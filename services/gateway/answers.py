@@ -8,8 +8,11 @@ from typing import Final
 
 from dl4all.diagnosis.v1 import diagnosis_pb2
 from services.common.releases import Detects, Release, ReleaseStore
-from services.gateway.composition import JudgedImage, image_rule
+from services.gateway.calling import Effort
+from services.gateway.composition import JudgedImage, poor_reasons_of
 from services.gateway.decision import Counts, Decision, Finding, decide
+from services.gateway.judging import image_rule
+from services.gateway.slides import JudgedSlide
 
 SERVICE_VERSION: Final = importlib.metadata.version("dl4all-serving")
 _FINDINGS: Final = {
@@ -26,9 +29,9 @@ _DETECTS: Final = {
 def diagnosis_message(request_id: str, image: JudgedImage, release: Release, total_milliseconds: float) -> diagnosis_pb2.Diagnosis:
     """The diagnosis of one image."""
     counts = image.counts
-    decision = decide(counts, image_rule(release), phantom=image.is_phantom, single_cell=image.is_single_cell)
-    timings = {**image.milliseconds, "total": total_milliseconds}
-    provenance = _provenance(release, image.header.image_sha256, image)
+    decision = decide(counts, image_rule(release), phantom=image.is_phantom, single_cell=image.is_single_cell, poor=image.poor)
+    timings = {**image.effort.milliseconds, "total": total_milliseconds}
+    provenance = _provenance(release, image.header.image_sha256, image.effort)
     return diagnosis_pb2.Diagnosis(
         request_id=request_id,
         finding=_FINDINGS[decision.finding],
@@ -43,14 +46,15 @@ def diagnosis_message(request_id: str, image: JudgedImage, release: Release, tot
         rule=_rule(release, decision),
         provenance=provenance,
         timings=[diagnosis_pb2.StageTiming(stage=s, milliseconds=ms) for s, ms in timings.items()],
+        patches=image.patches,
     )
 
 
 def specimen_message(
-    counts: Counts, release: Release, last: JudgedImage | None, *, images: int, duplicates: int, failures: int, phantom: bool
+    counts: Counts, release: Release, effort: Effort, *, images: int, duplicates: int, failures: int, poor: int, phantom: bool
 ) -> diagnosis_pb2.SpecimenDiagnosis:
     """The aggregate over the images of one specimen."""
-    decision = decide(counts, image_rule(release), phantom=phantom, failures=failures)
+    decision = decide(counts, image_rule(release), phantom=phantom, failures=failures, poor_images=poor)
     return diagnosis_pb2.SpecimenDiagnosis(
         finding=_FINDINGS[decision.finding],
         requires_review=decision.requires_review,
@@ -60,7 +64,30 @@ def specimen_message(
         images=images,
         duplicates=duplicates,
         failures=failures,
-        provenance=_provenance(release, "", last),
+        provenance=_provenance(release, "", effort),
+    )
+
+
+def slide_message(request_id: str, slide: JudgedSlide, release: Release, total_milliseconds: float) -> diagnosis_pb2.SlideDiagnosis:
+    """The diagnosis of one slide that was read to its end."""
+    assert slide.end is not None
+    quality = slide.quality
+    decision = decide(slide.counts, image_rule(release), phantom=slide.is_phantom, poor=poor_reasons_of(quality))
+    timings = {**slide.effort.milliseconds, "total": total_milliseconds}
+    return diagnosis_pb2.SlideDiagnosis(
+        request_id=request_id,
+        finding=_FINDINGS[decision.finding],
+        requires_review=decision.requires_review,
+        reasons=[str(r) for r in decision.reasons],
+        counts=_counts(slide.counts),
+        blast_fraction=diagnosis_pb2.BlastFraction(lower=decision.lower, upper=decision.upper),
+        facts=slide.facts,
+        quality=quality,
+        explained=slide.explained,
+        latent_map=slide.latent_map,
+        rule=_rule(release, decision),
+        provenance=_provenance(release, slide.end.sha256, slide.effort),
+        timings=[diagnosis_pb2.StageTiming(stage=s, milliseconds=ms) for s, ms in timings.items()],
     )
 
 
@@ -109,11 +136,11 @@ def _rule(release: Release, decision: Decision) -> diagnosis_pb2.DecisionRule:
     )
 
 
-def _provenance(release: Release, image_sha256: str, image: JudgedImage | None) -> diagnosis_pb2.Provenance:
-    files = [diagnosis_pb2.ServedFile(name=m.name, sha256=m.sha256) for m in (image.models if image else [])]
+def _provenance(release: Release, image_sha256: str, effort: Effort) -> diagnosis_pb2.Provenance:
+    files = [diagnosis_pb2.ServedFile(name=m.name, sha256=m.sha256) for m in effort.models]
     files.append(diagnosis_pb2.ServedFile(name="library", sha256=release.library.sha256))
     return diagnosis_pb2.Provenance(
-        engine=image.engine if image else "",
+        engine=effort.engine,
         served_files=files,
         release=release.id,
         system=release.system,

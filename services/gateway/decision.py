@@ -30,6 +30,11 @@ class Reason(StrEnum):
     MODEL_NOT_TRAINED_ON_LYMPHOBLASTS = "MODEL_NOT_TRAINED_ON_LYMPHOBLASTS"
     PHANTOM = "PHANTOM"
     IMAGES_FAILED = "IMAGES_FAILED"
+    IMAGE_BLURRED = "IMAGE_BLURRED"
+    IMAGE_OVEREXPOSED = "IMAGE_OVEREXPOSED"
+    IMAGE_UNDEREXPOSED = "IMAGE_UNDEREXPOSED"
+    CELLS_CROWDED = "CELLS_CROWDED"
+    POOR_IMAGES = "POOR_IMAGES"
 
 
 @dataclass(frozen=True)
@@ -98,7 +103,16 @@ def false_blast_quantile(cells: int, table: Sequence[tuple[int, int]]) -> int:
     return int(np.ceil(quantile * cells / count))
 
 
-def decide(counts: Counts, rule: ImageRule, *, phantom: bool = False, single_cell: bool = False, failures: int = 0) -> Decision:
+def decide(
+    counts: Counts,
+    rule: ImageRule,
+    *,
+    phantom: bool = False,
+    single_cell: bool = False,
+    failures: int = 0,
+    poor: Sequence[Reason] = (),
+    poor_images: int = 0,
+) -> Decision:
     """Decide an image or specimen.
 
     Args:
@@ -107,21 +121,26 @@ def decide(counts: Counts, rule: ImageRule, *, phantom: bool = False, single_cel
         phantom: whether the image is a drawing.
         single_cell: whether the image shows one cell only; such an image is never NO_BLASTS_SEEN.
         failures: images of a specimen that failed; a reader must look at them.
+        poor: what is wrong with the image as a whole; such an image is never NO_BLASTS_SEEN, for cells may have been missed in it.
+        poor_images: images of a specimen that are poor; a reader must look at them.
     """
     lower, upper = blast_fraction(counts)
     limit = false_blast_quantile(counts.total, rule.false_blasts)
-    finding, reasons = _find(counts, rule, limit, upper, single_cell)
+    finding, reasons = _find(counts, rule, limit, upper, single_cell=single_cell, poor=bool(poor))
+    reasons.extend(poor)
     if not rule.trained_on_lymphoblasts:
         reasons.append(Reason.MODEL_NOT_TRAINED_ON_LYMPHOBLASTS)
     if phantom:
         reasons.append(Reason.PHANTOM)
     if failures:
         reasons.append(Reason.IMAGES_FAILED)
-    requires_review = bool(failures) or finding is not Finding.NO_BLASTS_SEEN or not rule.trained_on_lymphoblasts or phantom
+    if poor_images:
+        reasons.append(Reason.POOR_IMAGES)
+    requires_review = bool(failures or poor or poor_images) or finding is not Finding.NO_BLASTS_SEEN or not rule.trained_on_lymphoblasts or phantom
     return Decision(finding, requires_review, tuple(reasons), lower, upper, limit)
 
 
-def _find(counts: Counts, rule: ImageRule, limit: int, upper: float, single_cell: bool) -> tuple[Finding, list[Reason]]:
+def _find(counts: Counts, rule: ImageRule, limit: int, upper: float, *, single_cell: bool, poor: bool) -> tuple[Finding, list[Reason]]:
     if counts.total == 0:
         return Finding.INDETERMINATE, [Reason.NO_CELLS]
     if counts.suspected > limit:
@@ -137,5 +156,5 @@ def _find(counts: Counts, rule: ImageRule, limit: int, upper: float, single_cell
         reasons.append(Reason.MOST_CELLS_INDETERMINATE)
     if upper >= rule.max_fraction_for_negative:
         reasons.append(Reason.BLAST_FRACTION_NOT_EXCLUDED)
-    negative = not single_cell and counts.total >= rule.min_cells_for_negative and upper < rule.max_fraction_for_negative
+    negative = not (single_cell or poor) and counts.total >= rule.min_cells_for_negative and upper < rule.max_fraction_for_negative
     return (Finding.NO_BLASTS_SEEN if negative else Finding.INDETERMINATE), reasons

@@ -18,8 +18,8 @@ from services.common.channel import open_channel
 from services.common.health import Needs, Probe, release_name
 from services.common.releases import ReleaseStore
 from services.common.settings import CommonSettings, TlsSettings
-from services.gateway.composition import Stubs
 from services.gateway.settings import GatewaySettings
+from services.gateway.stubs import Stubs
 
 _STUBS: Final[Mapping[str, Any]] = {
     "patching": patching_pb2_grpc.PatchingServiceStub,

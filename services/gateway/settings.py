@@ -48,3 +48,9 @@ class GatewaySettings(ServiceSettings):
 
     stream_window: int = Field(default=4, ge=1, le=64)
     """Images of one stream that are diagnosed at once; reading waits beyond that."""
+
+    slides_in_flight: int = Field(default=2, ge=1, le=64)
+    """Slides that are judged at once; more are refused with RESOURCE_EXHAUSTED."""
+
+    slide_deadline_seconds: float = Field(default=3600.0, gt=0.0)
+    """Time that a slide gets whose caller set no deadline."""

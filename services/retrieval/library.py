@@ -1,7 +1,8 @@
-"""The reference library: known cells with their embeddings, opened read-only and checked for sense."""
+"""The reference library: known cells with their embeddings, opened read-only, in place, and checked for sense."""
 
 from __future__ import annotations
 
+import struct
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.common.errors import BrokenReleaseError
+from services.retrieval.archive import map_arrays
 
 
 @dataclass(frozen=True)
@@ -19,9 +21,10 @@ class ReferenceLibrary:
 
     Attributes:
         embeddings: float32 (N, D), unit length.
-        patches: int8 (N, h, w, D), patch embeddings in units of ``patch_scales``; divided by the embedding's length,
+        exemplars: int32 (N,), row of ``patches`` that belongs to a reference; -1 where it is no exemplar and has no map of its own.
+        patches: int8 (E, h, w, D), patch embeddings of E exemplars, in units of ``patch_scales``; divided by the embedding's length,
             so that their mean is the unit embedding.
-        patch_scales: float32 (N,).
+        patch_scales: float32 (E,).
         is_blast: bool (N,).
         reference_ids: (N,) ``source/class/file``.
         cell_classes: (N,).
@@ -34,6 +37,7 @@ class ReferenceLibrary:
     """
 
     embeddings: NDArray[np.float32]
+    exemplars: NDArray[np.int32]
     patches: NDArray[np.int8]
     patch_scales: NDArray[np.float32]
     is_blast: NDArray[np.bool_]
@@ -54,21 +58,23 @@ class ReferenceLibrary:
         """D, the dimension of the embeddings."""
         return int(self.embeddings.shape[1])
 
-    def patch_embeddings(self, index: int) -> NDArray[np.float32]:
-        """Patch embeddings of one reference, float32 (h, w, D), whose mean is about its unit embedding."""
-        return np.asarray(self.patches[index] * self.patch_scales[index], np.float32)
+    def patch_embeddings(self, index: int) -> NDArray[np.float32] | None:
+        """Patch embeddings of one reference, float32 (h, w, D), whose mean is about its unit embedding; None where it is no exemplar."""
+        row = int(self.exemplars[index])
+        return None if row < 0 else np.asarray(self.patches[row] * self.patch_scales[row], np.float32)
 
 
 def open_library(path: Path) -> ReferenceLibrary:
-    """Open a library.
+    """Open a library; what its file holds uncompressed stays on disk until it is used. Without ``exemplars`` every reference is one.
 
     Raises:
         BrokenReleaseError: the file is not a reference library.
     """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            library = ReferenceLibrary(**{name: arrays[name] for name in arrays.files})
-    except (OSError, EOFError, ValueError, TypeError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+        arrays = map_arrays(path)
+        arrays.setdefault("exemplars", np.arange(len(arrays["embeddings"]), dtype=np.int32))
+        library = ReferenceLibrary(**arrays)
+    except (OSError, EOFError, LookupError, ValueError, TypeError, NotImplementedError, struct.error, zipfile.BadZipFile, zlib.error) as error:
         raise BrokenReleaseError("LIBRARY_BROKEN", f"{path} is not a reference library: {error}") from error
     if not _shapes_fit(library):
         raise BrokenReleaseError("LIBRARY_BROKEN", f"{path}: the arrays do not fit each other.")
@@ -83,10 +89,14 @@ def _shapes_fit(library: ReferenceLibrary) -> bool:
         return False
     count, dimension = library.embeddings.shape
     texts = (library.reference_ids, library.cell_classes, library.patients, library.image_sha256)
-    per_reference = (library.patch_scales, library.is_blast, library.radii, *texts)
+    per_reference = (library.exemplars, library.is_blast, library.radii, *texts)
+    exemplars = len(library.patches)
     return (
         all(array.shape == (count,) for array in per_reference)
-        and (library.patches.shape[0], library.patches.shape[3]) == (count, dimension)
+        and library.patches.shape[3] == dimension
+        and library.patch_scales.shape == (exemplars,)
+        and np.array_equal(np.unique(library.exemplars[library.exemplars >= 0]), np.arange(exemplars))
+        and int(library.exemplars.min(initial=0)) >= -1
         and library.centers.shape == (count, 2)
         and library.projection_mean.shape == (dimension,)
         and library.projection.shape == (2, dimension)

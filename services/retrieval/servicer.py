@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any, Final
 
 import grpc
@@ -12,23 +13,28 @@ from dl4all.imaging.v1 import imaging_pb2
 from dl4all.retrieval.v1 import retrieval_pb2, retrieval_pb2_grpc
 from services.common.arrays import patches_from_bytes
 from services.common.checks import check_count, check_identifier
-from services.common.errors import InvalidRequestError
+from services.common.errors import FailedPreconditionError, InvalidRequestError
 from services.common.health import Needs
 from services.common.releases import Release, ReleaseStore
 from services.common.server import Registration
+from services.common.status import status_of
 from services.common.workers import Workers
+from services.retrieval.additions import AdditionStore
 from services.retrieval.library import ReferenceLibrary, open_library
+from services.retrieval.messages import check_withdrawal, read_references
 from services.retrieval.neighbours import distance_quantile, project, unit, vote
 from services.retrieval.search import ExactSearch
 from services.retrieval.settings import RetrievalSettings
-from services.retrieval.similarity import normalise_patches, quantise, similarity_map
+from services.retrieval.similarity import grad_cam, normalise_patches, point_maps, quantise, similarity_map
 
 DESCRIPTOR: Final = retrieval_pb2.DESCRIPTOR.services_by_name["RetrievalService"]
 MAX_NEIGHBOURS: Final = 20
+MAX_QUERIES: Final = 4096
+MAX_SEARCHED: Final = 100
 
 
 class RetrievalServicer(retrieval_pb2_grpc.RetrievalServiceServicer):
-    """Compares cells with the reference library of a release.
+    """Compares cells with the reference library of a release, and keeps confirmed cells for the next.
 
     Args:
         settings: what the service was told.
@@ -40,8 +46,8 @@ class RetrievalServicer(retrieval_pb2_grpc.RetrievalServiceServicer):
         self._settings = settings
         self._releases = releases
         self._workers = workers
-        self._libraries = {r.id: open_library(releases.library_path(r)) for r in releases.releases}
-        self._searches = {name: ExactSearch(library.embeddings, gpu=settings.device == "gpu") for name, library in self._libraries.items()}
+        self._known = {r.id: self._open(r) for r in releases.releases}
+        self._additions = None if settings.additions is None else AdditionStore(settings.additions)
 
     def registration(self) -> Registration:
         """What a server needs to serve this; every release that is held can be used."""
@@ -57,7 +63,7 @@ class RetrievalServicer(retrieval_pb2_grpc.RetrievalServiceServicer):
             raise InvalidRequestError("NEIGHBOURS_OUT_OF_RANGE", f"neighbours must lie in 0..{MAX_NEIGHBOURS}.", field="neighbours")
         release = self._releases.held(request.release)
         shown = request.neighbours or self._settings.default_neighbours
-        return await self._workers.run("explain", _explain, request, shown, release, self._libraries[release.id], self._searches[release.id])
+        return await self._workers.run("explain", _explain, request, shown, release, *await self._known_cells(release))
 
     async def GetLatentMap(
         self, request: retrieval_pb2.GetLatentMapRequest, context: grpc.aio.ServicerContext[Any, Any]
@@ -65,7 +71,7 @@ class RetrievalServicer(retrieval_pb2_grpc.RetrievalServiceServicer):
         """See ``retrieval.proto``."""
         check_identifier(request.request_id, "request_id")
         check_identifier(request.release, "release")
-        library = self._libraries[self._releases.held(request.release).id]
+        library, _ = await self._known_cells(self._releases.held(request.release))
         positions = project(library.embeddings, library.projection_mean, library.projection)
         return retrieval_pb2.GetLatentMapResponse(
             references=[
@@ -79,6 +85,100 @@ class RetrievalServicer(retrieval_pb2_grpc.RetrievalServiceServicer):
             ]
         )
 
+    async def Search(self, request: retrieval_pb2.SearchRequest, context: grpc.aio.ServicerContext[Any, Any]) -> retrieval_pb2.SearchResponse:
+        """See ``retrieval.proto``."""
+        check_identifier(request.request_id, "request_id")
+        check_identifier(request.release, "release")
+        if not 1 <= len(request.queries) <= MAX_QUERIES:
+            raise InvalidRequestError(
+                "BATCH_SIZE_OUT_OF_RANGE", f"queries takes 1..{MAX_QUERIES} entries, got {len(request.queries)}.", field="queries"
+            )
+        if not 0 <= request.neighbours <= MAX_SEARCHED:
+            raise InvalidRequestError("NEIGHBOURS_OUT_OF_RANGE", f"neighbours must lie in 0..{MAX_SEARCHED}.", field="neighbours")
+        release = self._releases.held(request.release)
+        shown = request.neighbours or self._settings.default_neighbours
+        return await self._workers.run("search", _search, request, shown, release, *await self._known_cells(release))
+
+    async def GetLibrary(
+        self, request: retrieval_pb2.GetLibraryRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> retrieval_pb2.GetLibraryResponse:
+        """See ``retrieval.proto``."""
+        check_identifier(request.request_id, "request_id")
+        check_identifier(request.release, "release")
+        release = self._releases.held(request.release)
+        library, _ = await self._known_cells(release)
+        pending = 0 if self._additions is None else await self._workers.run("additions", self._additions.count, embedder_name(release))
+        counts = Counter(zip(library.cell_classes.tolist(), library.is_blast.tolist(), strict=True))
+        return retrieval_pb2.GetLibraryResponse(
+            sha256=release.library.sha256,
+            embedder=embedder_name(release),
+            dimension=library.dimension,
+            classes=[retrieval_pb2.LibraryClass(cell_class=c, is_blast=b, count=n) for (c, b), n in sorted(counts.items())],
+            patients=len(np.unique(library.patients)),
+            pending_additions=pending,
+        )
+
+    async def AddReferences(
+        self, request: retrieval_pb2.AddReferencesRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> retrieval_pb2.AddReferencesResponse:
+        """See ``retrieval.proto``."""
+        check_identifier(request.request_id, "request_id")
+        check_identifier(request.release, "release")
+        release = self._releases.held(request.release)
+        references = read_references(request, (await self._known_cells(release))[0])
+        store = self._store()
+        ids, repeated = await self._workers.run(
+            "additions", store.add, request.idempotency_key, embedder_name(release), request.source, request.confirmed_by, references
+        )
+        return retrieval_pb2.AddReferencesResponse(addition_ids=ids, repeated_call=repeated)
+
+    async def WithdrawReferences(
+        self, request: retrieval_pb2.WithdrawReferencesRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> retrieval_pb2.WithdrawReferencesResponse:
+        """See ``retrieval.proto``."""
+        check_identifier(request.request_id, "request_id")
+        check_withdrawal(request)
+        withdrawn = await self._workers.run("additions", self._store().withdraw, list(request.addition_ids), request.withdrawn_by, request.reason)
+        return retrieval_pb2.WithdrawReferencesResponse(withdrawn=withdrawn)
+
+    async def _known_cells(self, release: Release) -> tuple[ReferenceLibrary, ExactSearch]:
+        """The library of a release and its search; opened now where the release was put there since."""
+        if release.id not in self._known:
+            self._known[release.id] = await self._workers.run("open", self._open, release)
+        return self._known[release.id]
+
+    def _open(self, release: Release) -> tuple[ReferenceLibrary, ExactSearch]:
+        library = open_library(self._releases.library_path(release))
+        return library, ExactSearch(library.embeddings, gpu=self._settings.device == "gpu")
+
+    def _store(self) -> AdditionStore:
+        if self._additions is None:
+            message = "This service takes no additions; set DL4ALL_RETRIEVAL_ADDITIONS to a file on a disk that lasts."
+            raise FailedPreconditionError("ADDITIONS_OFF", message)
+        return self._additions
+
+
+def embedder_name(release: Release) -> str:
+    """Model and version of the embedder of a release."""
+    return f"{release.embedder.model}/{release.embedder.version}"
+
+
+def _search(
+    request: retrieval_pb2.SearchRequest, shown: int, release: Release, library: ReferenceLibrary, search: ExactSearch
+) -> retrieval_pb2.SearchResponse:
+    sound = [i for i, query in enumerate(request.queries) if len(query.embedding) == library.dimension and np.isfinite(query.embedding).all()]
+    outcomes = [retrieval_pb2.SearchOutcome(query_id=query.query_id) for query in request.queries]
+    if sound:
+        queries = unit(np.array([request.queries[i].embedding for i in sound], np.float32))
+        for i, indices, distances in zip(sound, *search.nearest(queries, shown), strict=True):
+            found = zip(indices.tolist(), distances.tolist(), strict=True)
+            outcomes[i].found.neighbours.extend(_neighbour(library, index, distance) for index, distance in found)
+    bad = InvalidRequestError("EMBEDDING_INVALID", f"Embeddings of this release have {library.dimension} finite numbers.", field="queries")
+    for outcome in outcomes:
+        if outcome.WhichOneof("result") is None:
+            outcome.error.CopyFrom(status_of(bad))
+    return retrieval_pb2.SearchResponse(outcomes=outcomes, library_sha256=release.library.sha256)
+
 
 def _explain(
     request: retrieval_pb2.ExplainRequest, shown: int, release: Release, library: ReferenceLibrary, search: ExactSearch
@@ -91,12 +191,15 @@ def _explain(
     calibration = np.asarray(release.calibration.nearest_distances, np.float64)
     cells = []
     for i, cell in enumerate(request.cells):
-        patches = _patches(cell, library) if request.include_maps else None
-        found = zip(indices[i, :shown].tolist(), distances[i, :shown].tolist(), strict=True)
+        neighbours = [_neighbour(library, *found) for found in zip(indices[i, :shown].tolist(), distances[i, :shown].tolist(), strict=True)]
+        if request.include_maps:
+            patches = _patches(cell, library)
+            for neighbour, index in zip(neighbours, indices[i, :shown].tolist(), strict=True):
+                _add_maps(neighbour, library, index, queries[i], patches, embedder_name(release))
         cells.append(
             retrieval_pb2.ExplainedCell(
                 cell_id=cell.cell_id,
-                neighbours=[_neighbour(library, index, distance, queries[i], patches) for index, distance in found],
+                neighbours=neighbours,
                 vote=float(votes[i]),
                 distance_quantile=distance_quantile(float(distances[i, 0]), calibration),
                 position=retrieval_pb2.LatentPoint(x=float(positions[i, 0]), y=float(positions[i, 1])),
@@ -118,11 +221,9 @@ def _patches(cell: retrieval_pb2.ExplainCell, library: ReferenceLibrary) -> NDAr
     return normalise_patches(patches_from_bytes(cell.patch_embeddings, cell.rows, cell.columns, library.dimension, "cells"))
 
 
-def _neighbour(
-    library: ReferenceLibrary, index: int, distance: float, query: NDArray[np.float32], patches: NDArray[np.float32] | None
-) -> retrieval_pb2.Neighbour:
+def _neighbour(library: ReferenceLibrary, index: int, distance: float) -> retrieval_pb2.Neighbour:
     reference_id = str(library.reference_ids[index])
-    neighbour = retrieval_pb2.Neighbour(
+    return retrieval_pb2.Neighbour(
         reference_id=reference_id,
         is_blast=bool(library.is_blast[index]),
         cell_class=str(library.cell_classes[index]),
@@ -134,10 +235,25 @@ def _neighbour(
         center_y=float(library.centers[index, 1]),
         radius=float(library.radii[index]),
     )
-    if patches is not None:
-        neighbour.query_map.CopyFrom(_heatmap(similarity_map(patches, library.embeddings[index])))
-        neighbour.neighbour_map.CopyFrom(_heatmap(similarity_map(library.patch_embeddings(index), query)))
-    return neighbour
+
+
+def _add_maps(
+    neighbour: retrieval_pb2.Neighbour, library: ReferenceLibrary, index: int, query: NDArray[np.float32], patches: NDArray[np.float32], model: str
+) -> None:
+    neighbour.query_map.CopyFrom(_heatmap(similarity_map(patches, library.embeddings[index])))
+    neighbour.query_grad_cam.CopyFrom(_heatmap(grad_cam(patches, library.embeddings[index])))
+    neighbour.map_model = model
+    known = library.patch_embeddings(index)
+    if known is not None:
+        neighbour.neighbour_map.CopyFrom(_heatmap(similarity_map(known, query)))
+        neighbour.neighbour_grad_cam.CopyFrom(_heatmap(grad_cam(known, query)))
+        neighbour.point_maps.CopyFrom(_point_maps(point_maps(patches, known)))
+
+
+def _point_maps(contributions: NDArray[np.float32]) -> retrieval_pb2.PointMaps:
+    rows, columns, neighbour_rows, neighbour_columns = contributions.shape
+    values = quantise(contributions).tobytes()
+    return retrieval_pb2.PointMaps(rows=rows, columns=columns, neighbour_rows=neighbour_rows, neighbour_columns=neighbour_columns, values=values)
 
 
 def _heatmap(contributions: NDArray[np.float32]) -> imaging_pb2.Heatmap:

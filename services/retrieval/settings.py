@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
@@ -26,3 +27,7 @@ class RetrievalSettings(ServiceSettings):
 
     default_neighbours: int = Field(default=3, ge=1, le=20)
     """Neighbours per cell that are shown when the caller does not say; the vote always uses the release's number."""
+
+    additions: Path | None = None
+    """SQLite file of confirmed cells that wait for the next version of a library, on a disk that lasts; unset: none are taken. One process
+    at a time should write to it over a network disk."""

@@ -27,6 +27,38 @@ def similarity_map(patches: Float, other: Float) -> Float:
     return np.asarray(patches @ other, np.float32)
 
 
+def grad_cam(patches: Float, other: Float) -> Float:
+    """Gradient-weighted activations of the similarity with another cell, before they are rectified, in closed form.
+
+    For a network that ends in a linear map of its features F and pools by the mean, ``sum_c (d s / d F_c) F_c`` at a place is
+    ``p . (n - s q) / (h w)``: the part of the patch that moves the query towards the neighbour, along the sphere of unit embeddings. The
+    factor ``1 / (h w)`` is left out. Source: methods of DSS-XAI (rectified Grad-CAM), without its implementation by automatic differentiation.
+
+    Args:
+        patches: float32 (h, w, D), divided by the length of their mean.
+        other: float32 (D,), unit embedding of the other cell.
+
+    Returns:
+        float32 (h, w); its mean is 0 up to rounding, for moving along oneself changes no cosine.
+    """
+    own = patches.mean(axis=(0, 1))
+    return np.asarray(patches @ (other - float(own @ other) * own), np.float32)
+
+
+def point_maps(patches: Float, others: Float) -> Float:
+    """How much every patch of one cell resembles every patch of another.
+
+    Args:
+        patches: float32 (h, w, D), divided by the length of their mean.
+        others: float32 (i, j, D), likewise.
+
+    Returns:
+        float32 (h, w, i, j); the mean over all is the cosine similarity of the two cells, over (i, j) the similarity map of the first, over
+        (h, w) that of the second.
+    """
+    return np.asarray(np.einsum("hwd,ijd->hwij", patches, others, optimize=True), np.float32)
+
+
 def normalise_patches(patches: Float) -> Float:
     """Divide patch embeddings (h, w, D) by the length of their mean, so that the mean has unit length."""
     length = float(np.linalg.norm(patches.mean(axis=(0, 1))))
@@ -34,6 +66,6 @@ def normalise_patches(patches: Float) -> Float:
 
 
 def quantise(contributions: Float) -> NDArray[np.uint8]:
-    """Heat map uint8 (h, w): negative contributions 0, the largest 255."""
+    """Heat map uint8 of the same shape: negative contributions 0, the largest of all 255."""
     positive = np.maximum(contributions, 0.0)
     return np.asarray(np.rint(positive * (255.0 / max(float(positive.max()), 1e-12))), np.uint8)

@@ -119,6 +119,18 @@ def test_what_always_needs_a_reader() -> None:
     assert (failed.reasons, failed.requires_review) == ((Reason.IMAGES_FAILED,), True)
 
 
+def test_a_poor_image_is_never_negative_and_may_be_suspected() -> None:
+    poor = decide(Counts(100, 0, 0), RULE, poor=(Reason.IMAGE_BLURRED,))
+    assert (poor.finding, poor.reasons, poor.requires_review) == (Finding.INDETERMINATE, (Reason.IMAGE_BLURRED,), True)
+    suspected = decide(Counts(100, 50, 0), RULE, poor=(Reason.CELLS_CROWDED,))
+    assert (suspected.finding, suspected.reasons) == (Finding.BLASTS_SUSPECTED, (Reason.SUSPECTED_CELLS_ABOVE_CHANCE, Reason.CELLS_CROWDED))
+
+
+def test_poor_images_of_a_specimen_ask_for_a_reader() -> None:
+    decision = decide(Counts(100, 0, 0), RULE, poor_images=2)
+    assert (decision.finding, decision.reasons, decision.requires_review) == (Finding.NO_BLASTS_SEEN, (Reason.POOR_IMAGES,), True)
+
+
 @given(counts(), rules(), st.booleans(), st.booleans(), st.integers(0, 3))
 def test_properties_of_a_decision(cells: Counts, rule: ImageRule, phantom: bool, single: bool, failures: int) -> None:
     decision = decide(cells, rule, phantom=phantom, single_cell=single, failures=failures)

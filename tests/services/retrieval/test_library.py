@@ -22,6 +22,7 @@ def _arrays() -> Arrays:
     texts = np.array([f"source/class/{i}.png" for i in range(COUNT)])
     return {
         "embeddings": unit(generator.normal(size=(COUNT, DIMENSION)).astype(np.float32)),
+        "exemplars": np.arange(COUNT, dtype=np.int32),
         "patches": generator.integers(-127, 128, (COUNT, 2, 2, DIMENSION)).astype(np.int8),
         "patch_scales": np.linspace(0.01, 0.06, COUNT).astype(np.float32),
         "is_blast": np.arange(COUNT) % 2 == 0,
@@ -129,3 +130,45 @@ def test_arrays_that_do_not_fit_are_refused(tmp_path: Path, break_it: Callable[[
     arrays = _arrays()
     break_it(arrays)
     _refused(_write(tmp_path / "library.npz", arrays))
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_uncompressed_arrays_are_mapped_and_none_can_be_written(tmp_path: Path, compressed: bool) -> None:
+    path = tmp_path / "library.npz"
+    (np.savez_compressed if compressed else np.savez)(path, **_arrays())
+    library = open_library(path)
+    assert isinstance(library.embeddings, np.memmap) != compressed
+    np.testing.assert_array_equal(library.patches, _arrays()["patches"])
+    with pytest.raises(ValueError, match="read-only"):
+        library.embeddings[0] = 0
+
+
+def test_references_that_are_no_exemplars_have_no_patches(tmp_path: Path) -> None:
+    arrays = _arrays()
+    arrays["exemplars"] = np.array([1, -1, 0, -1, -1, -1], np.int32)
+    arrays["patches"], arrays["patch_scales"] = arrays["patches"][:2], arrays["patch_scales"][:2]
+    library = open_library(_write(tmp_path / "library.npz", arrays))
+    assert library.patch_embeddings(1) is None
+    np.testing.assert_allclose(library.patch_embeddings(2), arrays["patches"][0] * np.float32(0.01), rtol=1e-6)
+
+
+@pytest.mark.parametrize("rows", [[0, 1, 2, 3, 4, 9], [0, 1, 2, 3, 4, -2], [0, 0, 1, 2, 3, 4]])
+def test_exemplars_that_do_not_fit_their_patches_are_refused(tmp_path: Path, rows: list[int]) -> None:
+    arrays = _arrays()
+    arrays["exemplars"] = np.array(rows, np.int32)
+    _refused(_write(tmp_path / "library.npz", arrays))
+
+
+def test_a_library_without_exemplars_is_one_of_exemplars_alone(tmp_path: Path) -> None:
+    arrays = _arrays()
+    del arrays["exemplars"]
+    assert open_library(_write(tmp_path / "library.npz", arrays)).exemplars.tolist() == list(range(COUNT))
+
+
+@pytest.mark.parametrize("kept", [0.2, 0.5, 0.9, 0.99])
+def test_truncated_uncompressed_files(tmp_path: Path, kept: float) -> None:
+    path = tmp_path / "library.npz"
+    np.savez(path, **_arrays())
+    content = path.read_bytes()
+    path.write_bytes(content[: int(kept * len(content))])
+    _refused(path)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from services.retrieval.neighbours import unit
-from services.retrieval.similarity import Float, normalise_patches, quantise, similarity_map
+from services.retrieval.similarity import Float, grad_cam, normalise_patches, point_maps, quantise, similarity_map
 
 
 def _patches(seed: int, rows: int = 8, columns: int = 8, dimension: int = 64) -> Float:
@@ -49,3 +49,28 @@ def test_quantise() -> None:
 @pytest.mark.parametrize("value", [0.0, -1.0])
 def test_quantise_without_any_resemblance(value: float) -> None:
     np.testing.assert_array_equal(quantise(np.full((3, 2), value, np.float32)), np.zeros((3, 2)))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_point_maps_add_up_to_the_maps_of_both_cells_and_to_the_similarity(seed: int) -> None:
+    query, other = normalise_patches(_patches(seed, 3, 5)), normalise_patches(_patches(seed + 50, 4, 2))
+    pairs = point_maps(query, other)
+    assert pairs.shape == (3, 5, 4, 2)
+    np.testing.assert_allclose(pairs.mean(axis=(2, 3)), similarity_map(query, other.mean(axis=(0, 1))), atol=1e-4)
+    np.testing.assert_allclose(pairs.mean(axis=(0, 1)), similarity_map(other, query.mean(axis=(0, 1))), atol=1e-4)
+    assert pairs.mean() == pytest.approx(float(query.mean(axis=(0, 1)) @ other.mean(axis=(0, 1))), abs=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_closed_form_is_what_automatic_differentiation_says(seed: int) -> None:
+    torch = pytest.importorskip("torch")
+    generator = torch.Generator().manual_seed(seed)
+    features = torch.randn(4, 3, 16, generator=generator, dtype=torch.float64, requires_grad=True)
+    weights = torch.randn(16, 8, generator=generator, dtype=torch.float64)
+    other = torch.nn.functional.normalize(torch.randn(8, generator=generator, dtype=torch.float64), dim=0)
+    patches = features @ weights
+    torch.nn.functional.cosine_similarity(patches.mean(dim=(0, 1)), other, dim=0).backward()
+    expected = (features.grad * features).sum(dim=2).detach().numpy() * 12
+    found = grad_cam(normalise_patches(patches.detach().numpy().astype(np.float32)), other.numpy().astype(np.float32))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert found.mean() == pytest.approx(0.0, abs=1e-5)

@@ -1,0 +1,62 @@
+"""What the gateway calls of the four services that it composes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from dl4all.classification.v1 import classification_pb2
+from dl4all.patching.v1 import patching_pb2
+from dl4all.preprocessing.v1 import preprocessing_pb2
+from dl4all.retrieval.v1 import retrieval_pb2
+
+Metadata = tuple[tuple[str, str], ...]
+
+
+class PatchingStub(Protocol):
+    """What the gateway calls of patching."""
+
+    def LocateCells(
+        self, request: patching_pb2.LocateCellsRequest, *, timeout: float, metadata: Metadata
+    ) -> AsyncIterator[patching_pb2.LocateCellsResponse]: ...
+
+    def CutPatches(
+        self, request: patching_pb2.CutPatchesRequest, *, timeout: float, metadata: Metadata
+    ) -> AsyncIterator[patching_pb2.CutPatchesResponse]: ...
+
+    def LocateSlide(
+        self, request_iterator: AsyncIterator[patching_pb2.LocateSlideRequest], *, timeout: float, metadata: Metadata
+    ) -> AsyncIterator[patching_pb2.LocateSlideResponse]: ...
+
+
+class PreprocessingStub(Protocol):
+    """What the gateway calls of preprocessing."""
+
+    def Enhance(self, request: preprocessing_pb2.EnhanceRequest, *, timeout: float, metadata: Metadata) -> Any: ...
+
+
+class ClassificationStub(Protocol):
+    """What the gateway calls of classification."""
+
+    def Classify(self, request: classification_pb2.ClassifyRequest, *, timeout: float, metadata: Metadata) -> Any: ...
+
+    def ClassifyPatches(self, request: classification_pb2.ClassifyPatchesRequest, *, timeout: float, metadata: Metadata) -> Any: ...
+
+
+class RetrievalStub(Protocol):
+    """What the gateway calls of retrieval."""
+
+    def Explain(self, request: retrieval_pb2.ExplainRequest, *, timeout: float, metadata: Metadata) -> Any: ...
+
+    def GetLatentMap(self, request: retrieval_pb2.GetLatentMapRequest, *, timeout: float, metadata: Metadata) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Stubs:
+    """The four services that the gateway composes."""
+
+    patching: PatchingStub
+    preprocessing: PreprocessingStub
+    classification: ClassificationStub
+    retrieval: RetrievalStub
