@@ -12,27 +12,33 @@ smallest factors only the largest cells qualify (0.35: about one in fifteen), so
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from services.common.image_codec import decode_image
-from services.patching.cells import central_cell, locate_cells
-from services.preprocessing.focus import focus_score
-from services.preprocessing.registration import RELATIVE_RADIUS, register
+from services.patching.cells import LocatedCell, central_cell, locate_cells
+from services.preprocessing.focus import MAX_SCORE, focus_score
+from services.preprocessing.legacy import register_legacy, short_axis
+from services.preprocessing.registration import RELATIVE_RADIUS, RegisteredCell, register
 from services.preprocessing.unsharpening import FocusParameters
-from training.datasets.single_cells import CellImage
+from training.datasets.dataset import LabelledImage
+from training.errors import DatasetError
 from training.preparation import in_processes
+from training.threshold_tuning import tune_threshold
 
+Bytes = NDArray[np.uint8]
 UPSCALE_FACTORS: Final = (0.35, 0.5, 0.7, 1.0, 1.4, 2.0)
 BLUR_TO_RADIUS: Final = 0.06
 _THRESHOLD_PERCENTILE: Final = 75.0
 _SHARP_PERCENTILE: Final = 99.0
 
 
-def fit_focus_parameters(images: Sequence[CellImage], side: int) -> FocusParameters:
+def fit_focus_parameters(images: Sequence[LabelledImage], side: int) -> FocusParameters:
     """Fit thresholds and limits.
 
     Args:
@@ -48,10 +54,72 @@ def fit_focus_parameters(images: Sequence[CellImage], side: int) -> FocusParamet
     return FocusParameters(UPSCALE_FACTORS, rounded[0], rounded[1])
 
 
+def with_tuned_threshold(fitted: FocusParameters, images: Sequence[LabelledImage], side: int, *, legacy: bool = False) -> FocusParameters:
+    """Move the thresholds so that cells of the usual upscaling factor get the tuned one; how it changes with the factor stays.
+
+    Args:
+        fitted: from ``fit_focus_parameters``.
+        images: single-cell images of training patients, blasts and normal cells.
+        side: side of a registered cell in px.
+        legacy: as the paper's program: a neighbour may be of the same patient, and the last radius is kept if none suffices.
+    """
+    found = [
+        (image, cell) for image, cell in zip(images, in_processes(_register, [(str(i.path), side) for i in images], "cells"), strict=True) if cell
+    ]
+    crops = [cell.pixels for _, cell in found]
+    labels = np.array([image.is_blast for image, _ in found], np.int64)
+    groups = np.array([f"{i}" if legacy else image.group for i, (image, _) in enumerate(found)])
+    tuning = tune_threshold(crops, labels, groups, legacy=legacy)
+    shift = tuning.threshold - fitted.threshold(float(np.median([cell.upscale_factor for _, cell in found])))
+    moved = tuple(round(min(t + shift, limit), 3) for t, limit in zip(fitted.thresholds, fitted.limits, strict=True))
+    return replace(fitted, thresholds=moved)
+
+
+def fit_legacy_threshold(images: Sequence[LabelledImage], side: int, *, tuned: bool) -> FocusParameters:
+    """The one threshold of the paper's program for crops that are cut as it cuts them; nothing is refused.
+
+    Args:
+        images: single-cell images of training patients, blasts and normal cells.
+        side: side of a crop in px.
+        tuned: choose it as the program does, instead of sharpening the blurriest quarter.
+
+    Raises:
+        DatasetError: the rule drops every cell.
+    """
+    made = in_processes(_register_as_legacy, [(str(i.path), side) for i in images], "cells")
+    found = [(image, crop) for image, crop in zip(images, made, strict=True) if crop is not None]
+    if not found:
+        raise DatasetError("No cell fits into its image by the rule of legacy_sharpened; use registered_sharpened.")
+    crops = [crop for _, crop in found]
+    if not tuned:
+        threshold = float(np.percentile([focus_score(crop) for crop in crops], _THRESHOLD_PERCENTILE))
+    else:
+        labels = np.array([image.is_blast for image, _ in found], np.int64)
+        threshold = tune_threshold(crops, labels, np.array([str(i) for i in range(len(found))]), legacy=True).threshold
+    return FocusParameters((1.0,), (round(threshold, 3),), (MAX_SCORE,))
+
+
+def _register_as_legacy(job: tuple[str, int]) -> Bytes | None:
+    path, side = job
+    rgb, cell = _located(path)
+    return None if cell is None or cell.mask is None else register_legacy(rgb, short_axis(cell.mask), side)
+
+
+def _located(path: str) -> tuple[Bytes, LocatedCell | None]:
+    """An image and the cell that it means."""
+    rgb = decode_image(Path(path).read_bytes()).pixels
+    return rgb, central_cell(locate_cells(rgb).cells, *rgb.shape[:2])
+
+
+def _register(job: tuple[str, int]) -> RegisteredCell | None:
+    path, side = job
+    rgb, cell = _located(path)
+    return None if cell is None else register(rgb, cell.center_x, cell.center_y, cell.radius, side)
+
+
 def _score_at_factors(job: tuple[str, int]) -> list[list[float]] | None:
     path, side = job
-    rgb = decode_image(Path(path).read_bytes()).pixels
-    cell = central_cell(locate_cells(rgb).cells, *rgb.shape[:2])
+    rgb, cell = _located(path)
     if cell is None:
         return None
     blurred = cv2.GaussianBlur(rgb, (0, 0), BLUR_TO_RADIUS * cell.radius)

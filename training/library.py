@@ -14,6 +14,8 @@ from services.retrieval.neighbours import unit
 
 Float = NDArray[np.float32]
 PER_CLASS: Final = 300
+MAX_EXEMPLARS: Final = 1000
+"""References whose patch embeddings are kept; the others are found and vote, but have no map of their own."""
 
 
 @dataclass(frozen=True)
@@ -57,13 +59,13 @@ def choose(candidates: Candidates, per_class: int = PER_CLASS, seed: int = 3) ->
 def build(candidates: Candidates, chosen: NDArray[np.int64]) -> ReferenceLibrary:
     """Make the library: unit embeddings, quantised patches, principal axes of the references as latent map."""
     embeddings = unit(candidates.embeddings[chosen])
-    lengths = np.linalg.norm(candidates.patches[chosen].mean(axis=(1, 2)), axis=1)
-    patches = candidates.patches[chosen] / lengths[:, None, None, None]
-    scales = np.maximum(np.abs(patches).max(axis=(1, 2, 3)) / 127.0, 1e-12).astype(np.float32)
+    exemplars = exemplar_rows(len(chosen))
+    patches, scales = quantised(candidates.patches[chosen[exemplars >= 0]])
     mean, projection = principal_axes(embeddings)
     return ReferenceLibrary(
         embeddings=embeddings,
-        patches=np.rint(patches / scales[:, None, None, None]).astype(np.int8),
+        exemplars=exemplars,
+        patches=patches,
         patch_scales=scales,
         is_blast=candidates.is_blast[chosen],
         reference_ids=candidates.reference_ids[chosen],
@@ -77,6 +79,28 @@ def build(candidates: Candidates, chosen: NDArray[np.int64]) -> ReferenceLibrary
     )
 
 
+def exemplar_rows(count: int, taken: int = 0) -> NDArray[np.int32]:
+    """Rows of the patches of ``count`` references, int32 (count,), evenly spread over them; -1 where there is no room for more exemplars.
+
+    Args:
+        count: references.
+        taken: exemplars that there are already.
+    """
+    room = min(count, max(0, MAX_EXEMPLARS - taken))
+    rows = np.full(count, -1, np.int32)
+    if room:
+        rows[np.linspace(0, count - 1, room).round().astype(int)] = np.arange(taken, taken + room)
+    return rows
+
+
+def quantised(patches: Float) -> tuple[NDArray[np.int8], Float]:
+    """Patch embeddings (E, h, w, D), each divided by the length of its mean, as int8 and scales float32 (E,)."""
+    lengths = np.maximum(np.linalg.norm(patches.mean(axis=(1, 2)), axis=1), 1e-12)
+    scaled = patches / lengths[:, None, None, None]
+    scales = np.maximum(np.abs(scaled).max(axis=(1, 2, 3), initial=0.0) / 127.0, 1e-12).astype(np.float32)
+    return np.rint(scaled / scales[:, None, None, None]).astype(np.int8), scales
+
+
 def principal_axes(embeddings: Float) -> tuple[Float, Float]:
     """Mean (D,) and the two leading principal axes (2, D), scaled so that all embeddings fall in -1..1."""
     mean = embeddings.mean(axis=0)
@@ -86,9 +110,9 @@ def principal_axes(embeddings: Float) -> tuple[Float, Float]:
 
 
 def save(library: ReferenceLibrary, path: Path) -> None:
-    """Write a library; the file appears whole or not at all, and is the same for the same library."""
+    """Write a library, uncompressed so that it is mapped; the file appears whole or not at all, and is the same for the same library."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".part")
     with temporary.open("wb") as file:
-        np.savez_compressed(file, **vars(library))
+        np.savez(file, **vars(library))
     temporary.replace(path)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from training.patients import BLAST_CLASS, LIST_FILE, SPLIT_SIZES, Split, assign_splits, load_splits, main
+from training.datasets.dataset import Subset
+from training.patients import BLAST_CLASS, LIST_FILE, SUBSET_SIZES, assign_subsets, load_subsets, main
 
 
 def _cells(blasts_of: dict[str, int]) -> list[tuple[str, str]]:
@@ -27,10 +28,10 @@ def _rows(labels: Path) -> list[tuple[str, str]]:
 
 
 def test_sizes_of_the_splits() -> None:
-    splits = load_splits()
+    splits = load_subsets()
     assert len(splits) == 82
-    assert Counter(splits.values()) == {Split.TRAIN: 46, Split.CALIBRATION: 18, Split.TEST: 18}
-    assert dict(SPLIT_SIZES) == dict(Counter(splits.values()))
+    assert Counter(splits.values()) == {Subset.TRAIN: 46, Subset.CALIBRATION: 18, Subset.TEST: 18}
+    assert dict(SUBSET_SIZES) == dict(Counter(splits.values()))
 
 
 def test_every_patient_is_listed_once_in_order() -> None:
@@ -41,7 +42,7 @@ def test_every_patient_is_listed_once_in_order() -> None:
 
 @pytest.mark.shared_data
 def test_the_committed_list_is_what_the_labels_give(labels: Path) -> None:
-    assert load_splits() == assign_splits(_rows(labels))
+    assert load_subsets() == assign_subsets(_rows(labels))
 
 
 @pytest.mark.shared_data
@@ -49,8 +50,8 @@ def test_every_split_holds_patients_with_and_without_blasts(labels: Path) -> Non
     blasts: Counter[str] = Counter()
     for patient, cell_class in _rows(labels):
         blasts[patient] += cell_class == BLAST_CLASS
-    for split in Split:
-        patients = [p for p, s in load_splits().items() if s is split]
+    for subset in SUBSET_SIZES:
+        patients = [p for p, s in load_subsets().items() if s is subset]
         without = sum(blasts[p] == 0 for p in patients)
         assert 0 < without < len(patients)
 
@@ -67,20 +68,20 @@ def test_the_check_tells_labels_that_changed(labels: Path, tmp_path: Path, capsy
 
 def test_every_stratum_of_blast_counts_is_spread_over_the_splits() -> None:
     blasts_of = {f"P{i:02}": i for i in range(82)}
-    splits = assign_splits(_cells(blasts_of))
-    assert Counter(splits.values()) == dict(SPLIT_SIZES)
+    splits = assign_subsets(_cells(blasts_of))
+    assert Counter(splits.values()) == dict(SUBSET_SIZES)
     ordered = [splits[f"P{i:02}"] for i in range(82)]
     start = 0
     for size in [10] + [9] * 8:  # 82 patients in nine runs of neighbours
         run = Counter(ordered[start : start + size])
-        assert run == {Split.CALIBRATION: 2, Split.TEST: 2, Split.TRAIN: size - 4}
+        assert run == {Subset.CALIBRATION: 2, Subset.TEST: 2, Subset.TRAIN: size - 4}
         start += size
 
 
 def test_the_order_of_the_cells_does_not_matter() -> None:
     cells = _cells({f"P{i:02}": i % 7 for i in range(82)})
-    assert assign_splits(cells) == assign_splits(cells[::-1])
+    assert assign_subsets(cells) == assign_subsets(cells[::-1])
 
 
 def test_patients_without_blasts_are_kept() -> None:
-    assert len(assign_splits([(f"P{i:02}", "monocyte") for i in range(82)])) == 82
+    assert len(assign_subsets([(f"P{i:02}", "monocyte") for i in range(82)])) == 82

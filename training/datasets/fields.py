@@ -1,17 +1,29 @@
-"""Data sets of whole fields with boxes, and of single cells with masks: what location is measured on."""
+"""Fields with boxes and cells with masks, which location is measured on; fields with a label, the stress test."""
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from training.datasets.single_cells import DatasetError
+from training.datasets.dataset import Dataset, GroupKind, ImageKind, LabelledImage, existing, images_in, read_rows
+from training.errors import DatasetError
+
+ARIA_FIELDS: Final = "aria_fields"
+ARIA_BLOCK_SIZE: Final = 20
+"""File numbers in a row that are kept together: no patient is published, neighbours are alike."""
+BCCD_FIELDS: Final = "bccd_fields"
+CHULA_FIELDS: Final = "chula_fields"
+CHULA_CLASSES: Final = ("neutrophil", "eosinophil", "basophil", "lymphocyte", "monocyte")
+WBC_MASKS: Final = "wbc_masks"
+WBC_CLASSES: Final = ("neutrophil", "lymphocyte", "monocyte", "eosinophil", "basophil")
 
 
 @dataclass(frozen=True)
@@ -39,7 +51,7 @@ class Field:
 def read_bccd_fields(root: Path) -> list[Field]:
     """Read ``bccd_fields``: ``JPEGImages/*.jpg`` with Pascal VOC boxes in ``Annotations/*.xml``; WBC only."""
     fields = []
-    for path in _images(root / "JPEGImages"):
+    for path in images_in(root / "JPEGImages", (".jpg",)):
         tree = ElementTree.parse(root / "Annotations" / f"{path.stem}.xml")
         boxes = [o.find("bndbox") for o in tree.iter("object") if o.findtext("name") == "WBC"]
         fields.append(
@@ -51,7 +63,7 @@ def read_bccd_fields(root: Path) -> list[Field]:
 def read_chula_fields(root: Path) -> list[Field]:
     """Read ``chula_fields``: ``images/*.jpg`` with YOLO boxes (class, centre and size as shares) in ``labels/*.txt``."""
     fields = []
-    for path in _images(root / "images"):
+    for path in images_in(root / "images", (".jpg",)):
         with Image.open(path) as image:
             width, height = image.size
         lines = (root / "labels" / f"{path.stem}.txt").read_text(encoding="utf-8").split("\n")
@@ -71,8 +83,59 @@ def read_wbc_masks(root: Path) -> Iterator[tuple[Path, NDArray[np.bool_]]]:
             yield path, np.asarray(image.convert("L")) > 60
 
 
-def _images(folder: Path) -> list[Path]:
-    found = sorted(folder.glob("*.jpg"))
-    if not found:
-        raise DatasetError(f"{folder} holds no images: is its parent the folder of this data set?")
-    return found
+def read_aria_fields(root: Path) -> Dataset:
+    """Read ``aria_fields``: ``labels.csv`` with path, subclass, label; grouped in runs of ``ARIA_BLOCK_SIZE`` file numbers.
+
+    Raises:
+        DatasetError: the labels or an image are missing, or a name has no number.
+    """
+    images = []
+    for row in read_rows(root / "labels.csv", ("path", "subclass", "label")):
+        number = re.search(r"(\d+)\.\w+$", row["path"])
+        if number is None:
+            raise DatasetError(f"{root}: {row['path']!r} has no number.")
+        block = f"{row['subclass']}-{(int(number[1]) - 1) // ARIA_BLOCK_SIZE:02d}"
+        images.append(LabelledImage(existing(root / row["path"]), ARIA_FIELDS, row["path"], (row["subclass"],), block))
+    notes = ("no patients; the colours alone tell the classes apart: accuracy within this set is evidence of nothing",)
+    return Dataset(ARIA_FIELDS, ImageKind.FIELD, ("Benign", "Early", "Pre", "Pro"), GroupKind.BLOCK, tuple(images), notes=notes)
+
+
+def read_bccd_set(root: Path) -> Dataset:
+    """Read ``bccd_fields`` as images of healthy fields, each a group of its own; boxes with ``read_bccd_fields``."""
+    paths = images_in(root / "JPEGImages", (".jpg",))
+    images = tuple(LabelledImage(p, BCCD_FIELDS, p.name, ("healthy",), p.stem) for p in paths)
+    return Dataset(BCCD_FIELDS, ImageKind.FIELD, ("healthy",), GroupKind.FIELD, images)
+
+
+def read_chula_set(root: Path) -> Dataset:
+    """Read ``chula_fields`` as multi-label fields, grouped by slide (``B-30`` of ``B-30_1.jpg``); boxes with ``read_chula_fields``."""
+    images = []
+    for path in images_in(root / "images", (".jpg",)):
+        label = existing(root / "labels" / f"{path.stem}.txt", "images/")
+        ids = sorted({int(line.split()[0]) for line in label.read_text(encoding="utf-8").splitlines() if line.strip()})
+        if any(i >= len(CHULA_CLASSES) for i in ids):
+            raise DatasetError(f"{label}: class ids {ids} are not all below {len(CHULA_CLASSES)}.")
+        images.append(LabelledImage(path, CHULA_FIELDS, path.name, tuple(CHULA_CLASSES[i] for i in ids), chula_slide(path.stem)))
+    notes = ("the class is confounded with the slide",)
+    return Dataset(CHULA_FIELDS, ImageKind.FIELD, CHULA_CLASSES, GroupKind.SLIDE, tuple(images), multi_label=True, notes=notes)
+
+
+def chula_slide(stem: str) -> str:
+    """Slide of a field: letter and number in front of its name.
+
+    Raises:
+        DatasetError: the name does not begin so.
+    """
+    found = re.match(r"[A-Z]-\d+", stem)
+    if found is None:
+        raise DatasetError(f"{stem!r} does not begin with a slide such as B-30.")
+    return found[0]
+
+
+def read_wbc_set(root: Path) -> Dataset:
+    """Read ``wbc_masks`` as single normal cells: ``labels.csv`` with image ID and class label 1..5; masks with ``read_wbc_masks``."""
+    images = []
+    for row in read_rows(root / "labels.csv", ("image ID", "class label")):
+        path = existing(root / f"{int(row['image ID']):03d}_image.png")
+        images.append(LabelledImage(path, WBC_MASKS, path.name, (WBC_CLASSES[int(row["class label"]) - 1],), "", is_blast=0))
+    return Dataset(WBC_MASKS, ImageKind.CELL, WBC_CLASSES, GroupKind.NONE, tuple(images))

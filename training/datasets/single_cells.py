@@ -1,86 +1,55 @@
-"""Data sets of single-cell images: real names and layouts, labels and patients."""
+"""``aml_cells`` and ``pbc_cells``: crops around one cell, with the class of the cell."""
 
 from __future__ import annotations
 
-import csv
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from training.patients import BLAST_CLASS, Split, load_splits
+from training.datasets.dataset import Dataset, GroupKind, ImageKind, LabelledImage, existing, read_rows
+from training.errors import DatasetError
+from training.patients import BLAST_CLASS, load_subsets
 
 AML_CELLS: Final = "aml_cells"
 PBC_CELLS: Final = "pbc_cells"
 AMBIGUOUS_CLASSES: Final = frozenset({"promyelocyte"})
 """Neither blast nor normal: promyelocytes are the leukaemic cell of APL patients and normal in others."""
 PBC_MATURE_CLASSES: Final = frozenset({"neutrophil", "lymphocyte", "monocyte", "eosinophil", "basophil"})
+PBC_IMMATURE_CLASS: Final = "ig"
+"""Immature granulocytes of patients without leukaemia: the hard negatives."""
 
 
-class DatasetError(Exception):
-    """A data set is missing, incomplete or not laid out as its description says."""
-
-
-@dataclass(frozen=True)
-class CellImage:
-    """One single-cell image.
-
-    Attributes:
-        path: the file.
-        source: name of the data set.
-        cell_class: class name of the data set.
-        patient: patient id; empty where the data set has none.
-        is_blast: 1 leukaemic blast, 0 normal cell, None ambiguous.
-        split: what the patient is for; None outside the patient list.
-    """
-
-    path: Path
-    source: str
-    cell_class: str
-    patient: str
-    is_blast: int | None
-    split: Split | None
-
-    @property
-    def key(self) -> str:
-        """Identifier that names the image within its source, without a path of any machine."""
-        return f"{self.path.parent.name}/{self.path.name}"
-
-
-def read_aml_cells(root: Path) -> list[CellImage]:
-    """Read ``aml_cells``: ``labels.csv`` with path, cell_class, patient_id, patient_diagnosis.
+def read_aml_cells(root: Path) -> Dataset:
+    """Read ``aml_cells``: ``labels.csv`` with path, cell_class, patient_id; subsets from the committed list of patients.
 
     Raises:
         DatasetError: the labels or an image are missing, or a patient is not in the committed list.
     """
-    splits = load_splits()
-    cells = []
-    for row in _rows(root / "labels.csv"):
-        patient = row["patient_id"]
-        if patient not in splits:
+    subsets = load_subsets()
+    images = []
+    for row in read_rows(root / "labels.csv", ("path", "cell_class", "patient_id", "patient_diagnosis")):
+        patient, cell_class = row["patient_id"], row["cell_class"]
+        if patient not in subsets:
             raise DatasetError(f"{root}: patient {patient!r} is not in the committed list of patients.")
-        cell_class = row["cell_class"]
         label = None if cell_class in AMBIGUOUS_CLASSES else int(cell_class == BLAST_CLASS)
-        cells.append(CellImage(_existing(root / row["path"]), AML_CELLS, cell_class, patient, label, splits[patient]))
-    return cells
+        path = existing(root / row["path"])
+        images.append(LabelledImage(path, AML_CELLS, row["path"], (cell_class,), patient, subsets[patient], is_blast=label))
+    return Dataset(AML_CELLS, ImageKind.CELL, _classes(images), GroupKind.PATIENT, tuple(images))
 
 
-def read_pbc_cells(root: Path) -> list[CellImage]:
+def read_pbc_cells(root: Path) -> Dataset:
     """Read ``pbc_cells``: ``labels.csv`` with path, cell_class, subtype; no patients, no blasts.
 
     Raises:
         DatasetError: the labels or an image are missing.
     """
-    return [CellImage(_existing(root / row["path"]), PBC_CELLS, row["cell_class"], "", 0, None) for row in _rows(root / "labels.csv")]
+    images = [
+        LabelledImage(existing(root / row["path"]), PBC_CELLS, row["path"], (row["cell_class"],), "", is_blast=0)
+        for row in read_rows(root / "labels.csv", ("path", "cell_class", "subtype"))
+    ]
+    return Dataset(
+        PBC_CELLS, ImageKind.CELL, _classes(images), GroupKind.NONE, tuple(images), notes=("normal cells only: a class of its own source",)
+    )
 
 
-def _rows(labels: Path) -> list[dict[str, str]]:
-    if not labels.is_file():
-        raise DatasetError(f"{labels} is missing: is {labels.parent} the folder of this data set?")
-    with labels.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def _existing(path: Path) -> Path:
-    if not path.is_file():
-        raise DatasetError(f"{path} is named in the labels but missing.")
-    return path
+def _classes(images: list[LabelledImage]) -> tuple[str, ...]:
+    return tuple(sorted({name for image in images for name in image.classes}))

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 Double = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Statistic = Callable[[Double, Integers, Double], float]
+"""Of scores, labels and cell weights."""
 
 RESAMPLES: Final = 2000
 
@@ -59,6 +60,36 @@ def balanced_accuracy(scores: Double, labels: Integers, weights: Double | None =
     return float(np.mean(shares))
 
 
+def sensitivity_at_specificity(scores: Double, labels: Integers, weights: Double | None = None, specificity: float = 0.95) -> float:
+    """Share of blasts above the threshold that this share of normal cells does not exceed; NaN where a class is missing.
+
+    The threshold is the smallest score s with at least ``specificity`` of the weight of normal cells at scores <= s; a blast
+    counts if its score is above s.
+    """
+    w = np.ones(len(scores)) if weights is None else weights
+    normal, blast = (labels == 0) & (w > 0), labels == 1
+    if not normal.any() or w[blast].sum() <= 0:
+        return float("nan")
+    order = np.argsort(scores[normal], kind="stable")
+    share = np.cumsum(w[normal][order]) / w[normal].sum()
+    threshold = scores[normal][order][int(np.searchsorted(share, specificity - 1e-12))]
+    return float((w * (scores > threshold))[blast].sum() / w[blast].sum())
+
+
+def expected_calibration_error(probabilities: Double, labels: Integers, weights: Double | None = None, bins: int = 15) -> float:
+    """Mean absolute gap between predicted and observed blast share over equal-width bins, weighted by count."""
+    w = np.ones(len(probabilities)) if weights is None else weights
+    bin_of = np.minimum((probabilities * bins).astype(int), bins - 1)
+    gaps = np.bincount(bin_of, weights=w * (probabilities - labels), minlength=bins)
+    return float(np.abs(gaps).sum() / w.sum())
+
+
+def brier_score(probabilities: Double, labels: Integers, weights: Double | None = None) -> float:
+    """Mean squared difference between probability and label."""
+    w = np.ones(len(probabilities)) if weights is None else weights
+    return float((w * (probabilities - labels) ** 2).sum() / w.sum())
+
+
 def bootstrap_by_patient(
     statistic: Statistic, scores: Double, labels: Integers, patients: NDArray[np.str_], resamples: int = RESAMPLES, seed: int = 0
 ) -> Interval:
@@ -66,28 +97,47 @@ def bootstrap_by_patient(
 
     Args:
         statistic: function of scores, labels and cell weights.
+        scores, labels: (N,), what it is of.
         patients: (N,) patient of each cell.
+        resamples: number of draws.
+        seed: of the draws.
+    """
+    return bootstrap_of(lambda weights: statistic(scores, labels, weights), patients, resamples, seed)
+
+
+def bootstrap_of(statistic: Callable[[Double], float], patients: NDArray[np.str_], resamples: int = RESAMPLES, seed: int = 0) -> Interval:
+    """Resample patients with replacement; the statistic is a function of the weights of cells, so that paired differences are as easy.
+
+    Args:
+        statistic: of the weights (N,) of cells, whole numbers.
+        patients: (N,) patient of each cell.
+        resamples: number of draws.
+        seed: of the draws.
     """
     names, inverse = np.unique(patients, return_inverse=True)
     generator = np.random.default_rng(seed)
     values = np.empty(resamples)
     for i in range(resamples):
         drawn = np.bincount(generator.integers(0, len(names), len(names)), minlength=len(names)).astype(np.float64)
-        values[i] = statistic(scores, labels, drawn[inverse])
+        values[i] = statistic(drawn[inverse])
     low, high = np.nanpercentile(values, [2.5, 97.5])
-    return Interval(statistic(scores, labels, np.ones(len(scores))), float(low), float(high))
+    return Interval(statistic(np.ones(len(patients))), float(low), float(high))
 
 
-def expected_calibration_error(probabilities: Double, labels: Integers, bins: int = 15) -> float:
-    """Mean absolute gap between predicted and observed blast share over equal-width bins, weighted by count."""
-    bin_of = np.minimum((probabilities * bins).astype(int), bins - 1)
-    gap = 0.0
-    for b in np.unique(bin_of):
-        inside = bin_of == b
-        gap += inside.mean() * abs(probabilities[inside].mean() - labels[inside].mean())
-    return float(gap)
+def protocol_figures(probabilities: Double, labels: Integers, patients: NDArray[np.str_], resamples: int = RESAMPLES) -> dict[str, Interval]:
+    """The figures of the protocol, each with its interval by patient.
 
-
-def brier_score(probabilities: Double, labels: Integers) -> float:
-    """Mean squared difference between probability and label."""
-    return float(np.mean((probabilities - labels) ** 2))
+    Args:
+        probabilities: (N,), of blast, 0..1.
+        labels: (N,) 0 or 1.
+        patients: (N,).
+        resamples: number of draws.
+    """
+    statistics: dict[str, Statistic] = {
+        "AUC": auc,
+        "balanced accuracy": balanced_accuracy,
+        "sensitivity at 95 % specificity": sensitivity_at_specificity,
+        "expected calibration error": expected_calibration_error,
+        "Brier score": brier_score,
+    }
+    return {name: bootstrap_by_patient(f, probabilities, labels, patients, resamples) for name, f in statistics.items()}

@@ -1,4 +1,4 @@
-"""Write what Triton reads of a cell network: ``config.pbtxt`` for a GPU, ``configs/cpu.pbtxt`` for the CPU.
+"""Write what Triton reads of a network: ``config.pbtxt`` for a GPU, ``configs/cpu.pbtxt`` for the CPU.
 
 The parameters are those of Triton's native ``onnxruntime`` backend; the Python-based one in ``deploy/triton`` honours
 the same names.
@@ -14,7 +14,7 @@ import onnx
 
 from services.common.model_repository import CONFIG_FILE, CPU_CONFIG_FILE, SHA256
 from services.common.releases import sha256_of
-from training.export.onnx_model import INPUT, OUTPUTS
+from training.export.onnx_model import INPUT
 
 MAX_BATCH: Final = 32
 GPU_QUEUE_DELAY_MICROSECONDS: Final = 500
@@ -42,7 +42,7 @@ def write_model_configs(folder: Path, path: Path, side: int, max_batch: int = MA
 
     Args:
         folder: folder of the model in the model repository; its name is the model's.
-        path: the ONNX file, of which the output shapes are read.
+        path: the ONNX file, of which names and shapes of the outputs are read.
         side: side of the input in px.
         max_batch: largest batch of one inference; every size up to it is warmed up.
         cpu_file: another file that the CPU serves (int8), in the same version folder.
@@ -68,7 +68,7 @@ def _text(
     delay: int,
     parameters: Mapping[str, str],
 ) -> str:
-    outputs = ",\n".join(f'  {{ name: "{n}", data_type: TYPE_FP32, dims: {shapes[n]} }}' for n in OUTPUTS)
+    outputs = ",\n".join(f'  {{ name: "{n}", data_type: TYPE_FP32, dims: {shape} }}' for n, shape in shapes.items())
     settings = "\n".join(
         f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}' for key, value in {**parameters, SHA256: sha256_of(file)}.items()
     )

@@ -1,7 +1,11 @@
-"""Export a cell network: uint8 NHWC in; logits, embedding, patch embeddings out; everything else inside the graph."""
+"""Export a network: uint8 NHWC in; logits and maps out; everything else inside the graph."""
 
 from __future__ import annotations
 
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -12,18 +16,41 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from services.common.engines.onnx_runtime import open_session
+from training.architectures.network import Network
+from training.errors import GateError
 
 OUTPUTS: Final = ("logits", "embedding", "patch_embeddings")
+"""Of a cell network."""
+PATCH_OUTPUTS: Final = ("logits", "class_activations")
+"""Of a network of patches."""
 INPUT: Final = "images"
 PARITY: Final = 1e-4
 
 
-class ParityError(Exception):
+class ParityError(GateError):
     """The exported graph does not say what the network says."""
 
 
-class ServedNetwork(nn.Module):
-    """A network as it is served: cast, normalisation, layout and temperature included.
+class _Served(nn.Module):
+    """A network as it is served: cast, normalisation and layout included."""
+
+    outputs: tuple[str, ...]
+    """Names of what ``forward`` returns."""
+
+    def __init__(self, mean: list[float], std: list[float]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * 255.0)
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1) * 255.0)
+        self.mean: Tensor
+        self.std: Tensor
+
+    def normalised(self, images: Tensor) -> Tensor:
+        """Normalised NCHW float32 of uint8 (N, side, side, 3)."""
+        return (images.permute(0, 3, 1, 2).float() - self.mean) / self.std
+
+
+class ServedNetwork(_Served):
+    """A cell network as it is served, temperature included.
 
     Args:
         network: returns ``Outputs`` for normalised NCHW float32.
@@ -31,23 +58,48 @@ class ServedNetwork(nn.Module):
         temperature: divides the logits.
     """
 
+    outputs = OUTPUTS
+
     def __init__(self, network: nn.Module, mean: list[float], std: list[float], temperature: float) -> None:
-        super().__init__()
+        super().__init__(mean, std)
         self.network = network
-        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * 255.0)
-        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1) * 255.0)
         self.temperature = temperature
-        self.mean: Tensor
-        self.std: Tensor
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Judge uint8 (N, side, side, 3)."""
-        x = (images.permute(0, 3, 1, 2).float() - self.mean) / self.std
-        logits, embedding, patches = self.network(x)
+        logits, embedding, patches = self.network(self.normalised(images))
         return logits / self.temperature, embedding, patches
 
 
-def export_onnx(network: ServedNetwork, side: int, path: Path, cells: NDArray[np.uint8] | None = None) -> float:
+class ServedPatchNetwork(_Served):
+    """A network of patches as it is served: logits, and the class activations of which they are the mean over places.
+
+    Args:
+        network: a backbone with one linear head on its pooled features and no hidden layer.
+        mean, std: per channel, in 0..1.
+        temperatures: of each label, divide logits and activations.
+
+    Raises:
+        GateError: there is a hidden layer, so that no map has the logits as its mean.
+    """
+
+    outputs = PATCH_OUTPUTS
+
+    def __init__(self, network: Network, mean: list[float], std: list[float], temperatures: tuple[float, ...]) -> None:
+        super().__init__(mean, std)
+        if not isinstance(network.hidden, nn.Identity):
+            raise GateError("A hidden layer stands between features and logits: they are not the mean of class activations.")
+        self.backbone, self.head = network.backbone, next(iter(network.heads.values()))
+        self.register_buffer("temperatures", torch.tensor(temperatures))
+        self.temperatures: Tensor
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Judge uint8 (N, side, side, 3): (N, labels) and (N, h, w, labels)."""
+        activations = self.head(self.backbone(self.normalised(images)).patches) / self.temperatures
+        return activations.mean(dim=(1, 2)), activations
+
+
+def export_onnx(network: _Served, side: int, path: Path, cells: NDArray[np.uint8] | None = None) -> float:
     """Write the ONNX file, weights inside, any batch size. The file appears only when it passed.
 
     Args:
@@ -67,17 +119,18 @@ def export_onnx(network: ServedNetwork, side: int, path: Path, cells: NDArray[np
     images = torch.from_numpy(noise)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".part")
-    torch.onnx.export(
-        network,
-        (images,),
-        str(temporary),
-        input_names=[INPUT],
-        output_names=list(OUTPUTS),
-        dynamic_shapes={"images": {0: torch.export.Dim("batch", min=1, max=256)}},
-        external_data=False,
-        dynamo=True,
-        verbose=False,
-    )
+    with _quiet_exporter():
+        torch.onnx.export(
+            network,
+            (images,),
+            str(temporary),
+            input_names=[INPUT],
+            output_names=list(network.outputs),
+            dynamic_shapes={"images": {0: torch.export.Dim("batch", min=1, max=256)}},
+            external_data=False,
+            dynamo=True,
+            verbose=False,
+        )
     _forget_origin(temporary)
     onnx.checker.check_model(str(temporary), full_check=True)
     compared = noise if cells is None else np.concatenate([noise, cells])
@@ -89,6 +142,20 @@ def export_onnx(network: ServedNetwork, side: int, path: Path, cells: NDArray[np
     return gap
 
 
+@contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """Leave out the exporter's remarks on packages that are not needed and on its own future."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
 def _forget_origin(path: Path) -> None:
     """Remove what the exporter notes of its machine: source paths and stack traces of every node."""
     model = onnx.load(str(path))
@@ -98,9 +165,18 @@ def _forget_origin(path: Path) -> None:
     onnx.save(model, str(path))
 
 
-def parity_gap(network: ServedNetwork, path: Path, images: NDArray[np.uint8]) -> float:
-    """Largest absolute difference of any output between torch and ONNX Runtime."""
+def parity_gap(network: _Served, path: Path, images: NDArray[np.uint8]) -> float:
+    """Largest difference of any output between torch and ONNX Runtime.
+
+    Absolute where values are below 1, as probabilities and calibrated logits are; in units of the output's largest value where
+    that is above 1: float32 has seven digits, and embeddings of a few dozens differ by 1e-4 from their own float64.
+    """
     with torch.no_grad():
         expected = [t.numpy() for t in network.eval()(torch.from_numpy(images))]
-    found = open_session(path, threads=1).run(list(OUTPUTS), {INPUT: images})
-    return max(float(np.abs(a - b).max()) for a, b in zip(expected, found, strict=True))
+    found = open_session(path, threads=1).run(list(network.outputs), {INPUT: images})
+    return max(difference(a, b) for a, b in zip(expected, found, strict=True))
+
+
+def difference(expected: NDArray[np.float32], found: NDArray[np.float32]) -> float:
+    """Largest absolute difference, divided by the largest expected value where that is above 1."""
+    return float(np.abs(expected - found).max() / max(1.0, float(np.abs(expected).max())))

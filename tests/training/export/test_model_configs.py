@@ -11,7 +11,7 @@ from tritonclient.grpc import model_config_pb2
 
 from services.common.model_repository import CONFIG_FILE, CPU_CONFIG_FILE, read_model_config
 from services.common.releases import ReleaseStore, sha256_of
-from training.architectures.resnet import PlainResNet
+from tests.training.small import small_network
 from training.export.model_configs import write_model_configs
 from training.export.onnx_model import ServedNetwork, export_onnx
 
@@ -23,7 +23,7 @@ KINDS = model_config_pb2.ModelInstanceGroup
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
-    network = ServedNetwork(PlainResNet(width=4, embedding=16), [0.7, 0.6, 0.7], [0.2, 0.25, 0.15], 1.0).eval()
+    network = ServedNetwork(small_network(16), [0.7, 0.6, 0.7], [0.2, 0.25, 0.15], 1.0).eval()
     path = tmp_path_factory.mktemp("repository") / "small_net" / "1" / "model.onnx"
     export_onnx(network, SIDE, path)
     (path.parent / "model.int8.onnx").write_bytes(b"quantised")
@@ -58,7 +58,7 @@ def test_each_device_has_its_instances_file_limits_and_warm_up(folder: Path, nam
 
 def test_every_model_of_the_releases_has_configurations_for_both_devices() -> None:
     for release in ReleaseStore(ROOT / "releases", ROOT / "model_repository").releases:
-        for model in {release.network.model: release.network, release.embedder.model: release.embedder}.values():
+        for model in {model.model: model for model in release.models}.values():
             for name, engine in ((CONFIG_FILE, "triton_gpu"), (CPU_CONFIG_FILE, "triton_cpu")):
                 config = _parsed(ROOT / "model_repository" / model.model / name)
                 assert config.default_model_filename == model.files[engine].file

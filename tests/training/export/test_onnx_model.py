@@ -11,16 +11,19 @@ import torch
 from onnx import numpy_helper
 
 from services.common.engines.onnx_runtime import open_session
-from training.architectures.resnet import PlainResNet
+from tests.training.small import small_network
+from training.architectures.build import Architecture, NetworkConfig, build_network
+from training.architectures.network import HEAD
+from training.errors import GateError
 from training.export import onnx_model
-from training.export.onnx_model import PARITY, ParityError, ServedNetwork, export_onnx, parity_gap
+from training.export.onnx_model import PARITY, ParityError, ServedNetwork, ServedPatchNetwork, difference, export_onnx, parity_gap
 
 SIDE = 64
 
 
 def _network(seed: int = 0, temperature: float = 1.7) -> ServedNetwork:
     torch.manual_seed(seed)
-    return ServedNetwork(PlainResNet(width=4, embedding=16), [0.7, 0.6, 0.7], [0.2, 0.25, 0.15], temperature).eval()
+    return ServedNetwork(small_network(16), [0.7, 0.6, 0.7], [0.2, 0.25, 0.15], temperature).eval()
 
 
 @pytest.fixture(scope="module")
@@ -95,3 +98,31 @@ def test_the_file_says_nothing_of_the_machine_that_made_it(exported: tuple[Serve
     content = path.read_bytes()
     assert str(Path(onnx_model.__file__).parents[2]).encode() not in content
     assert b".py" not in content
+
+
+def test_differences_are_absolute_below_one_and_relative_above() -> None:
+    small, large = np.array([[0.1, 0.9]], np.float32), np.array([[40.0, 3.0]], np.float32)
+    assert difference(small, small + np.float32(2e-4)) == pytest.approx(2e-4, rel=1e-2)
+    assert difference(large, large + np.float32(2e-4)) == pytest.approx(5e-6, rel=0.1)
+
+
+def test_logits_of_patches_are_the_mean_of_their_class_activations(tmp_path: Path) -> None:
+    network = ServedPatchNetwork(small_network(0, seed=3), [0.7, 0.6, 0.7], [0.2, 0.25, 0.15], (1.5, 0.5)).eval()
+    path = tmp_path / "patches" / "1" / "model.onnx"
+    assert export_onnx(network, SIDE, path) <= PARITY
+    session = open_session(path, 1)
+    assert [o.name for o in session.get_outputs()] == ["logits", "class_activations"]
+    images = _images(3)
+    logits, activations = session.run(None, {"images": images})
+    assert activations.shape == (3, SIDE // 16, SIDE // 16, 2)
+    np.testing.assert_allclose(activations.mean(axis=(1, 2)), logits, atol=1e-6)
+    normalised = ((images / np.float32(255) - [0.7, 0.6, 0.7]) / [0.2, 0.25, 0.15]).transpose(0, 3, 1, 2).astype(np.float32)
+    with torch.no_grad():
+        plain = small_network(0, seed=3).eval()(torch.from_numpy(normalised)).logits.numpy()
+    np.testing.assert_allclose(logits, plain / [1.5, 0.5], atol=1e-3)
+
+
+def test_a_hidden_layer_has_no_class_activations() -> None:
+    network = build_network(NetworkConfig(architecture=Architecture.HISTONET_VGG), {HEAD: 2}, 224)
+    with pytest.raises(GateError, match="hidden layer"):
+        ServedPatchNetwork(network, [0.5] * 3, [0.2] * 3, (1.0, 1.0))

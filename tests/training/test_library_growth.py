@@ -1,0 +1,133 @@
+"""A library that grows: what is added, what is refused, and that the release in use never changes by itself."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from clients.cli.main import app
+from services.common.releases import Figure, ReleaseStore, sha256_of
+from services.retrieval.additions import AdditionStore, NewReference
+from services.retrieval.library import ReferenceLibrary, open_library
+from tests.training.small_release import sources_of
+from training.errors import GateError, RecipeError
+from training.library_growth import BEFORE, GATED, GrowthOptions, check_activation, grow, grown_library, usable
+
+ADDED = 5
+
+
+def references(library: ReferenceLibrary, count: int = ADDED, *, is_blast: bool = False) -> list[NewReference]:
+    """Cells like the first references of a class, a little off."""
+    random = np.random.default_rng(0)
+    of_class = np.flatnonzero(library.is_blast == is_blast)[:count]
+    made = []
+    for number, index in enumerate(of_class):
+        patches = library.patch_embeddings(int(index)) + random.normal(0, 0.01, library.patches.shape[1:]).astype(np.float32)
+        made.append(NewReference(is_blast, "lymphocyte", f"n{number}", patches.mean(axis=(0, 1)), patches, f"{number:064x}", 5.0, 6.0, 7.0))
+    return made
+
+
+@pytest.fixture
+def copy(built: Path, tmp_path: Path) -> Path:
+    shutil.copytree(built, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def options(copy: Path, name: str = "small-1.lib2") -> GrowthOptions:
+    return GrowthOptions("small", name, copy / "additions.sqlite", copy / "releases", copy / "model_repository")
+
+
+def add(copy: Path, embedder: str = "small_1/1", count: int = ADDED) -> AdditionStore:
+    store = ReleaseStore(copy / "releases", copy / "model_repository")
+    library = open_library(store.library_path(store.resolve("small")))
+    additions = AdditionStore(copy / "additions.sqlite")
+    additions.add(embedder + str(count), embedder, "elsewhere", "Dr A", references(library, count))
+    return additions
+
+
+def test_a_grown_release_has_the_new_cells_and_is_not_yet_in_use(copy: Path, trained: Path) -> None:
+    add(copy)
+    before = (copy / "releases" / "small-1" / "library.npz").read_bytes()
+    grown = grow(options(copy), sources_of(trained))
+    assert grown.added == ADDED
+    store = ReleaseStore(copy / "releases", copy / "model_repository")
+    assert store.resolve("small").id == "small-1"
+    old, new = store.held("small-1"), store.held("small-1.lib2")
+    assert (new.network, new.embedder, new.preprocessing) == (old.network, old.embedder, old.preprocessing)
+    assert new.library.sha256 == sha256_of(store.library_path(new)) != old.library.sha256
+    library = open_library(store.library_path(new))
+    assert len(library) == len(open_library(store.library_path(old))) + ADDED
+    assert library.reference_ids[-1] == "elsewhere/lymphocyte/5"
+    assert {f.name for f in new.figures} == {*GATED, *(BEFORE + name for name in GATED)}
+    assert "5 confirmed cells of elsewhere" in new.data["library"]
+    assert (copy / "releases" / "small-1" / "library.npz").read_bytes() == before
+
+
+def test_a_cell_that_was_added_is_its_own_nearest_neighbour(copy: Path) -> None:
+    additions = add(copy).read()
+    store = ReleaseStore(copy / "releases", copy / "model_repository")
+    library = grown_library(open_library(store.library_path(store.resolve("small"))), additions)
+    similarity = library.embeddings @ library.embeddings[-ADDED:].T
+    assert (similarity.argmax(axis=0) >= len(library) - ADDED).all()
+    assert np.allclose(np.linalg.norm(library.embeddings, axis=1), 1.0, atol=1e-3)
+    for index in range(len(library) - ADDED, len(library)):
+        assert np.allclose(library.patch_embeddings(index).mean(axis=(0, 1)), library.embeddings[index], atol=0.02)
+
+
+def test_withdrawn_additions_go_into_no_library(copy: Path, trained: Path) -> None:
+    add(copy).withdraw([1, 2], "Dr B", "wrong")
+    assert grow(options(copy), sources_of(trained)).added == ADDED - 2
+
+
+def test_additions_of_another_embedder_are_refused(copy: Path, trained: Path) -> None:
+    with pytest.raises(RecipeError, match="no additions of the embedder small_1/1"):
+        grow(options(copy), sources_of(trained))
+    store = add(copy, "other/1")
+    with pytest.raises(RecipeError, match="only of other/1"):
+        usable(store.read(), "small_1/1")
+
+
+def test_an_id_that_is_taken_is_refused(copy: Path, trained: Path) -> None:
+    add(copy)
+    with pytest.raises(RecipeError, match="another --id"):
+        grow(options(copy, "small-1"), sources_of(trained))
+
+
+def test_activation_refuses_what_does_worse_and_swaps_the_index_otherwise(copy: Path, trained: Path) -> None:
+    add(copy)
+    grow(options(copy), sources_of(trained))
+    store = ReleaseStore(copy / "releases", copy / "model_repository")
+    current, candidate = store.held("small-1"), store.held("small-1.lib2")
+    check_activation(current, candidate)
+    figures = {f.name: f.value for f in candidate.figures}
+    worse = {**figures, GATED[0]: figures[BEFORE + GATED[0]] - 0.05}
+    with pytest.raises(GateError, match="lowers blasts not judged normal"):
+        check_activation(current, candidate.model_copy(update={"figures": tuple(Figure(name=n, value=v) for n, v in worse.items())}))
+    with pytest.raises(GateError, match="does not say"):
+        check_activation(current, current)
+    in_use = candidate.model_copy(update={"figures": tuple(Figure(name=n, value=min(1.0, v + 0.5)) for n, v in figures.items())})
+    if figures[GATED[0]] < 0.9:
+        with pytest.raises(GateError):
+            check_activation(in_use, candidate)
+    arguments = ["--releases", str(copy / "releases"), "--model-repository", str(copy / "model_repository")]
+    result = CliRunner().invoke(app, ["release", "activate", "small-1.lib2", *arguments])
+    assert result.exit_code == 0, result.output
+    index = ReleaseStore(copy / "releases", copy / "model_repository").index
+    assert (index.default, index.current["small"]) == ("small-1.lib2", "small-1.lib2")
+    refused = CliRunner().invoke(app, ["release", "activate", "small-1", *arguments])
+    assert refused.exit_code == 1
+    assert ReleaseStore(copy / "releases", copy / "model_repository").index.default == "small-1.lib2"
+
+
+def test_a_library_of_another_shape_takes_nothing(copy: Path) -> None:
+    (first, *_) = add(copy).read()
+    store = ReleaseStore(copy / "releases", copy / "model_repository")
+    library = open_library(store.library_path(store.resolve("small")))
+    other = replace(first, reference=replace(first.reference, patches=np.zeros((7, 5, library.dimension), np.float32)))
+    with pytest.raises(RecipeError, match="patch embeddings"):
+        grown_library(library, [other])

@@ -1,0 +1,88 @@
+"""A network: one backbone, and heads, an embedding and patch embeddings on its features."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, NamedTuple, Protocol
+
+from torch import Tensor, nn
+
+HEAD: Final = "classes"
+"""Name of the head of a network that has one."""
+
+
+class Features(NamedTuple):
+    """What a backbone says of a batch of N images.
+
+    Attributes:
+        pooled: (N, C), what the heads see.
+        patches: (N, h, w, C), features by place.
+    """
+
+    pooled: Tensor
+    patches: Tensor
+
+
+class Outputs(NamedTuple):
+    """What a network says of a batch of N images.
+
+    Attributes:
+        logits: (N, classes).
+        embedding: (N, D), the spatial mean of the patch embeddings; not normalised.
+        patch_embeddings: (N, h, w, D).
+    """
+
+    logits: Tensor
+    embedding: Tensor
+    patch_embeddings: Tensor
+
+
+class Backbone(Protocol):
+    """Maps normalised images, float32 (N, 3, side, side), to ``Features`` of ``channels`` channels."""
+
+    channels: int
+
+    def __call__(self, x: Tensor) -> Features: ...
+
+
+class Network(nn.Module):
+    """Backbone, linear heads and embedder.
+
+    The embedding is a linear map without bias of the features of each place, averaged over places, so that the similarity of
+    two cells is exactly the sum of the similarities of their patches.
+
+    Args:
+        backbone: a module that is a ``Backbone``.
+        classes: number of classes of each head by name.
+        embedding: dimension D of the embedding; 0 for the features themselves (no parameters).
+        hidden: width of a hidden layer (linear, ReLU, batch normalisation) between features and heads; 0 for none.
+        dropout: share of pooled features dropped before the heads in training.
+    """
+
+    def __init__(self, backbone: nn.Module, classes: Mapping[str, int], embedding: int = 0, hidden: int = 0, dropout: float = 0.0) -> None:
+        super().__init__()
+        channels: int = backbone.channels  # type: ignore[assignment]
+        self.backbone = backbone
+        self.hidden = nn.Sequential(nn.Linear(channels, hidden), nn.ReLU(), nn.BatchNorm1d(hidden)) if hidden else nn.Identity()
+        self.dropout = nn.Dropout(dropout)
+        self.heads = nn.ModuleDict({name: nn.Linear(hidden or channels, count) for name, count in classes.items()})
+        self.embedder = nn.Linear(channels, embedding, bias=False) if embedding else nn.Identity()
+
+    def forward(self, x: Tensor) -> Outputs:
+        """Judge normalised images with the first head."""
+        features = self.backbone(x)
+        patches = self.embedder(features.patches)
+        return Outputs(self._heads(features)[next(iter(self.heads))], patches.mean(dim=(1, 2)), patches)
+
+    def all_logits(self, x: Tensor) -> dict[str, Tensor]:
+        """Logits of every head by name."""
+        return self._heads(self.backbone(x))
+
+    def _heads(self, features: Features) -> dict[str, Tensor]:
+        hidden = self.dropout(self.hidden(features.pooled))
+        return {name: head(hidden) for name, head in self.heads.items()}
+
+
+def parameter_count(network: nn.Module, *, trainable: bool = True) -> int:
+    """Number of parameters: those that are trained, or all."""
+    return sum(p.numel() for p in network.parameters() if p.requires_grad or not trainable)

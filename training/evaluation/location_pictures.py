@@ -1,0 +1,87 @@
+"""Draw what location finds, and where it fails, for docs/location.md.
+
+python -m training.evaluation.location_pictures --data DIR docs/pictures/location.jpg
+
+Green boxes are the annotation, red circles the located cells. Only bccd_fields and chula_fields are shown: both are under the MIT
+licence.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from services.common.image_codec import decode_image
+from services.patching.cells import locate_cells
+from training.datasets.fields import Field, read_bccd_fields, read_chula_fields
+
+Bytes = NDArray[np.uint8]
+TILE: Final = 300
+COLUMNS: Final = 4
+BOX, CIRCLE = (0, 150, 0), (220, 0, 0)
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A square of a field: its centre and side in px."""
+
+    stem: str
+    x: int
+    y: int
+    side: int
+    caption: str
+
+
+TILES: Final = (
+    Tile("B-30_0047", 400, 400, 800, "coloured, uneven light"),
+    Tile("E-12_0397", 920, 680, 400, "two cells touch"),
+    Tile("M-3B_0382", 690, 500, 500, "blue-black, among clumps"),
+    Tile("E-4B_0501", 1180, 150, 460, "one has no box"),
+    Tile("BloodImage_00133", 250, 120, 360, "no box: cut by the border"),
+    Tile("BloodImage_00249", 260, 140, 360, "lobes far apart: twice"),
+    Tile("BloodImage_00171", 260, 130, 360, "smudged nucleus"),
+    Tile("BloodImage_00113", 270, 400, 240, "missed: size of a platelet"),
+)
+
+
+def draw(fields: dict[str, Field]) -> Bytes:
+    """Lay the tiles out, uint8 (H, W, 3)."""
+    tiles = [_draw_tile(fields[t.stem], t) for t in TILES]
+    rows = [np.hstack(tiles[i : i + COLUMNS]) for i in range(0, len(tiles), COLUMNS)]
+    return np.asarray(np.vstack(rows), np.uint8)
+
+
+def _draw_tile(field: Field, tile: Tile) -> Bytes:
+    image = decode_image(field.path.read_bytes()).pixels.copy()
+    width = max(1, round(2 * tile.side / TILE))
+    for box in field.boxes:
+        cv2.rectangle(image, (round(box.left), round(box.top)), (round(box.right), round(box.bottom)), BOX, width)
+    for cell in locate_cells(decode_image(field.path.read_bytes()).pixels).cells:
+        cv2.circle(image, (round(cell.center_x), round(cell.center_y)), round(cell.radius), CIRCLE, width)
+    half = tile.side // 2
+    padded = cv2.copyMakeBorder(image, half, half, half, half, cv2.BORDER_CONSTANT, value=(255, 255, 255))
+    shown = cv2.resize(padded[tile.y : tile.y + tile.side, tile.x : tile.x + tile.side], (TILE, TILE), interpolation=cv2.INTER_AREA)
+    cv2.rectangle(shown, (0, TILE - 20), (TILE, TILE), (255, 255, 255), cv2.FILLED)
+    cv2.putText(shown, f"{tile.stem}: {tile.caption}", (4, TILE - 6), cv2.FONT_HERSHEY_SIMPLEX, 0.38, (0, 0, 0), 1, cv2.LINE_AA)
+    return np.asarray(shown, np.uint8)
+
+
+def main() -> None:
+    """Write the picture."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder that holds bccd_fields and chula_fields")
+    parser.add_argument("picture", type=Path, help="JPEG file to write")
+    arguments = parser.parse_args()
+    fields = [*read_bccd_fields(arguments.data / "bccd_fields"), *read_chula_fields(arguments.data / "chula_fields")]
+    Image.fromarray(draw({f.path.stem: f for f in fields})).save(arguments.picture, quality=85)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,186 @@
+"""What a released network of patches says of whole fields: false alarms on healthy ones, cells found in boxes, a stress test.
+
+    python -m training.evaluation.patch_fields --data DIR [--release all_idb_patches]
+
+``bccd_fields`` and ``chula_fields`` show healthy blood: every patch with a blast is a false alarm. ``aria_fields`` has no patients and its
+classes differ in colour: it shows what the network does elsewhere and is evidence of nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.progress import track
+
+from services.common.engines.onnx_runtime import ENGINE, open_session
+from services.common.errors import DomainError
+from services.common.image_codec import decode_image
+from services.common.releases import Patches, ReleaseStore
+from services.patching.activation_peaks import Peak, merge, peaks
+from services.patching.cells import locate_cells
+from services.patching.grid import Patch, lay_grid
+from services.patching.patch_input import patch_input
+from training.datasets.composed_fields import ComposedField
+from training.datasets.fields import Field, read_aria_fields, read_bccd_fields, read_chula_fields
+from training.errors import TrainingError
+from training.export.onnx_model import INPUT, PATCH_OUTPUTS
+
+Float = NDArray[np.float32]
+Double = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+BLAST, OTHER = 0, 1
+SUPPRESSION_RADII: Final = (0.15, 0.2, 0.25, 0.3, 0.35, 0.4)
+"""Radii that are tried, in patch sides."""
+MAX_F1_LOSS: Final = 0.01
+"""Composed cells stand apart, cells of a smear touch: a smaller radius may cost this much F1 on composed fields."""
+_BATCH: Final = 32
+_NO_THRESHOLD: Final = -1e9
+
+
+@dataclass(frozen=True)
+class JudgedField:
+    """What a network says of the patches of a field.
+
+    Attributes:
+        patches: the grid.
+        probabilities: float64 (P, 2), of blast and of other nucleated cell present.
+        activations: float32 (P, h, w, 2).
+    """
+
+    patches: tuple[Patch, ...]
+    probabilities: Double
+    activations: Float
+
+    def located(self, suppression_radius: float, min_activation: float = _NO_THRESHOLD) -> tuple[Peak, ...]:
+        """Candidates for cells, the strongest first; the radius in patch sides."""
+        found = [p for patch, a in zip(self.patches, self.activations, strict=True) for p in peaks(a, patch, min_activation)]
+        return merge(found, suppression_radius * self.patches[0].side)
+
+
+def judge_patches(session: Any, pixels: NDArray[np.uint8]) -> tuple[Float, Float]:
+    """Logits (N, 2) and class activations (N, h, w, 2) of patches, uint8 (N, side, side, 3)."""
+    parts = [session.run(list(PATCH_OUTPUTS), {INPUT: pixels[i : i + _BATCH]}) for i in range(0, len(pixels), _BATCH)]
+    logits, activations = (np.concatenate(p) for p in zip(*parts, strict=True))
+    return logits, activations
+
+
+def judge_field(session: Any, rgb: NDArray[np.uint8], patches: tuple[Patch, ...], side: int) -> JudgedField:
+    """Judge the patches of a field, uint8 (H, W, 3)."""
+    logits, activations = judge_patches(session, np.stack([patch_input(rgb, patch, side) for patch in patches]))
+    probabilities = 1.0 / (1.0 + np.exp(-np.clip(logits.astype(np.float64), -50, 50)))
+    return JudgedField(patches, probabilities, activations)
+
+
+def scaled_grid(rgb: NDArray[np.uint8], how: Patches) -> tuple[Patch, ...]:
+    """The grid of a field at the scale of its red cells, borders covered; the nominal scale where none are seen."""
+    height, width = rgb.shape[:2]
+    seen = locate_cells(rgb).red_cell_radius or how.nominal_red_cell_radius
+    side = round(how.patch_side * seen / how.nominal_red_cell_radius)
+    return lay_grid(width, height, int(np.clip(side, 32, min(height, width))), how.overlap, flush=True)
+
+
+def best_location(fields: Sequence[ComposedField], judged: Sequence[JudgedField]) -> tuple[float, float]:
+    """The suppression radius, of ``SUPPRESSION_RADII``, and the threshold of class activations with the best F1 on composed fields.
+
+    Of the radii whose F1 is within ``MAX_F1_LOSS`` of the best the smallest is taken.
+    """
+    truth = sum(len(f.cells) for f in fields)
+    found = []
+    for radius in SUPPRESSION_RADII:
+        # stronger peaks alone suppress weaker ones, so one suppression serves every threshold
+        located = [j.located(radius) for j in judged]
+        hits = np.concatenate([_meet(field, peaks_of)[:, 0] for field, peaks_of in zip(fields, located, strict=True)])
+        strength = np.array([p.activation for peaks_of in located for p in peaks_of])
+        order = np.argsort(-strength, kind="stable")
+        f1 = 2.0 * np.cumsum(hits[order]) / (np.arange(1, len(order) + 1) + truth)
+        best = int(np.argmax(f1))
+        found.append((float(f1[best]), radius, float(strength[order][best])))
+    needed = max(found)[0] - MAX_F1_LOSS
+    return next((radius, threshold) for f1, radius, threshold in found if f1 >= needed)
+
+
+def count_cells(fields: Sequence[ComposedField], judged: Sequence[JudgedField], radius: float, min_activation: float) -> NDArray[np.int64]:
+    """Per field: cells found, those of them found as what they are, peaks, cells; int64 (F, 4)."""
+    rows = []
+    for field, j in zip(fields, judged, strict=True):
+        met = _meet(field, j.located(radius, min_activation))
+        rows.append((*met.sum(axis=0).tolist(), len(met), len(field.cells)))
+    return np.array(rows, np.int64)
+
+
+def _meet(field: ComposedField, found: Sequence[Peak]) -> Flags:
+    """Which peaks, the strongest first, lie in a cell that no stronger one has, and which of these have its class; bool (N, 2)."""
+    free = list(field.cells)
+    flags = np.zeros((len(found), 2), np.bool_)
+    for i, peak in enumerate(found):
+        inside = [c for c in free if np.hypot(c.x - peak.x, c.y - peak.y) <= c.radius]
+        if inside:
+            cell = min(inside, key=lambda c: np.hypot(c.x - peak.x, c.y - peak.y))
+            free.remove(cell)
+            flags[i] = True, cell.is_blast is (peak.label == BLAST)
+    return flags
+
+
+def score_healthy(name: str, fields: Sequence[Field], session: Any, how: Patches) -> list[str]:
+    """False alarms and boxes found, as lines of text."""
+    alarms, patches, alarmed, hits, as_blast, found, truth = 0, 0, 0, 0, 0, 0, 0
+    for field in track(fields, name):
+        rgb = decode_image(field.path.read_bytes()).pixels
+        judged = judge_field(session, rgb, scaled_grid(rgb, how), how.side)
+        blast = judged.probabilities[:, BLAST] >= how.min_probability["blast"]
+        located = judged.located(how.suppression_radius, how.min_activation)
+        alarms, patches, alarmed = alarms + int(blast.sum()), patches + len(blast), alarmed + bool(blast.any())
+        free = list(located)
+        for box in field.boxes:
+            inside = next((p for p in free if box.contains(p.x, p.y)), None)
+            if inside is not None:
+                free.remove(inside)
+                hits, as_blast = hits + 1, as_blast + (inside.label == BLAST)
+        found, truth = found + len(located), truth + len(field.boxes)
+    return [
+        f"{name}: blast present in {alarms / patches:.3f} of the patches ({alarms}/{patches}), "
+        f"in {alarmed / len(fields):.3f} of the fields ({alarmed}/{len(fields)})",
+        f"{name}: boxes found {hits / truth:.3f} ({hits}/{truth}), as blast {as_blast}; precision {hits / max(1, found):.3f} ({hits}/{found})",
+    ]
+
+
+def score_stress(root: Path, session: Any, how: Patches) -> list[str]:
+    """Share of the fields of each subclass with a patch in which a blast is present, as lines of text."""
+    shown: dict[str, list[bool]] = {}
+    for image in track(read_aria_fields(root).images, "aria_fields"):
+        rgb = decode_image(image.path.read_bytes()).pixels
+        judged = judge_field(session, rgb, scaled_grid(rgb, how), how.side)
+        shown.setdefault(image.classes[0], []).append(bool((judged.probabilities[:, BLAST] >= how.min_probability["blast"]).any()))
+    return [f"aria_fields, {name}: blast present in {np.mean(flags):.3f} of the fields ({sum(flags)}/{len(flags)})" for name, flags in shown.items()]
+
+
+def main() -> None:
+    """Print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder that holds bccd_fields, chula_fields and aria_fields")
+    parser.add_argument("--release", default="all_idb_patches", help="release or system")
+    parser.add_argument("--releases", type=Path, default=Path("releases"))
+    parser.add_argument("--model-repository", type=Path, default=Path("model_repository"))
+    given = parser.parse_args()
+    try:
+        store = ReleaseStore(given.releases, given.model_repository)
+        how = store.resolve(given.release).patches
+        if how is None:
+            raise SystemExit(f"failed: the release {given.release!r} has no network of patches.")
+        session = open_session(store.model_path(how.network, ENGINE), threads=1)
+        lines = score_healthy("bccd_fields", read_bccd_fields(given.data / "bccd_fields"), session, how)
+        lines += score_healthy("chula_fields", read_chula_fields(given.data / "chula_fields"), session, how)
+        lines += score_stress(given.data / "aria_fields", session, how)
+    except (DomainError, TrainingError, OSError) as error:
+        raise SystemExit(f"failed: {error}") from error
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""Does sharpening help? The same network on the same patients, on sharpened crops and on the same crops unsharpened.
+
+    python -m training.evaluation.sharpening --sharpened RUN... --unsharpened RUN... --pack SHARPENED.pack
+
+Runs are grouped cross-validations, paired by seed. The pack tells how blurred each cell was before sharpening.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.errors import RecipeError, TrainingError
+from training.evaluation.comparison import Arm, paired, read_arm
+from training.packs import Pack, read_pack
+
+
+def of_cells(arm: Arm, wanted: NDArray[np.str_]) -> Arm:
+    """The part of a run that predicts some of the cells, by key."""
+    chosen = np.isin(arm.keys, wanted)
+    return replace(arm, keys=arm.keys[chosen], margins=arm.margins[chosen], is_blast=arm.is_blast[chosen], patients=arm.patients[chosen])
+
+
+def by_focus(pack: Pack) -> dict[str, NDArray[np.str_]]:
+    """Keys of all cells, of the sharpest and of the blurriest quarter, by the focus score before sharpening.
+
+    Raises:
+        RecipeError: the pack was not sharpened.
+    """
+    scores = pack.measures.get("focus_before")
+    if scores is None or np.isnan(scores).any():
+        raise RecipeError(f"The crops are {pack.header.input}; the pack with the sharpened ones tells the focus.")
+    low, high = np.quantile(scores, (0.25, 0.75))
+    return {"all": pack.keys, "sharpest quarter": pack.keys[scores <= low], "blurriest quarter": pack.keys[scores >= high]}
+
+
+def shares(pack: Pack) -> str:
+    """How many cells were sharpened: of all, of the blurriest quarter, of blasts and of normal cells."""
+    sharpened = pack.measures["focus_after"] != pack.measures["focus_before"]
+    blurriest = np.isin(pack.keys, by_focus(pack)["blurriest quarter"])
+    parts = {
+        "all": sharpened,
+        "blurriest quarter": sharpened[blurriest],
+        "blasts": sharpened[pack.is_blast == 1],
+        "normal": sharpened[pack.is_blast == 0],
+    }
+    return "sharpened: " + ", ".join(f"{name} {part.mean():.1%}" for name, part in parts.items())
+
+
+def table(sharpened: Sequence[Arm], unsharpened: Sequence[Arm], pack: Pack) -> str:
+    """Markdown table: mean over seeds of either side, and their difference, for all cells and by focus."""
+    lines = ["| cells | figure | sharpened | unsharpened | difference |", "|---|---|---|---|---|"]
+    for name, keys in by_focus(pack).items():
+        figures = paired([of_cells(a, keys) for a in sharpened], [of_cells(a, keys) for a in unsharpened])
+        lines += [f"| {name} | {figure} | {' | '.join(map(str, values))} |" for figure, values in figures.items()]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sharpened", type=Path, nargs="+", required=True, help="folders of cross-validated runs on sharpened crops")
+    parser.add_argument("--unsharpened", type=Path, nargs="+", required=True, help="folders of runs on unsharpened crops, same seeds")
+    parser.add_argument("--pack", type=Path, required=True, help="pack of the sharpened crops")
+    given = parser.parse_args()
+    try:
+        sides = [sorted((read_arm(folder) for folder in folders), key=lambda a: a.seed) for folders in (given.sharpened, given.unsharpened)]
+        pack = read_pack(given.pack)
+        print(shares(pack))
+        print(table(sides[0], sides[1], pack))
+    except TrainingError as error:
+        raise SystemExit(f"failed: {error}") from error
+
+
+if __name__ == "__main__":
+    main()

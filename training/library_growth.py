@@ -1,0 +1,231 @@
+"""Grow the reference library of a release by confirmed cells: a new release with the same networks, recalibrated, and a gate before it is used."""
+
+from __future__ import annotations
+
+import datetime
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from services.common.releases import Release, ReleaseStore, sha256_of
+from services.gateway.fusion import CellRule, fuse
+from services.gateway.judging import cell_rule
+from services.preprocessing.unsharpening import FocusParameters
+from services.retrieval.additions import Addition, AdditionStore
+from services.retrieval.library import ReferenceLibrary, open_library
+from services.retrieval.neighbours import unit
+from training import calibration, library
+from training.datasets.dataset import Subset
+from training.errors import GateError, RecipeError
+from training.judged import Judged, Verdicts, decide, judge, votes
+from training.prepared import Sources
+from training.recipes.config import Input, InputKind
+from training.releases import write_release_content
+from training.transfer import TARGETS, choose
+
+MARGIN: Final = 0.02
+"""How much lower than that of the release in use a figure on calibration patients may be."""
+SENSITIVITY: Final = "blasts not judged normal, calibration patients"
+BLAST_COVERAGE: Final = "coverage of the prediction sets, calibration patients, blast"
+NORMAL_COVERAGE: Final = "coverage of the prediction sets, calibration patients, normal"
+GATED: Final = (SENSITIVITY, BLAST_COVERAGE, NORMAL_COVERAGE)
+BEFORE: Final = "before: "
+"""What the names of the same figures begin with, measured with the library that was grown."""
+LIBRARY_FILE: Final = "library.npz"
+
+
+@dataclass(frozen=True)
+class GrowthOptions:
+    """What is grown.
+
+    Attributes:
+        base: the release whose library grows.
+        release: id of the new release.
+        additions: store of confirmed cells.
+        releases, model_repository: where both live.
+    """
+
+    base: str
+    release: str
+    additions: Path
+    releases: Path
+    model_repository: Path
+
+
+@dataclass(frozen=True)
+class Grown:
+    """What came of it.
+
+    Attributes:
+        release: id of the new release.
+        added: cells that were added.
+        before, after: gated figures on calibration patients, with the library as it was and as it is.
+    """
+
+    release: str
+    added: int
+    before: Mapping[str, float]
+    after: Mapping[str, float]
+
+
+def grow(options: GrowthOptions, sources: Sources) -> Grown:
+    """Build the release with the grown library. It is not in use before it is activated.
+
+    Raises:
+        RecipeError: nothing can be added, or the id is taken.
+        BrokenReleaseError: the base is broken.
+        TrainingError: the data are at fault.
+    """
+    store = ReleaseStore(options.releases, options.model_repository)
+    base = store.resolve(options.base)
+    if (options.releases / options.release).exists():
+        raise RecipeError(f"{options.releases / options.release} is there already; give another --id.")
+    additions = usable(AdditionStore(options.additions).read(), f"{base.embedder.model}/{base.embedder.version}")
+    old = open_library(store.library_path(base))
+    new = grown_library(old, additions)
+    judged = _judged(base, store, sources)
+    numbers, rule = recalibrated(base, judged, new)
+    verdicts = decide(judged, new, rule, base.calibration.voting_neighbours)
+    before = gated_figures(judged, decide(judged, old, cell_rule(base), base.calibration.voting_neighbours), cell_rule(base))
+    after = gated_figures(judged, verdicts, rule)
+    with TemporaryDirectory(prefix=".library-", dir=options.releases.parent) as temporary:
+        folder = Path(temporary) / options.release
+        library.save(new, folder / LIBRARY_FILE)
+        content = {
+            **base.model_dump(mode="json"),
+            "id": options.release,
+            "library": {"file": LIBRARY_FILE, "sha256": sha256_of(folder / LIBRARY_FILE)},
+            "calibration": numbers,
+            "decision": {**base.decision.model_dump(mode="json"), "false_blasts": _false_blasts(judged, verdicts)},
+            "data": {**base.data, "library": f"that of {base.id} and {len(additions)} confirmed cells of {_sources(additions)}"},
+            "figures": [{"name": n, "value": v} for n, v in [*after.items(), *((BEFORE + n, v) for n, v in before.items())]],
+            "created": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        }
+        write_release_content(content, folder)
+        shutil.move(folder, options.releases / options.release)
+    ReleaseStore(options.releases, options.model_repository)
+    return Grown(options.release, len(additions), before, after)
+
+
+def usable(additions: Sequence[Addition], embedder: str) -> list[Addition]:
+    """Additions in force that this embedder made.
+
+    Raises:
+        RecipeError: there are none, or some were made by another embedder: their embeddings cannot be compared.
+    """
+    own = [a for a in additions if a.embedder == embedder]
+    others = sorted({a.embedder for a in additions if a.embedder != embedder})
+    if not own:
+        raise RecipeError(f"There are no additions of the embedder {embedder}" + (f", only of {', '.join(others)}." if others else "."))
+    return own
+
+
+def grown_library(old: ReferenceLibrary, additions: Sequence[Addition]) -> ReferenceLibrary:
+    """The library with the additions behind its own references; the latent map keeps its axes.
+
+    Raises:
+        RecipeError: an addition is of another dimension or has other places.
+    """
+    shape = (*old.patches.shape[1:3], old.dimension)
+    if any(a.reference.patches.shape != shape for a in additions):
+        raise RecipeError(f"The additions must have patch embeddings of {shape}, as the library has.")
+    cells = [a.reference for a in additions]
+    vectors = np.stack([c.embedding for c in cells])
+    exemplars = library.exemplar_rows(len(cells), len(old.patches))
+    patches, scales = library.quantised(np.stack([c.patches for c in cells])[exemplars >= 0])
+    return replace(
+        old,
+        embeddings=np.concatenate([old.embeddings, unit(vectors.astype(np.float32))]),
+        exemplars=np.concatenate([old.exemplars, exemplars]),
+        patches=np.concatenate([old.patches, patches]),
+        patch_scales=np.concatenate([old.patch_scales, scales]),
+        is_blast=np.concatenate([old.is_blast, np.array([c.is_blast for c in cells])]),
+        reference_ids=_joined(old.reference_ids, [f"{a.source}/{a.reference.cell_class}/{a.id}" for a in additions]),
+        cell_classes=_joined(old.cell_classes, [c.cell_class for c in cells]),
+        patients=_joined(old.patients, [c.patient for c in cells]),
+        image_sha256=_joined(old.image_sha256, [c.image_sha256 for c in cells]),
+        centers=np.concatenate([old.centers, np.array([(c.center_x, c.center_y) for c in cells], np.float32)]),
+        radii=np.concatenate([old.radii, np.array([c.radius for c in cells], np.float32)]),
+    )
+
+
+def recalibrated(base: Release, judged: Judged, references: ReferenceLibrary) -> tuple[dict[str, object], CellRule]:
+    """Weight of the network, thresholds of the prediction sets and distances, fitted anew on calibration patients."""
+    chosen = judged.of(Subset.CALIBRATION) & judged.accepted
+    network = judged.probability[chosen]
+    voted, distances = (v[chosen] for v in votes(judged, references, base.calibration.voting_neighbours))
+    labels, patients = judged.pack.is_blast[chosen].astype(np.int64), judged.pack.groups[chosen]
+    weight = calibration.fit_network_weight(network, voted, labels, calibration.patient_class_weights(labels, patients))
+    thresholds = calibration.min_probabilities(fuse(network, voted, weight), labels, patients)
+    numbers = {
+        **base.calibration.model_dump(mode="json"),
+        "network_weight": weight,
+        "min_probability": thresholds,
+        "nearest_distances": [round(float(q), 4) for q in np.quantile(distances, np.linspace(0, 1, 21))],
+    }
+    return numbers, CellRule(weight, thresholds, base.calibration.max_disagreement)
+
+
+def gated_figures(judged: Judged, verdicts: Verdicts, rule: CellRule) -> dict[str, float]:
+    """Figures that a new library must not lower, patients of a class weighted equally."""
+    found = {}
+    for name, label, flags in (
+        (SENSITIVITY, 1, verdicts.suspected | verdicts.indeterminate),
+        (BLAST_COVERAGE, 1, verdicts.fused >= rule.min_probability["blast"]),
+        (NORMAL_COVERAGE, 0, 1.0 - verdicts.fused >= rule.min_probability["normal"]),
+    ):
+        chosen = judged.of(Subset.CALIBRATION) & (judged.pack.is_blast == label)
+        found[name] = _mean_by_patient(flags[chosen], judged.pack.groups[chosen])
+    return found
+
+
+def check_activation(current: Release, candidate: Release, margin: float = MARGIN) -> None:
+    """Refuse a grown library that does worse on calibration patients than the one that it grew from, or than the one in use.
+
+    Args:
+        current: the release in use.
+        candidate: the release that is to be used.
+        margin: how much lower a figure may be.
+
+    Raises:
+        GateError: a gated figure is missing or too low.
+    """
+    in_use = {f.name: f.value for f in current.figures}
+    found = {f.name: f.value for f in candidate.figures}
+    for name in GATED:
+        if name not in found:
+            raise GateError(f"{candidate.id} does not say its {name}; build it with `dl4all library build`.")
+        for before in (found.get(BEFORE + name), in_use.get(name)):
+            if before is not None and found[name] < before - margin:
+                raise GateError(f"{candidate.id} lowers {name} from {before:.3f} to {found[name]:.3f}; at most {margin:.3f} is accepted.")
+
+
+def _judged(base: Release, store: ReleaseStore, sources: Sources) -> Judged:
+    focus = FocusParameters(**base.preprocessing.model_dump())
+    target = choose(sources, "", TARGETS, "calibration", "--data")
+    pack = sources.pack(target, Input(kind=InputKind.REGISTERED_SHARPENED, side=base.input.side), focus=focus)
+    return judge(store.model_path(base.network, "onnxruntime"), pack.select(pack.in_subset(Subset.CALIBRATION)))
+
+
+def _false_blasts(judged: Judged, verdicts: Verdicts) -> list[list[int]]:
+    chosen = judged.of(Subset.CALIBRATION)
+    table = calibration.false_blast_table(verdicts.suspected[chosen], judged.pack.is_blast[chosen].astype(np.int64), judged.pack.groups[chosen])
+    return [list(row) for row in table]
+
+
+def _mean_by_patient(flags: NDArray[np.bool_], patients: NDArray[np.str_]) -> float:
+    return round(float(np.mean([flags[patients == p].mean() for p in np.unique(patients)])), 6)
+
+
+def _joined(old: NDArray[np.str_], new: Sequence[str]) -> NDArray[np.str_]:
+    return np.concatenate([old, np.array(new, np.str_)])
+
+
+def _sources(additions: Sequence[Addition]) -> str:
+    return ", ".join(sorted({a.source for a in additions}))

@@ -1,0 +1,283 @@
+"""What a recipe's file may say: one TOML file per recipe, one table per preset, every deviation from the paper a named switch."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Iterable
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Final, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from training.architectures.build import NetworkConfig
+from training.augmentation import Augmentation
+from training.devices import Precision
+from training.errors import RecipeError
+from training.schedules import Schedule
+
+FOLDER: Final = Path(__file__).parent
+PUBLISHED, GROUPED = "published", "grouped"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class InputKind(StrEnum):
+    """How an image becomes what a network sees."""
+
+    REGISTERED_SHARPENED = "registered_sharpened"
+    """The central cell, located, registered and sharpened by the functions that serve."""
+    REGISTERED = "registered"
+    """The same without sharpening."""
+    LEGACY_SHARPENED = "legacy_sharpened"
+    """The middle of the image, cut and sharpened as the program of the paper does; never served."""
+    CENTER_CROP = "center_crop"
+    """The middle of the image, resized."""
+
+    @property
+    def sharpens(self) -> bool:
+        """Whether focus parameters are needed."""
+        return self in (InputKind.REGISTERED_SHARPENED, InputKind.LEGACY_SHARPENED)
+
+
+class Normalisation(StrEnum):
+    """What is subtracted and divided by before the network."""
+
+    NONE = "none"
+    SCALAR = "scalar"
+    """One mean and one standard deviation for all channels, each the mean over batches of 1024."""
+    CHANNEL = "channel"
+    """Mean and standard deviation per channel."""
+
+
+class ClassWeights(StrEnum):
+    """How much each image or class counts in the loss."""
+
+    NONE = "none"
+    INVERSE_COUNT = "inverse_count"
+    """N / max(count, 10) per class, 0 for classes without a positive."""
+    INVERSE_COUNT_LEGACY = "inverse_count_legacy"
+    """The same, but classes without a positive weigh N / 10, more than all others."""
+    POSITIVE = "positive"
+    """Positives of a class count as often as it has negatives per positive; for independent labels."""
+    GROUP_ROOT = "group_root"
+    """Both classes the same in total; within a class, a group with n images has the weight sqrt(n)."""
+
+
+class Input(_Part):
+    """How crops are made.
+
+    Attributes:
+        kind: how.
+        side: of the crop in px.
+        center_crop: side of the middle that is cut out before resizing, for ``center_crop``; 0 for the whole image.
+        threshold: of the focus, where crops are sharpened: ``quantile`` sharpens the blurriest quarter of the training cells;
+            ``tuned`` is the paper's choice, see ``training.threshold_tuning``; ``tuned_legacy`` tunes as its program does.
+    """
+
+    kind: InputKind
+    side: int = Field(default=128, ge=32, le=1024)
+    center_crop: int = Field(default=0, ge=0)
+    threshold: Literal["quantile", "tuned", "tuned_legacy"] = "quantile"
+
+
+class Augmenting(_Part):
+    """See ``training.augmentation.Augmentation``."""
+
+    flips: bool = True
+    rotation: float = Field(default=0.0, ge=0.0, le=180.0)
+    scale: float = Field(default=0.0, ge=0.0, le=0.5)
+    shift: float = Field(default=0.0, ge=0.0, le=0.5)
+    stain: float = Field(default=0.0, ge=0.0, le=1.0)
+    light: float = Field(default=0.0, ge=0.0, le=0.5)
+    blur: float = Field(default=0.0, ge=0.0, le=5.0)
+    noise: float = Field(default=0.0, ge=0.0, le=0.5)
+    black_border: bool = False
+
+    def as_augmentation(self) -> Augmentation:
+        """As the function takes it."""
+        return Augmentation(**self.model_dump())
+
+
+class Optimiser(_Part):
+    """Attributes: kind; rate: highest learning rate; momentum: of SGD; weight_decay."""
+
+    kind: Literal["sgd", "adamw"] = "adamw"
+    rate: float = Field(gt=0.0)
+    momentum: float = Field(default=0.9, ge=0.0, lt=1.0)
+    weight_decay: float = Field(default=5e-4, ge=0.0)
+
+
+class Selection(StrEnum):
+    """Which weights are kept."""
+
+    LAST = "last"
+    """Those of the last step, averaged if ``average_decay`` is set; nothing is chosen by looking at validation."""
+    BEST = "best"
+    """Those of the epoch with the best validation accuracy; of equal ones that with the least validation loss."""
+    BEST_LEGACY = "best_legacy"
+    """The same, but of equal ones the latest, as in the original program."""
+
+
+class Stage(_Part):
+    """One training: what it sees, how it is optimised, what is kept.
+
+    Attributes:
+        input: how crops are made.
+        augmentation: how they are changed.
+        normalisation: what the network subtracts and divides by.
+        statistics_from_validation: whether validation images count in normalisation and class weights, as in the papers.
+        optimiser, schedule: how weights move.
+        batch: images per step, over all processes.
+        epochs: passes over the images.
+        class_weights: how much each counts.
+        label_smoothing: probability given to all classes alike.
+        contrastive_weight: weight of the supervised contrastive loss of the embedding.
+        triplet_weight: weight of the triplet loss of the embedding.
+        triplet_margin: by how much cells of another class shall be farther than those of the own, in distances of unit embeddings.
+        orthogonality_weight: weight of the convolutional orthogonality of a ResNet.
+        orthogonality_legacy: measure it at the lags of the original program, see ``training.orthogonality``.
+        average_decay: decay per step of a moving average of the weights; 0 for none.
+        selection: which weights are kept.
+        precision: arithmetic of the forward pass.
+    """
+
+    input: Input
+    augmentation: Augmenting = Augmenting()
+    normalisation: Normalisation = Normalisation.CHANNEL
+    statistics_from_validation: bool = False
+    optimiser: Optimiser
+    schedule: Schedule = Schedule()
+    batch: int = Field(ge=1, le=4096)
+    epochs: int = Field(ge=1, le=1000)
+    class_weights: ClassWeights = ClassWeights.NONE
+    label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
+    contrastive_weight: float = Field(default=0.0, ge=0.0)
+    triplet_weight: float = Field(default=0.0, ge=0.0)
+    triplet_margin: float = Field(default=0.05, ge=0.0, le=2.0)
+    orthogonality_weight: float = Field(default=0.0, ge=0.0)
+    orthogonality_legacy: bool = False
+    average_decay: float = Field(default=0.0, ge=0.0, lt=1.0)
+    selection: Selection = Selection.LAST
+    precision: Precision = Precision.FP32
+
+    @model_validator(mode="after")
+    def _average_is_kept(self) -> Self:
+        if self.average_decay and self.selection is not Selection.LAST:
+            raise ValueError("a moving average (average_decay) is kept by selection last only; set one of the two")
+        return self
+
+
+class Pretraining(Stage):
+    """Training on the source.
+
+    Attributes:
+        enabled: false trains the same network from scratch.
+        level: ADP's level, 1 to 3.
+        folds: how images are dealt to ten folds of which the last validates: ``by_group`` (slide or source tile) or
+            ``by_image``, as in the paper, where patches of a slide part.
+    """
+
+    enabled: bool = True
+    level: Literal[1, 2, 3] = 1
+    folds: Literal["by_group", "by_image"] = "by_group"
+
+
+class Division(_Part):
+    """How the target is divided.
+
+    Attributes:
+        by: ``group`` (train, calibration and test groups; folds by group), ``image``, as in the papers, or ``multi_label_folds``:
+            five folds of patches by the greedy rule, of which the last tests and the one before validates, as in ALL-IDB Patches.
+        shares: of train, validation and test images, for ``image``.
+        repetitions: random divisions, for ``image``.
+    """
+
+    by: Literal["group", "image", "multi_label_folds"] = "group"
+    shares: tuple[float, float, float] = (0.4, 0.1, 0.5)
+    repetitions: int = Field(default=1, ge=1, le=100)
+
+
+class Recipe(_Part):
+    """A recipe in one of its presets.
+
+    Attributes:
+        system, title, paper: what it is.
+        learns: one label per cell, blast or normal, or two independent ones per patch: blast present, other cell present.
+        network: its backbone.
+        pretraining: on the source.
+        warm_up: training of the heads alone, before ``fine_tuning``.
+        fine_tuning: on the target.
+        division: of the target.
+    """
+
+    system: str
+    title: str
+    paper: str
+    learns: Literal["cells", "patches"] = "cells"
+    network: NetworkConfig
+    pretraining: Pretraining | None = None
+    warm_up: Stage | None = None
+    fine_tuning: Stage
+    division: Division = Division()
+
+
+def recipe_names() -> tuple[str, ...]:
+    """Recipes that there are."""
+    return tuple(sorted(p.stem for p in FOLDER.glob("*.toml")))
+
+
+def load_recipe(name: str, preset: str = GROUPED, changes: Iterable[str] = ()) -> Recipe:
+    """Read a recipe in a preset, with changes.
+
+    Args:
+        name: of the recipe, or path of a TOML file of your own.
+        preset: a table of the file.
+        changes: ``stage.switch=value``; the value as in TOML, or a bare word.
+
+    Raises:
+        RecipeError: no such recipe, preset or switch, or a value that makes no sense.
+    """
+    path = Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
+    if not path.is_file():
+        raise RecipeError(f"There is no recipe {name!r}; there are {', '.join(recipe_names())}, or give a TOML file of your own.")
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path} is not TOML: {error}") from error
+    presets = [key for key, value in content.items() if isinstance(value, dict)]
+    if preset not in presets:
+        raise RecipeError(f"{path.name} has no preset {preset!r}; it has {', '.join(presets)}.")
+    common = {key: value for key, value in content.items() if not isinstance(value, dict)}
+    merged: dict[str, Any] = {**common, **content[preset]}
+    for change in changes:
+        _apply(merged, change)
+    try:
+        return Recipe.model_validate(merged)
+    except ValidationError as error:
+        lines = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise RecipeError(f"{path.name}, preset {preset}: {lines}") from error
+
+
+def as_json(recipe: Recipe) -> dict[str, Any]:
+    """All switches with their values."""
+    content: dict[str, Any] = json.loads(recipe.model_dump_json())
+    return content
+
+
+def _apply(content: dict[str, Any], change: str) -> None:
+    name, equals, value = change.partition("=")
+    if not equals or not name:
+        raise RecipeError(f"A change is stage.switch=value, not {change!r}.")
+    *parents, last = name.split(".")
+    for parent in parents:
+        content = content.setdefault(parent, {})
+        if not isinstance(content, dict):
+            raise RecipeError(f"{name}: {parent} holds no switches.")
+    try:
+        content[last] = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        content[last] = value
