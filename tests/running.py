@@ -142,6 +142,12 @@ class Running:
         with urllib.request.urlopen(f"http://{self.host}:{self.part.metrics_port}/metrics", timeout=10) as answer:
             return Metrics(answer.read().decode())
 
+    def peak_bytes(self) -> int:
+        """Most memory that the process ever held."""
+        assert self.process is not None
+        (line,) = (n for n in Path(f"/proc/{self.process.pid}/status").read_text().splitlines() if n.startswith("VmHWM:"))
+        return 1024 * int(line.split()[1])
+
     def cpu_seconds(self) -> float:
         """CPU time of the process and of its children, alive."""
         assert self.process is not None

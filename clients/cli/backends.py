@@ -8,9 +8,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from dl4all.classification.v1 import classification_pb2_grpc
 from dl4all.diagnosis.v1 import diagnosis_pb2, diagnosis_pb2_grpc
 from dl4all.patching.v1 import patching_pb2_grpc
 from dl4all.preprocessing.v1 import preprocessing_pb2_grpc
+from dl4all.retrieval.v1 import retrieval_pb2_grpc
 from dl4all_client.channel import Tls, open_aio_channel
 from dl4all_client.errors import ServiceError
 
@@ -22,12 +24,17 @@ class Backend:
     gateway: Any
     patching: Any
     preprocessing: Any
+    classification: Any
+    retrieval: Any
+
+    async def systems(self) -> list[diagnosis_pb2.SystemRelease]:
+        """The releases that can be chosen."""
+        answer = await self.gateway.ListSystems(diagnosis_pb2.ListSystemsRequest(), timeout=30)
+        return list(answer.releases)
 
     async def default_release(self) -> diagnosis_pb2.SystemRelease:
         """The release that a request gets that names none."""
-        answer = await self.gateway.ListSystems(diagnosis_pb2.ListSystemsRequest(), timeout=30)
-        releases: list[diagnosis_pb2.SystemRelease] = list(answer.releases)
-        return next(release for release in releases if release.default)
+        return next(release for release in await self.systems() if release.default)
 
 
 @asynccontextmanager
@@ -51,6 +58,8 @@ async def open_backend(address: str | None) -> AsyncIterator[Backend]:
             gateway=diagnosis_pb2_grpc.DiagnosisServiceStub(channel),
             patching=patching_pb2_grpc.PatchingServiceStub(channel),
             preprocessing=preprocessing_pb2_grpc.PreprocessingServiceStub(channel),
+            classification=classification_pb2_grpc.ClassificationServiceStub(channel),
+            retrieval=retrieval_pb2_grpc.RetrievalServiceStub(channel),
         )
 
 
@@ -64,6 +73,6 @@ async def _embedded() -> AsyncIterator[Backend]:
     configure_logs("ERROR")
     try:
         async with embedded_services(CommonSettings(), TlsSettings()) as services:
-            yield Backend(services.stubs["gateway"], services.stubs["patching"], services.stubs["preprocessing"])
+            yield Backend(**services.stubs)
     except DomainError as error:
         raise ServiceError(error.code, error.reason, error.message) from error

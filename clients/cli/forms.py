@@ -14,6 +14,7 @@ from dl4all.preprocessing.v1 import preprocessing_pb2
 from dl4all_client.client import finding_name
 from dl4all_client.errors import ServiceError
 
+_MAPS = ("query_map", "neighbour_map", "query_grad_cam", "neighbour_grad_cam", "point_maps")
 _ENUM_PREFIXES = ("FINDING_", "IMAGE_KIND_", "DETECTS_")
 
 
@@ -28,10 +29,29 @@ def diagnosis_form(path: str, diagnosis: diagnosis_pb2.Diagnosis) -> dict[str, A
     }
 
 
+def slide_form(path: str, slide: diagnosis_pb2.SlideDiagnosis) -> dict[str, Any]:
+    """``{path, slide: {finding, requires_review, reasons, counts, facts, explained: [as the cells of an image], ...}}``."""
+    form = _plain(slide)
+    form.pop("latent_map", None)
+    first = {"finding": finding_name(slide.finding), "requires_review": form.pop("requires_review"), "reasons": form.pop("reasons")}
+    return {
+        "path": path,
+        "slide": {**first, **{k: v for k, v in form.items() if k not in first}, "explained": [_cell_form(c) for c in slide.explained]},
+    }
+
+
+def slide_cell_row(cell: diagnosis_pb2.CellDiagnosis) -> list[str]:
+    """A row of the table of cells of a slide, px of the slide; empty where the cell was not judged."""
+    numbers = [cell.cell.center_x, cell.cell.center_y, cell.cell.radius, cell.blast_probability]
+    written = ["" if math.isnan(n) else f"{n:.6g}" for n in numbers]
+    flags = [str(int(cell.suspected)), str(int(cell.indeterminate))]
+    return [str(cell.cell.cell_id), *written, *flags, " ".join(cell.reasons), f"{cell.focus_after:.4g}"]
+
+
 def _cell_form(cell: diagnosis_pb2.CellDiagnosis) -> dict[str, Any]:
     form = _plain(cell)
     located = form.pop("cell")
-    neighbours = [{k: v for k, v in n.items() if k not in ("query_map", "neighbour_map")} for n in form.pop("neighbours", [])]
+    neighbours = [{k: v for k, v in n.items() if k not in _MAPS} for n in form.pop("neighbours", [])]
     form.pop("registered_pixels", None)
     first = {name: form.pop(name) for name in ("blast_probability", "suspected", "indeterminate", "prediction_set", "reasons")}
     return {"box": located.pop("box"), **first, **located, **form, "neighbours": neighbours}

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Coroutine
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import grpc
 import typer
@@ -15,15 +15,21 @@ import typer
 from clients.cli.backends import Backend, open_backend
 from clients.cli.forms import cells_form, diagnosis_form, enhance_form, system_form
 from clients.cli.images import distinct_names, expand
+from clients.cli.library import library_app
 from clients.cli.pictures import write_comparison
 from clients.cli.report import ReportItem, render_report
-from clients.cli.running import Outcome, for_each_image, print_json, say, show_error
+from clients.cli.running import Outcome, asyncio_exit, for_each_image, print_json, say, show_error
+from clients.cli.slides import slide
+from clients.cli.training import add_commands as add_training_commands
 from dl4all.diagnosis.v1 import diagnosis_pb2
 from dl4all.imaging.v1 import imaging_pb2
 from dl4all.patching.v1 import patching_pb2
 from dl4all.preprocessing.v1 import preprocessing_pb2
 from dl4all_client.client import DEFAULT_TIMEOUT, diagnose_request, finding_name
 from dl4all_client.errors import ServiceError
+
+if TYPE_CHECKING:
+    from services.common.phantom import PhantomCell
 
 app = typer.Typer(
     name="dl4all",
@@ -32,6 +38,11 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     help="Pre-read blood smears for leukaemic blasts, with reasons. Assists a qualified reader; never signs out a result.",
 )
+
+
+add_training_commands(app)
+app.command()(slide)
+app.add_typer(library_app, name="library")
 
 
 class Kind(StrEnum):
@@ -186,18 +197,41 @@ def phantom(
         str | None,
         typer.Option(help="Draw one cell of this kind instead: lymphocyte, neutrophil, monocyte, eosinophil or blast.", show_default=False),
     ] = None,
+    slide_side: Annotated[
+        int | None,
+        typer.Option("--slide", help="Draw a whole slide of this side in px instead: a tiled TIFF.", min=64, max=100_000, show_default=False),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Draw a phantom: a smear field (or one cell) with known truth. Labelled as a drawing, always."""
+    """Draw a phantom: a smear field (or one cell, or a slide) with known truth. It says of itself that it is a drawing, always."""
     from services.common.phantom import CellKind, PhantomOptions, encode_png, single_cell, smear_field
 
+    if slide_side is not None:
+        _draw_slide(out, seed, slide_side, as_json)
+        return
     try:
         drawn = single_cell(seed, CellKind(cell)) if cell else smear_field(seed, PhantomOptions(width=width, height=height, cells=cells))
         out.write_bytes(encode_png(drawn))
     except (ValueError, OSError) as error:
         say(f"cannot draw: {error}", "red")
         raise typer.Exit(1) from error
-    truth = [{"center_x": c.center_x, "center_y": c.center_y, "radius": c.radius, "kind": str(c.kind)} for c in drawn.cells]
+    _show_drawn(out, seed, drawn.cells, as_json)
+
+
+def _draw_slide(out: Path, seed: int, side: int, as_json: bool) -> None:
+    from services.common.phantom_slide import PhantomSlide, SlideOptions
+
+    drawn = PhantomSlide(seed, SlideOptions(width=side, height=side))
+    try:
+        drawn.write(out)
+    except OSError as error:
+        say(f"cannot draw: {error}", "red")
+        raise typer.Exit(1) from error
+    _show_drawn(out, seed, drawn.cells(), as_json)
+
+
+def _show_drawn(out: Path, seed: int, cells: Sequence[PhantomCell], as_json: bool) -> None:
+    truth = [{"center_x": c.center_x, "center_y": c.center_y, "radius": c.radius, "kind": str(c.kind)} for c in cells]
     if as_json:
         print_json({"path": str(out), "seed": seed, "cells": truth})
     else:
@@ -380,23 +414,6 @@ async def _locate(backend: Backend, image: bytes, kind: Kind, *, omit_crops: boo
     }
     request = patching_pb2.LocateCellsRequest(image=image, kind=kinds[kind], omit_crops=omit_crops)
     return [piece async for piece in backend.patching.LocateCells(request, timeout=DEFAULT_TIMEOUT)]
-
-
-def asyncio_exit(work: Coroutine[Any, Any, int]) -> None:
-    """Run the work; exit 1 if anything failed, 130 on Ctrl-C."""
-    try:
-        failures = asyncio.run(work)
-    except (ServiceError, grpc.aio.AioRpcError) as error:
-        failed = error if isinstance(error, ServiceError) else ServiceError.from_rpc(error)
-        say(f"failed: {failed.message} ({failed.reason})", "red")
-        raise typer.Exit(1) from error
-    except OSError as error:
-        say(f"failed: {error}", "red")
-        raise typer.Exit(1) from error
-    except KeyboardInterrupt as error:
-        raise typer.Exit(130) from error
-    if failures:
-        raise typer.Exit(1)
 
 
 def main() -> None:

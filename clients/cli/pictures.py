@@ -14,21 +14,39 @@ _SIDE: Final = 320
 _CAPTION: Final = 44
 _INK: Final = (40, 40, 40)
 _CIRCLE: Final = (0, 130, 90)
+_PAPER: Final = (250, 250, 248)
+_GAP: Final = 10
+_RELATIVE_RADIUS: Final = 85.0 / 256.0
+"""Radius of a registered cell as a share of the square's side."""
 
 
 def write_comparison(path: Path, crop: imaging_pb2.Crop, cell: preprocessing_pb2.EnhancedCell) -> None:
-    """Write a PNG: the crop with the fitted circle, and the registered, sharpened cell, with their focus scores."""
-    canvas = Image.new("RGB", (2 * _SIDE + 30, _SIDE + _CAPTION + 20), (250, 250, 248))
-    canvas.paste(_with_circle(crop), (10, 10))
-    enhanced = Image.frombytes("RGB", (cell.side, cell.side), cell.pixels)
-    canvas.paste(enhanced.resize((_SIDE, _SIDE), Image.Resampling.BICUBIC), (_SIDE + 20, 10))
-    draw = ImageDraw.Draw(canvas)
+    """Write a PNG: the crop with the fitted circle, the registered cell before and after sharpening, with their focus scores."""
     sharpening = f"unsharp radius {cell.unsharp_radius}" if cell.unsharp_radius else "not sharpened"
-    draw.text((10, _SIDE + 16), f"cell {cell.radius:.1f} px, focus {cell.focus_before:.3f} (registered)", fill=_INK)
-    draw.text((_SIDE + 20, _SIDE + 16), f"focus {cell.focus_after:.3f}, {sharpening}", fill=_INK)
     verdict = "accepted" if cell.accepted else "not accepted"
-    draw.text((_SIDE + 20, _SIDE + 32), ", ".join([verdict, *cell.reasons]), fill=_INK)
+    after = Image.frombytes("RGB", (cell.side, cell.side), cell.pixels).resize((_SIDE, _SIDE), Image.Resampling.BICUBIC)
+    panels = (
+        (_with_circle(crop), (f"located, radius {cell.radius:.1f} px",)),
+        (_registered(crop, cell.side), (f"before: focus {cell.focus_before:.3f}", f"registered, scaled by {cell.upscale_factor:.2f}")),
+        (after, (f"after: focus {cell.focus_after:.3f}, {sharpening}", ", ".join([verdict, *cell.reasons]))),
+    )
+    canvas = Image.new("RGB", (len(panels) * (_SIDE + _GAP) + _GAP, _SIDE + _CAPTION + 2 * _GAP), _PAPER)
+    draw = ImageDraw.Draw(canvas)
+    for i, (image, lines) in enumerate(panels):
+        left = _GAP + i * (_SIDE + _GAP)
+        canvas.paste(image, (left, _GAP))
+        for row, line in enumerate(lines):
+            draw.text((left, _GAP + _SIDE + 6 + 16 * row), line, fill=_INK)
     canvas.save(path)
+
+
+def _registered(crop: imaging_pb2.Crop, side: int) -> Image.Image:
+    """The square that was registered, as it was before; beyond the crop it is paper-coloured, not reflected."""
+    half = crop.radius_estimate / (2 * _RELATIVE_RADIUS)
+    image = Image.frombytes("RGB", (crop.width, crop.height), crop.pixels)
+    corners = (crop.center_x + 0.5 - half, crop.center_y + 0.5 - half, crop.center_x + 0.5 + half, crop.center_y + 0.5 + half)
+    square = image.transform((side, side), Image.Transform.EXTENT, corners, Image.Resampling.BICUBIC, fillcolor=_PAPER)
+    return square.resize((_SIDE, _SIDE), Image.Resampling.BICUBIC)
 
 
 def _with_circle(crop: imaging_pb2.Crop) -> Image.Image:

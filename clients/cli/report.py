@@ -30,12 +30,14 @@ class ReportItem:
         image: the encoded image.
         diagnosis: its diagnosis; None where there is none.
         error: why there is none; empty where there is one.
+        picture_note: why the image is not shown, where that is known beforehand; empty where it is to be shown.
     """
 
     path: str
     image: bytes
     diagnosis: diagnosis_pb2.Diagnosis | None
     error: str
+    picture_note: str = ""
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ def render_report(
 
 
 def _section(number: int, item: ReportItem, references: Path | None) -> _Section:
-    view = view_diagnosis(item.image, item.diagnosis, references) if item.diagnosis is not None else None
+    view = view_diagnosis(item.image, item.diagnosis, references, item.picture_note) if item.diagnosis is not None else None
     name = PurePath(item.path.replace("\\", "/")).name or item.path or f"Image {number}"
     error = item.error or ("" if view else "No diagnosis was received.")
     return _Section(f"image-{number}", name, item.path, error, view)

@@ -9,6 +9,7 @@ from typing import Final
 
 from clients.cli.report_words import CellState
 from dl4all.diagnosis.v1 import diagnosis_pb2
+from dl4all.imaging.v1 import imaging_pb2
 from dl4all.retrieval.v1 import retrieval_pb2
 
 Place = tuple[float, float]
@@ -23,6 +24,21 @@ _FIELD_WIDTHS: Final = (380.0, 1000.0)
 _FIELD_HEIGHT: Final = 860.0
 _AXIS_ENDS: Final = (0.1, 0.2, 0.5, 1.0)
 _DOT: Final = 3.2
+
+
+_SHARPEST: Final = 0.8
+"""Blur in px that a perfect edge is measured to have."""
+_BLUR_WITHOUT_SCALE: Final = 4.0
+
+
+@dataclass(frozen=True)
+class Square:
+    """A rectangle, px of the shown picture."""
+
+    x: float
+    y: float
+    width: float
+    height: float
 
 
 @dataclass(frozen=True)
@@ -58,6 +74,7 @@ class Field:
         shown_width: width on the page, CSS px.
         font_size: size of the numbers in px of the drawing.
         marks: the cells.
+        blast_patches: patches that show a blast, px of the picture.
     """
 
     uri: str
@@ -66,6 +83,7 @@ class Field:
     shown_width: float
     font_size: float
     marks: tuple[Mark, ...]
+    blast_patches: tuple[Square, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -97,6 +115,47 @@ class LatentMap:
     points: tuple[MapPoint, ...]
 
 
+@dataclass(frozen=True)
+class FocusPlace:
+    """A place of the focus map: its column and row, its blur in words, and how dark it is drawn, 0 (sharp) to 1."""
+
+    x: int
+    y: int
+    words: str
+    darkness: float
+
+
+@dataclass(frozen=True)
+class FocusDrawing:
+    """The focus map: columns, rows, and its places."""
+
+    columns: int
+    rows: int
+    places: tuple[FocusPlace, ...]
+
+
+def draw_focus(quality: imaging_pb2.ImageQuality) -> FocusDrawing | None:
+    """Draw where the image is blurred: white is sharp, full colour is a tenth of a red cell's radius, the limit; None without a map.
+
+    Args:
+        quality: of the image; without red cells the blur is compared with ``_BLUR_WITHOUT_SCALE`` px.
+    """
+    focus = quality.focus_map
+    if not focus.rows or len(focus.blur) != focus.rows * focus.columns:
+        return None
+    limit = 0.1 * quality.red_cell_radius or _BLUR_WITHOUT_SCALE
+    places = [
+        FocusPlace(
+            number % focus.columns,
+            number // focus.columns,
+            "nothing to measure" if math.isnan(blur) else f"blur {blur:.1f} px",
+            0.0 if math.isnan(blur) else min(1.0, max(0.0, (blur - _SHARPEST) / max(limit - _SHARPEST, 0.1))),
+        )
+        for number, blur in enumerate(focus.blur)
+    ]
+    return FocusDrawing(focus.columns, focus.rows, tuple(places))
+
+
 class MapScale:
     """Brings latent positions into the drawing of a map; what lies far beyond is set on its border."""
 
@@ -122,21 +181,33 @@ def cell_state(cell: diagnosis_pb2.CellDiagnosis) -> CellState:
     return CellState.SUSPECTED if cell.suspected else CellState.NOT_SUSPECTED
 
 
-def draw_field(uri: str, shown: tuple[int, int], original: tuple[int, int], cells: Sequence[diagnosis_pb2.CellDiagnosis]) -> Field:
-    """Mark the cells of an image.
+def draw_field(
+    uri: str,
+    shown: tuple[int, int],
+    original: tuple[int, int],
+    cells: Sequence[diagnosis_pb2.CellDiagnosis],
+    patches: Sequence[diagnosis_pb2.PatchDiagnosis] = (),
+) -> Field:
+    """Mark the cells of an image, and the patches that show blasts.
 
     Args:
         uri: the picture; empty where it cannot be shown.
         shown: width and height of the picture, px.
         original: width and height of the image that was judged, px.
         cells: the cells, in px of that image.
+        patches: judged patches, in px of that image.
     """
     width, height = shown
     shown_width = min(max(float(width), _FIELD_WIDTHS[0]), _FIELD_WIDTHS[1], _FIELD_HEIGHT * width / height)
     scale = (width / original[0], height / original[1])
     font_size = 15.0 * width / shown_width
     marks = [_mark(cell, scale, (width, height), font_size) for cell in cells]
-    return Field(uri, width, height, shown_width, round(font_size, 2), tuple(mark for mark in marks if mark is not None))
+    squares = [
+        Square(*(round(v, 1) for v in (p.box.x * scale[0], p.box.y * scale[1], p.box.width * scale[0], p.box.height * scale[1])))
+        for p in patches
+        if p.blast_present
+    ]
+    return Field(uri, width, height, shown_width, round(font_size, 2), tuple(mark for mark in marks if mark is not None), tuple(squares))
 
 
 def draw_fraction(lower: float, upper: float, limit: float) -> FractionBar:

@@ -136,6 +136,15 @@ def overlay(image: Image.Image, heatmap: imaging_pb2.Heatmap) -> Image.Image | N
     return Image.blend(image, Image.fromarray(colour(values)), MAP_OPACITY)
 
 
+def point_pictures(maps: retrieval_pb2.PointMaps) -> tuple[str, ...]:
+    """Small pictures, as data URIs: for each place of the query, row by row, where the neighbour resembles it; empty without sound maps."""
+    shape = (maps.rows, maps.columns, maps.neighbour_rows, maps.neighbour_columns)
+    if min(shape) < 1 or len(maps.values) != int(np.prod(shape)):
+        return ()
+    values = np.frombuffer(maps.values, np.uint8).reshape(-1, maps.neighbour_rows, maps.neighbour_columns)
+    return tuple(png_uri(Image.fromarray(colour(place))) for place in values)
+
+
 def colour(values: Bytes) -> Bytes:
     """Colours uint8 (..., 3) of values 0..255: viridis."""
     position = values.astype(np.float32) * ((len(_COLOURS) - 1) / 255.0)

@@ -11,8 +11,30 @@ from typing import Final
 from PIL import Image, ImageOps
 
 from clients.cli.report_decision import DecisionStep, decision_steps, finding_of
-from clients.cli.report_drawings import Field, FractionBar, LatentMap, Place, cell_state, draw_field, draw_fraction, draw_map
-from clients.cli.report_pictures import fit_field, held_reference, jpeg_uri, open_upright, overlay, png_uri, register, registered_crop, surroundings
+from clients.cli.report_drawings import (
+    Field,
+    FocusDrawing,
+    FractionBar,
+    LatentMap,
+    Place,
+    cell_state,
+    draw_field,
+    draw_focus,
+    draw_fraction,
+    draw_map,
+)
+from clients.cli.report_pictures import (
+    fit_field,
+    held_reference,
+    jpeg_uri,
+    open_upright,
+    overlay,
+    png_uri,
+    point_pictures,
+    register,
+    registered_crop,
+    surroundings,
+)
 from clients.cli.report_words import (
     CellState,
     FindingWords,
@@ -23,6 +45,7 @@ from clients.cli.report_words import (
     image_reasons,
     kind_words,
     note_words,
+    patch_words,
     prediction_words,
     target_words,
 )
@@ -33,10 +56,24 @@ from dl4all.retrieval.v1 import retrieval_pb2
 FULL_CARDS: Final = 60
 """Cells of an image that get a card; the others get a line of a table."""
 
+POINT_CARDS: Final = 12
+"""Cells of an image whose places can be pointed at; each costs about 50 kB."""
+
 _STATE_ORDER: Final = {state: order for order, state in enumerate(CellState)}
 _USUAL_LIMIT: Final = 0.05
 _PHANTOM: Final = "PHANTOM"
 _NEIGHBOUR_SIDE: Final = 128
+
+
+@dataclass(frozen=True)
+class Point:
+    """A place of a cell, in percent of its picture, and the picture of where a neighbour resembles it."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    picture: str
 
 
 @dataclass(frozen=True)
@@ -48,12 +85,16 @@ class NeighbourView:
         picture: its registered picture; empty where the very image is not held.
         query_map: the cell, where it resembles this neighbour; empty without a map.
         neighbour_map: this neighbour, where it resembles the cell; empty without a map or picture.
+        query_grad_cam: the cell, where it could become more alike; empty without a map.
+        points: for each place of the cell, where this neighbour resembles it; empty without maps, and for all but the first cells.
     """
 
     neighbour: retrieval_pb2.Neighbour
     picture: str
     query_map: str
     neighbour_map: str
+    query_grad_cam: str
+    points: tuple[Point, ...]
 
 
 @dataclass(frozen=True)
@@ -99,10 +140,12 @@ class DiagnosisView:
         target: what its release detects.
         kind: what the image was taken for.
         counts: how many cells were counted as what, in words.
+        patches: how many patches show what, in words; empty where none were judged.
         reasons: reasons of finding and review.
         notes: notes on the quality of the image.
         phantom: whether the image is a drawing.
         picture_note: why the picture is not shown; empty where it is.
+        focus: where the image is blurred; None where that is not known.
         field: the image with its marks.
         bar: the blast fraction.
         steps: the way to the finding.
@@ -117,10 +160,12 @@ class DiagnosisView:
     target: str
     kind: str
     counts: str
+    patches: str
     reasons: tuple[ReasonWords, ...]
     notes: tuple[ReasonWords, ...]
     phantom: bool
     picture_note: str
+    focus: FocusDrawing | None
     field: Field
     bar: FractionBar
     steps: tuple[DecisionStep, ...]
@@ -136,19 +181,20 @@ class _Sources:
     references: Path | None
 
 
-def view_diagnosis(encoded: bytes, diagnosis: diagnosis_pb2.Diagnosis, references: Path | None) -> DiagnosisView:
+def view_diagnosis(encoded: bytes, diagnosis: diagnosis_pb2.Diagnosis, references: Path | None, picture_note: str = "") -> DiagnosisView:
     """Prepare a diagnosis for the page.
 
     Args:
         encoded: the encoded image.
         diagnosis: its diagnosis.
         references: folder of reference images; None where there is none.
+        picture_note: why the image is not shown, where that is known beforehand.
     """
-    image, picture_note = _judged_image(encoded, diagnosis)
+    image, picture_note = (None, picture_note) if picture_note else _judged_image(encoded, diagnosis)
     cells = sorted(diagnosis.cells, key=lambda cell: (_STATE_ORDER[cell_state(cell)], cell.cell.cell_id))
     latent, known, own = draw_map(diagnosis.latent_map, cells)
     sources = _Sources(image, references)
-    views = [_view_cell(cell, sources, known, own, full=order < FULL_CARDS) for order, cell in enumerate(cells)]
+    views = [_view_cell(cell, sources, known, own, full=order < FULL_CARDS, with_points=order < POINT_CARDS) for order, cell in enumerate(cells)]
     detects = diagnosis.provenance.detects
     steps = decision_steps(diagnosis)
     return DiagnosisView(
@@ -157,10 +203,12 @@ def view_diagnosis(encoded: bytes, diagnosis: diagnosis_pb2.Diagnosis, reference
         target=target_words(detects),
         kind=kind_words(diagnosis.kind),
         counts=count_words(diagnosis.counts),
+        patches=patch_words(diagnosis.patches),
         reasons=image_reasons(diagnosis.reasons),
         notes=note_words(diagnosis.quality.notes),
         phantom=_PHANTOM in diagnosis.reasons or _PHANTOM in diagnosis.quality.notes,
         picture_note=picture_note,
+        focus=draw_focus(diagnosis.quality),
         field=_field(image, diagnosis),
         bar=draw_fraction(diagnosis.blast_fraction.lower, diagnosis.blast_fraction.upper, diagnosis.rule.max_fraction_for_negative or _USUAL_LIMIT),
         steps=steps,
@@ -187,12 +235,14 @@ def _judged_image(encoded: bytes, diagnosis: diagnosis_pb2.Diagnosis) -> tuple[I
 def _field(image: Image.Image | None, diagnosis: diagnosis_pb2.Diagnosis) -> Field:
     if image is None:
         size = (diagnosis.quality.width or 640, diagnosis.quality.height or 480)
-        return draw_field("", size, size, diagnosis.cells)
+        return draw_field("", size, size, diagnosis.cells, diagnosis.patches)
     shown = fit_field(image)
-    return draw_field(jpeg_uri(shown), shown.size, image.size, diagnosis.cells)
+    return draw_field(jpeg_uri(shown), shown.size, image.size, diagnosis.cells, diagnosis.patches)
 
 
-def _view_cell(cell: diagnosis_pb2.CellDiagnosis, sources: _Sources, known: dict[str, Place], own: dict[int, Place], full: bool) -> CellView:
+def _view_cell(
+    cell: diagnosis_pb2.CellDiagnosis, sources: _Sources, known: dict[str, Place], own: dict[int, Place], *, full: bool, with_points: bool
+) -> CellView:
     judged = math.isfinite(cell.blast_probability)
     crop = registered_crop(cell.registered_pixels, cell.registered_side) if full else None
     cut = surroundings(sources.image, cell.cell) if full and sources.image else None
@@ -206,13 +256,15 @@ def _view_cell(cell: diagnosis_pb2.CellDiagnosis, sources: _Sources, known: dict
         crop=png_uri(crop) if crop else "",
         surroundings=jpeg_uri(cut[0]) if cut else "",
         ring=cut[1] if cut else None,
-        neighbours=tuple(_view_neighbour(neighbour, crop, sources.references) for neighbour in cell.neighbours) if full else (),
+        neighbours=tuple(_view_neighbour(neighbour, crop, sources.references, with_points=with_points) for neighbour in cell.neighbours)
+        if full
+        else (),
         place=own.get(cell.cell.cell_id),
         neighbour_places=tuple(known[n.reference_id] for n in cell.neighbours if n.reference_id in known),
     )
 
 
-def _view_neighbour(neighbour: retrieval_pb2.Neighbour, crop: Image.Image | None, references: Path | None) -> NeighbourView:
+def _view_neighbour(neighbour: retrieval_pb2.Neighbour, crop: Image.Image | None, references: Path | None, *, with_points: bool) -> NeighbourView:
     held = held_reference(references, neighbour)
     side = crop.width if crop else _NEIGHBOUR_SIDE
     square = register(held, neighbour.center_x, neighbour.center_y, neighbour.radius, side) if held else None
@@ -222,6 +274,16 @@ def _view_neighbour(neighbour: retrieval_pb2.Neighbour, crop: Image.Image | None
         picture=jpeg_uri(shown) if shown else "",
         query_map=_overlay_uri(crop, neighbour.query_map),
         neighbour_map=_overlay_uri(square, neighbour.neighbour_map),
+        query_grad_cam=_overlay_uri(crop, neighbour.query_grad_cam),
+        points=_points(neighbour.point_maps) if with_points and crop else (),
+    )
+
+
+def _points(maps: retrieval_pb2.PointMaps) -> tuple[Point, ...]:
+    width, height = 100.0 / max(1, maps.columns), 100.0 / max(1, maps.rows)
+    return tuple(
+        Point(number % maps.columns * width, number // maps.columns * height, width, height, picture)
+        for number, picture in enumerate(point_pictures(maps))
     )
 
 

@@ -84,6 +84,11 @@ _IMAGE_REASONS: Final[Mapping[str, str]] = {
     ),
     "PHANTOM": "This is a drawing with no patient behind it.",
     "IMAGES_FAILED": "Some images of the specimen could not be read.",
+    "IMAGE_BLURRED": "The image is out of focus as a whole; cells may have been missed.",
+    "IMAGE_OVEREXPOSED": "Most of the image is white beyond what the camera can tell; cells may have been missed.",
+    "IMAGE_UNDEREXPOSED": "A part of the image is black; cells may have been missed.",
+    "CELLS_CROWDED": "The cells lie upon each other; some may have been missed or taken for one.",
+    "POOR_IMAGES": "Some images of the specimen are blurred, badly exposed or crowded; cells may have been missed in them.",
 }
 
 _CELL_REASONS: Final[Mapping[str, str]] = {
@@ -101,6 +106,7 @@ _NOTES: Final[Mapping[str, str]] = {
     "SCALED_FROM_16_BIT": "The image had 16 bits per channel and was scaled to 8.",
     "ORIENTATION_APPLIED": "The image was turned upright as its camera recorded.",
     "ALPHA_DROPPED": "An opaque transparency channel was dropped.",
+    "SPARSE_TILES": "The slide leaves out tiles; they were taken for empty glass.",
     "PHANTOM": "This is a drawing with no patient behind it.",
 }
 
@@ -179,6 +185,14 @@ def image_reasons(codes: Sequence[str]) -> tuple[ReasonWords, ...]:
 def cell_reasons(codes: Sequence[str]) -> tuple[ReasonWords, ...]:
     """Translate the reasons of a cell."""
     return tuple(ReasonWords(code, _CELL_REASONS.get(code, "")) for code in codes)
+
+
+def patch_words(patches: Sequence[diagnosis_pb2.PatchDiagnosis]) -> str:
+    """How many patches show what; empty where none were judged."""
+    if not patches:
+        return ""
+    blasts, others = sum(p.blast_present for p in patches), sum(p.other_present for p in patches)
+    return f"{len(patches)} patches: {blasts} show a blast, {others} another nucleated cell; the cells lie where the network of patches sees some"
 
 
 def note_words(codes: Sequence[str]) -> tuple[ReasonWords, ...]:

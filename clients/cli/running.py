@@ -6,12 +6,13 @@ import asyncio
 import json
 import sys
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
 import grpc
+import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -71,6 +72,23 @@ async def for_each_image(
         for task in tasks:
             task.cancel()
     return failures
+
+
+def asyncio_exit(work: Coroutine[Any, Any, int]) -> None:
+    """Run the work; exit 1 if anything failed, 130 on Ctrl-C."""
+    try:
+        failures = asyncio.run(work)
+    except (ServiceError, grpc.aio.AioRpcError) as error:
+        failed = error if isinstance(error, ServiceError) else ServiceError.from_rpc(error)
+        say(f"failed: {failed.message} ({failed.reason})", "red")
+        raise typer.Exit(1) from error
+    except OSError as error:
+        say(f"failed: {error}", "red")
+        raise typer.Exit(1) from error
+    except KeyboardInterrupt as error:
+        raise typer.Exit(130) from error
+    if failures:
+        raise typer.Exit(1)
 
 
 def say(text: str, style: str = "") -> None:

@@ -31,9 +31,9 @@ from services.common.image_codec import decode_image
 from services.common.phantom import CellKind, PhantomOptions, encode_png, single_cell, smear_field
 from services.common.releases import Release, ReleaseStore
 from services.common.settings import CommonSettings
-from services.gateway.composition import cell_rule, image_rule
 from services.gateway.decision import Counts, decide
 from services.gateway.fusion import blast_probability, judge_cell
+from services.gateway.judging import cell_rule, image_rule
 from services.patching.cells import central_cell, locate_cells, looks_like_single_cell
 from services.patching.crops import batches
 from services.patching.quality import measure_exposure

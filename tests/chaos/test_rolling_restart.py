@@ -104,7 +104,7 @@ def test_no_accepted_call_is_lost(cluster: Cluster, phantom_cell: bytes, name: s
         new = cluster.start(name, new_host)
         try:
             if name == TRITON:
-                eventually(lambda: _is_up(new), 60, "the new Triton is up")
+                eventually(lambda: _is_up(new), 240, "the new Triton is up")
             else:
                 new.wait_serving()
             cluster.dns.records[f"{name}.test"] = [old.host, new_host]

@@ -37,6 +37,10 @@ def test_phantom_field_is_located_judged_and_explained(server, phantom_field):
         for neighbour in cell.neighbours:
             assert len(neighbour.query_map.values) == neighbour.query_map.height * neighbour.query_map.width > 0
             assert max(neighbour.query_map.values) == 255
+            assert len(neighbour.query_grad_cam.values) == len(neighbour.neighbour_grad_cam.values) == len(neighbour.query_map.values)
+            places = neighbour.point_maps
+            assert len(places.values) == places.rows * places.columns * places.neighbour_rows * places.neighbour_columns > 0
+            assert neighbour.map_model == "plain_resnet_128/1"
 
 
 def test_single_cell_never_says_no_blasts(server, phantom_cell):

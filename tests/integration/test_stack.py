@@ -13,7 +13,7 @@ from dl4all.diagnosis.v1 import diagnosis_pb2, diagnosis_pb2_grpc
 from dl4all_client import DiagnosisClient, ServiceError
 from dl4all_client.channel import open_aio_channel
 from dl4all_client.client import diagnose_request
-from tests.running import Metrics, Running, Stack
+from tests.running import Metrics, Running, Stack, eventually
 
 
 class Difference:
@@ -62,6 +62,7 @@ def test_the_cells_of_an_image_are_one_inference(stack: Stack, phantom_field: by
     with DiagnosisClient(stack["gateway"].address) as client:
         cells = len(client.diagnose(phantom_field).cells)
     assert cells > 5
+    eventually(lambda: triton("nv_inference_count") >= cells, what="Triton counts a batch after it has answered it")
     assert triton("nv_inference_request_success") == 1
     assert triton("nv_inference_count") == cells
 
@@ -74,6 +75,7 @@ async def test_triton_batches_across_images(stack: Stack) -> None:
     async with open_aio_channel(stack["classification"].address) as channel:
         stub = classification_pb2_grpc.ClassificationServiceStub(channel)
         await asyncio.gather(*(stub.Classify(request, timeout=60) for _ in range(count)))
+    eventually(lambda: triton("nv_inference_request_success") >= count, what="Triton counts a batch after it has answered it")
     assert triton("nv_inference_request_success") == count
     assert triton("nv_inference_exec_count") < count
 

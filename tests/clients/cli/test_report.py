@@ -149,6 +149,21 @@ def full_page(tmp_path: Path) -> str:
     return render_report(items, references=tmp_path, system=system, created=datetime(2026, 1, 2, 3, 4, tzinfo=UTC))
 
 
+def test_places_of_a_cell_show_where_the_neighbour_resembles_them() -> None:
+    near = make_neighbour()
+    near.map_model = "net/1"
+    near.point_maps.CopyFrom(retrieval_pb2.PointMaps(rows=2, columns=3, neighbour_rows=2, neighbour_columns=2, values=bytes(range(0, 240, 10))))
+    page = Page(render_report([ReportItem("a.png", encode(noise()), make_diagnosis([make_cell(0, neighbours=[near])]), "")]))
+    places = [attrs for attrs in page.named("span") if attrs.get("class") == "place"]
+    assert len(places) == 6
+    assert all(attrs["tabindex"] == "0" for attrs in places)
+    assert "maps explain net/1" in page.text
+    assert all(address.startswith(("data:image/", "#")) for address in page.addresses)
+    near.point_maps.values = b"short"
+    broken = Page(render_report([ReportItem("a.png", encode(noise()), make_diagnosis([make_cell(0, neighbours=[near])]), "")]))
+    assert not [attrs for attrs in broken.named("span") if attrs.get("class") == "place"]
+
+
 def test_page_needs_nothing_from_outside(full_page: str) -> None:
     page = Page(full_page)
     assert page.addresses

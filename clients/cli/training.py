@@ -1,0 +1,327 @@
+"""Commands that need the extra ``train``: train, pack, import-allnet; and the releases that come of it."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from clients.cli.running import say
+
+Data = Annotated[
+    list[Path],
+    typer.Option(help="Folder of a data set, folder that holds several, or a .pack; may be given several times.", show_default=False),
+]
+Device = Annotated[str, typer.Option(help="auto (a GPU if there is one), cpu or cuda.")]
+_BUILD = Path("build")
+
+release_app = typer.Typer(no_args_is_help=True, help="Build, check and list releases: what belongs together, with every checksum.")
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Add the commands to the command line."""
+    app.command()(train)
+    app.command()(pack)
+    app.command("import-allnet")(import_allnet)
+    app.command("patches")(patches)
+    app.command("compose")(compose)
+    app.add_typer(release_app, name="release")
+
+
+def train(
+    recipe: Annotated[
+        str, typer.Argument(help="adaptive_unsharpening, histotnet, allnet, all_idb_patches, dss or plain_resnet; or a TOML file of your own.")
+    ],
+    data: Data,
+    preset: Annotated[str, typer.Option(help="published: the paper's protocol; grouped: by patient, small enough for 2 cores.")] = "grouped",
+    seed: Annotated[int, typer.Option(help="Decides weights, order, augmentation and random divisions.", min=0)] = 0,
+    folds: Annotated[int, typer.Option(help="Cross-validate by patient in this many folds instead of one final network.", min=0)] = 0,
+    changes: Annotated[list[str] | None, typer.Option("--set", help="Change a switch: fine_tuning.epochs=5. Any number.", show_default=False)] = None,
+    source: Annotated[str, typer.Option(help="Source data set, where --data names several.")] = "",
+    target: Annotated[str, typer.Option(help="Target data set, where --data names several.")] = "",
+    name: Annotated[str, typer.Option(help="Folder of the run below RUNS. Default: recipe, preset, seed.")] = "",
+    runs: Annotated[Path, typer.Option(help="Folder of all runs.")] = _BUILD / "runs",
+    cache: Annotated[Path, typer.Option(help="Folder where prepared crops are kept.")] = _BUILD / "packs",
+    device: Device = "auto",
+) -> None:
+    """Train a recipe: pretraining on a source, fine-tuning on a target. Stop it at any time; the same command goes on.
+
+    Example: `dl4all train histotnet --data DATA --folds 3`, then `tensorboard --logdir build/runs`.
+
+    Several GPUs or machines: `torchrun --nproc-per-node 4 -m clients.cli.main train ...`.
+    """
+    with explained():
+        from training import patch_training, report, transfer
+        from training.devices import place
+        from training.prepared import Sources
+        from training.recipes.config import load_recipe
+
+        given = load_recipe(recipe, preset, changes or ())
+        words = [f"cv{folds}"] * bool(folds) + [str(seed)] + [_word(w) for w in (source, target, *(changes or [])) if w]
+        named = name or "-".join([Path(recipe).stem, preset, *words])
+        with place(device) as at:
+            options = transfer.TransferOptions(given, source, target, seed, folds, runs, named)
+            is_cells = given.learns == "cells"
+            folder = (transfer.run if is_cells else patch_training.run)(options, Sources.find(data, cache), at)
+            if at.leads:
+                for line in report.write_report(folder) if is_cells else patch_training.write_patch_report(folder):
+                    typer.echo(line)
+                say(f"done: {folder}", "green")
+
+
+def pack(
+    dataset: Annotated[Path, typer.Argument(help="Folder of one data set.")],
+    out: Annotated[Path, typer.Option(help="File to write, ending in .pack.")],
+    side: Annotated[int, typer.Option(help="Side of the crops in px.", min=32, max=1024)] = 128,
+    kind: Annotated[str, typer.Option("--input", help="registered_sharpened or registered (cells), or center_crop.")] = "",
+    crop: Annotated[int, typer.Option("--center-crop", help="Side of the middle that is cut out, px; 0 for the whole image.", min=0)] = 0,
+    quality: Annotated[int, typer.Option(help="JPEG quality 1..100 of the stored crops; 0 keeps every pixel as it is.", min=0, max=100)] = 92,
+    level: Annotated[int, typer.Option(help="Level of ADP.", min=1, max=3)] = 1,
+    focus_from: Annotated[Path | None, typer.Option(help="Pack whose focus parameters are taken over.", show_default=False)] = None,
+    cache: Annotated[Path, typer.Option(help="Folder where prepared crops are kept.")] = _BUILD / "packs",
+) -> None:
+    """Put the crops of a data set with labels and groups into one small file: a GPU machine needs only that.
+
+    A quality below lossless changes the pixels a little. A release is built from the very crops that its network was trained on, and
+    says so where they were compressed.
+    """
+    with explained():
+        from training.datasets.dataset import ImageKind
+        from training.errors import RecipeError
+        from training.packs import SUFFIX, read_pack, write_pack
+        from training.prepared import Sources, focus_of
+        from training.recipes.config import Input, InputKind
+
+        if out.suffix != SUFFIX:
+            raise RecipeError(f"The name of a pack ends in {SUFFIX}: {out.with_suffix(SUFFIX)}.")
+        sources = Sources.find([dataset], cache)
+        if len(sources.names) != 1:
+            raise RecipeError(f"{dataset} holds several data sets: {', '.join(sources.names)}; name one.")
+        (name,) = sources.names
+        is_cell = sources.dataset(name, level).kind is ImageKind.CELL
+        try:
+            wanted = InputKind(kind or ("registered_sharpened" if is_cell and not crop else "center_crop"))
+        except ValueError as error:
+            raise RecipeError(f"An input is one of {', '.join(InputKind)}, not {kind!r}.") from error
+        focus = focus_of(read_pack(focus_from)) if focus_from else None
+        made = sources.pack(name, Input(kind=wanted, side=side, center_crop=crop), level, focus)
+        write_pack(made, out, quality)
+        say(f"{out}: {len(made)} crops at {side} px, {out.stat().st_size / 2**20:.1f} MiB; {len(made.header.left_out)} images left out", "green")
+
+
+def import_allnet(
+    checkpoint: Annotated[Path, typer.Argument(help="Published state dict, modelsave_1_final.pt.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT.onnx", help="File to write.")],
+    mean: Annotated[float, typer.Option(help="Mean that its data were normalised by, 0..1.")] = 0.5,
+    std: Annotated[float, typer.Option(help="Standard deviation that its data were normalised by, 0..1.", min=1e-6)] = 0.25,
+) -> None:
+    """Export a published ALLNet checkpoint to ONNX: uint8 NHWC in; logits, embedding and patch embeddings out.
+
+    Nothing is unpickled. Mean and deviation are not part of a checkpoint: give those of its training.
+    """
+    with explained():
+        from training.export.allnet import import_allnet as export
+
+        imported = export(checkpoint, out, mean, std)
+        say(f"{out}: {imported.architecture.value}, {imported.classes} classes, differs from torch by at most {imported.gap:.1e}", "green")
+
+
+def patches(
+    fields: Annotated[Path, typer.Argument(metavar="ALL_IDB1", help="Folder with im/, and xyc/ with other/, or merged/.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="New folder for patches/ and the table.")],
+    flush: Annotated[bool, typer.Option("--flush", help="Cover the right and bottom border as well; not in the published data.")] = False,
+    legacy_drop_first: Annotated[
+        bool, typer.Option("--legacy-drop-first", help="Lose the first point of every file in other/, as the published program does.")
+    ] = False,
+) -> None:
+    """Cut the fields of ALL-IDB1 into ALL-IDB Patches: 256 px, a quarter overlap, two independent labels per patch.
+
+    Example: `dl4all patches ALL_IDB1 all_idb_patches`; the result is a data set for `dl4all train`.
+    """
+    with explained():
+        from training.datasets.all_idb_patches import write_patches
+
+        written = write_patches(fields, out, flush=flush, legacy_drop_first=legacy_drop_first)
+        say(
+            f"{out}: {written.patches} patches; lymphoblasts in {written.lymphoblasts}, other cells in {written.others}, "
+            f"both in {written.both}, neither in {written.neither}",
+            "green",
+        )
+
+
+def compose(
+    cells: Annotated[Path, typer.Argument(metavar="CELLS", help="Folder of a data set of single cells with patients.")],
+    out: Annotated[Path, typer.Option(help="File to write, ending in .pack.")],
+    fields: Annotated[int, typer.Option(help="Fields per training patient.", min=1, max=1000)] = 12,
+    judged_fields: Annotated[int, typer.Option(help="Fields per calibration or test patient.", min=1, max=1000)] = 8,
+    side: Annotated[int, typer.Option(help="Side of the stored patches in px.", min=32, max=1024)] = 128,
+    seed: Annotated[int, typer.Option(help="Decides which cells stand where.", min=0)] = 0,
+    cache: Annotated[Path, typer.Option(help="Folder where prepared crops are kept.")] = _BUILD / "packs",
+) -> None:
+    """Compose fields of single cells, each field of one patient, and cut them into labelled patches.
+
+    Example: `dl4all compose aml_cells --out composed.pack`, then `dl4all train all_idb_patches --data composed.pack`.
+    """
+    with explained():
+        from training.composition import Composition, compose_pack
+        from training.errors import RecipeError
+        from training.packs import SUFFIX, write_pack
+        from training.prepared import Sources
+
+        if out.suffix != SUFFIX:
+            raise RecipeError(f"The name of a pack ends in {SUFFIX}: {out.with_suffix(SUFFIX)}.")
+        sources = Sources.find([cells], cache)
+        if len(sources.names) != 1:
+            raise RecipeError(f"{cells} holds several data sets: {', '.join(sources.names)}; name one.")
+        made = compose_pack(sources.dataset(sources.names[0]), Composition(fields, judged_fields, seed=seed), side)
+        write_pack(made, out)
+        shares = ", ".join(f"{name} in {share:.1%}" for name, share in zip(made.header.classes, made.labels.mean(axis=0), strict=True))
+        say(f"{out}: {len(made)} patches; {shares}; {len(made.header.left_out)} patients gave no field", "green")
+
+
+@release_app.command("build")
+def build_release(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run of `dl4all train` without --folds.")],
+    data: Data,
+    release: Annotated[str, typer.Option("--id", help="Id of the release, such as histotnet-1.")],
+    cross_validation: Annotated[
+        Path | None, typer.Option(help="Folder of the same recipe's run with --folds; without it the card says so.", show_default=False)
+    ] = None,
+    detects: Annotated[str, typer.Option(help="lymphoblast or blast_lineage_unspecified; needed for your own cells only.")] = "",
+    replace: Annotated[bool, typer.Option(help="Replace a release of this id.")] = False,
+    releases: Annotated[Path, typer.Option(help="Folder of releases.")] = Path("releases"),
+    model_repository: Annotated[Path, typer.Option(help="Folder of models.")] = Path("model_repository"),
+    cache: Annotated[Path, typer.Option(help="Folder where prepared crops are kept.")] = _BUILD / "packs",
+) -> None:
+    """Export a run, pass the gates, calibrate, choose the library, score the test groups, write the release.
+
+    The test groups are scored at the very end, once per finished candidate; log every scoring in docs/results.md.
+    """
+    with explained():
+        from training.prepared import Sources
+        from training.release_build import BuildOptions, build
+
+        built = build(BuildOptions(run, cross_validation, release, releases, model_repository, detects, replace), Sources.find(data, cache))
+        for gate in built.gates:
+            typer.echo(str(gate))
+        for name, figure in built.figures.items():
+            typer.echo(f"{name}: {figure}")
+        for line in built.by_patient:
+            typer.echo(line)
+        say(f"built: {releases / release}", "green")
+
+
+@release_app.command("build-patches")
+def build_patch_release(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run of `dl4all train` with a recipe of patches, on composed fields.")],
+    data: Data,
+    release: Annotated[str, typer.Option("--id", help="Id of the release, such as all-idb-patches-1.")],
+    cells: Annotated[str, typer.Option(help="Release or system whose cell network, library and calibration it takes over.")] = "plain_resnet",
+    replace: Annotated[bool, typer.Option(help="Replace a release of this id.")] = False,
+    releases: Annotated[Path, typer.Option(help="Folder of releases.")] = Path("releases"),
+    model_repository: Annotated[Path, typer.Option(help="Folder of models.")] = Path("model_repository"),
+    cache: Annotated[Path, typer.Option(help="Folder where prepared crops are kept.")] = _BUILD / "packs",
+) -> None:
+    """Export a network of patches, tune its thresholds on calibration patients, score the test patients, write the release.
+
+    `--data` names the pack of `dl4all compose` and the folder of its cells, of which whole fields are composed again to measure where
+    cells are found. Log every scoring of the test patients in docs/results.md.
+    """
+    with explained():
+        from training.patch_release_build import PatchBuildOptions, build
+        from training.prepared import Sources
+
+        figures = build(PatchBuildOptions(run, release, cells, releases, model_repository, replace), Sources.find(data, cache))
+        for name, figure in figures.items():
+            typer.echo(f"{name}: {figure}")
+        say(f"built: {releases / release}", "green")
+
+
+@release_app.command("activate")
+def activate_release(
+    release: Annotated[str, typer.Argument(help="Id of the release.")],
+    margin: Annotated[float, typer.Option(help="How much lower sensitivity and coverage on calibration patients may be.", min=0.0, max=1.0)] = 0.02,
+    releases: Annotated[Path, typer.Option(help="Folder of releases.")] = Path("releases"),
+    model_repository: Annotated[Path, typer.Option(help="Folder of models.")] = Path("model_repository"),
+) -> None:
+    """Make a release with a grown library the current one of its system. Refused if it does worse on calibration patients.
+
+    Running services take it with their next request; no call is lost.
+    """
+    with explained():
+        from services.common.releases import ReleaseStore
+        from training.library_growth import check_activation
+        from training.releases import activate
+
+        store = ReleaseStore(releases, model_repository)
+        candidate = store.resolve(release)
+        check_activation(store.resolve(candidate.system), candidate, margin)
+        activate(candidate, releases)
+        say(f"{candidate.id} is the current release of {candidate.system}", "green")
+
+
+@release_app.command("verify")
+def verify_releases(
+    releases: Annotated[Path, typer.Option(help="Folder of releases.")] = Path("releases"),
+    model_repository: Annotated[Path, typer.Option(help="Folder of models.")] = Path("model_repository"),
+) -> None:
+    """Check every release: all files are there and match their checksums, models and libraries load and fit each other."""
+    with explained():
+        from training.release_check import check_releases
+
+        for line in check_releases(releases, model_repository):
+            typer.echo(line)
+
+
+@release_app.command("list")
+def list_releases(
+    releases: Annotated[Path, typer.Option(help="Folder of releases.")] = Path("releases"),
+    model_repository: Annotated[Path, typer.Option(help="Folder of models.")] = Path("model_repository"),
+) -> None:
+    """List the releases: id, system, what it detects, main figure, whether it is current or the default."""
+    with explained():
+        from services.common.releases import ReleaseStore
+
+        store = ReleaseStore(releases, model_repository)
+        for release in store.releases:
+            marks = [
+                m for m, holds in (("default", release.id == store.index.default), ("current", release.id in store.index.current.values())) if holds
+            ]
+            main = next((f for f in release.figures if f.name == "AUC, test patients, fused"), None)
+            auc = "" if main is None else f"AUC {main.value:.4f} [{main.low:.4f}, {main.high:.4f}]"
+            typer.echo(f"{release.id:20s} {release.system:14s} {release.detects.value:28s} {auc:32s} {', '.join(marks)}")
+
+
+def _word(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._=]+", "_", text)
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Turn what a user can put right into one line and exit status 1; an interruption into 130."""
+    from services.common.errors import DomainError
+
+    caught: tuple[Any, ...] = (DomainError, OSError)
+    try:
+        try:
+            from training.errors import TrainingError
+
+            caught = (*caught, TrainingError)
+        except ImportError:
+            pass
+        yield
+    except ImportError as error:
+        say(f"failed: {error.name} is not installed; this command needs the extra `train`: pip install 'dl4all-serving[cpu,train]'", "red")
+        raise typer.Exit(1) from error
+    except KeyboardInterrupt as error:
+        raise typer.Exit(130) from error
+    except caught as error:
+        interrupted = type(error).__name__ == "InterruptedTrainingError"
+        process = f" (process {os.environ['RANK']})" if "RANK" in os.environ else ""
+        say(str(error) if interrupted else f"failed{process}: {error}", "yellow" if interrupted else "red")
+        raise typer.Exit(130 if interrupted else 1) from error

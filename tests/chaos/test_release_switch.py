@@ -1,0 +1,144 @@
+"""Another release is put in use while calls run: none is lost, none is answered by a mixture, and what is broken changes nothing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dl4all.diagnosis.v1 import diagnosis_pb2
+from dl4all_client import DiagnosisClient, ServiceError
+from services.common.releases import INDEX_FILE, RELEASE_FILE, sha256_of
+from services.retrieval.library import open_library
+from tests.conftest import ROOT
+from tests.running import Running, Stack, eventually, own_copy
+from training import library
+from training.releases import activate
+
+OLD, NEW = "plain-resnet-1", "plain-resnet-1.lib2"
+
+
+@dataclass
+class Serving:
+    """Four services of their own over a folder of releases of their own."""
+
+    releases: Path
+    parts: list[Running]
+
+    @property
+    def gateway(self) -> Running:
+        return self.parts[-1]
+
+
+@pytest.fixture(scope="module")
+def serving(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    releases = tmp_path_factory.mktemp("switch") / "releases"
+    shutil.copytree(ROOT / "releases", releases)
+    settings = {"DL4ALL_RELEASES": str(releases)}
+    inner = {name: own_copy(stack[name], **settings) for name in ("preprocessing", "classification", "retrieval")}
+    addresses = {f"DL4ALL_GATEWAY_{name.upper()}_ADDRESS": f"dns:///{running.address}" for name, running in inner.items()}
+    made = Serving(releases, [*inner.values(), own_copy(stack["gateway"], **settings, **addresses)])
+    try:
+        for running in made.parts:
+            running.start()
+        for running in made.parts:
+            running.wait_serving()
+        yield made
+    finally:
+        for running in made.parts:
+            running.end()
+
+
+def put(serving: Serving, name: str) -> None:
+    """A release with a library that has lost a few references, put there whole."""
+    base = open_library(serving.releases / OLD / "library.npz")
+    kept = np.arange(len(base) - 10)
+    names = ("embeddings", "is_blast", "reference_ids", "cell_classes", "patients", "image_sha256", "centers", "radii", "patches", "patch_scales")
+    smaller = replace(base, exemplars=np.arange(len(kept), dtype=np.int32), **{n: getattr(base, n)[kept] for n in names})
+    folder = serving.releases.parent / name
+    library.save(smaller, folder / "library.npz")
+    content = json.loads((serving.releases / OLD / RELEASE_FILE).read_text(encoding="utf-8"))
+    content |= {"id": name, "library": {"file": "library.npz", "sha256": sha256_of(folder / "library.npz")}}
+    (folder / RELEASE_FILE).write_text(json.dumps(content), encoding="utf-8")
+    folder.rename(serving.releases / name)
+
+
+@dataclass
+class Load:
+    """Callers that never stop, and what they were answered."""
+
+    address: str
+    image: bytes
+    answers: list[diagnosis_pb2.Diagnosis] = field(default_factory=list)
+    errors: list[ServiceError] = field(default_factory=list)
+    _stop: threading.Event = field(default_factory=threading.Event)
+
+    def __enter__(self) -> Load:
+        self._threads = [threading.Thread(target=self._call) for _ in range(3)]
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _call(self) -> None:
+        with DiagnosisClient(self.address) as client:
+            while not self._stop.is_set():
+                try:
+                    self.answers.append(client.diagnose(self.image))
+                except ServiceError as error:
+                    self.errors.append(error)
+
+    def releases(self) -> list[str]:
+        return [a.provenance.release for a in self.answers]
+
+
+def library_of(diagnosis: diagnosis_pb2.Diagnosis) -> str:
+    return next(f.sha256 for f in diagnosis.provenance.served_files if f.name == "library")
+
+
+def test_a_release_is_put_in_use_and_out_of_use_under_load(serving: Serving, phantom_cell: bytes) -> None:
+    with Load(serving.gateway.address, phantom_cell) as load:
+        eventually(lambda: len(load.answers) >= 5, 60)
+        put(serving, NEW)
+        activate_new(serving)
+        eventually(lambda: load.releases()[-1:] == [NEW], 30, "the new release answers")
+        (serving.releases / INDEX_FILE).write_text("{ half", encoding="utf-8")
+        before = len(load.answers)
+        eventually(lambda: len(load.answers) >= before + 10, 60)
+        assert set(load.releases()[before + 3 :]) == {NEW}
+        broken = json.loads((ROOT / "releases" / INDEX_FILE).read_text(encoding="utf-8"))
+        shutil.copytree(serving.releases / NEW, serving.releases / "plain-resnet-1.lib3")
+        (serving.releases / "plain-resnet-1.lib3" / "library.npz").write_bytes(b"half")
+        (serving.releases / INDEX_FILE).write_text(json.dumps({**broken, "default": "plain-resnet-1.lib3"}), encoding="utf-8")
+        before = len(load.answers)
+        eventually(lambda: len(load.answers) >= before + 10, 60)
+        assert set(load.releases()[before + 3 :]) == {NEW}
+        shutil.copyfile(ROOT / "releases" / INDEX_FILE, serving.releases / INDEX_FILE)
+        eventually(lambda: load.releases()[-1:] == [OLD], 30, "the old release answers again")
+    assert load.errors == []
+    by_release = {release: {library_of(a) for a in load.answers if a.provenance.release == release} for release in (OLD, NEW)}
+    assert by_release == {r: {sha256_of(serving.releases / r / "library.npz")} for r in (OLD, NEW)}
+
+
+def activate_new(serving: Serving) -> None:
+    from services.common.releases import ReleaseStore
+
+    activate(ReleaseStore(serving.releases, ROOT / "model_repository").held(NEW), serving.releases)
+
+
+def test_a_release_that_is_not_there_is_still_refused(serving: Serving, phantom_cell: bytes) -> None:
+    with DiagnosisClient(serving.gateway.address) as client:
+        for name in ("plain-resnet-9", "../plain-resnet-1", ".", "x" * 100):
+            with pytest.raises(ServiceError) as caught:
+                client.diagnose(phantom_cell, release=name)
+            assert caught.value.reason == "RELEASE_UNKNOWN"
