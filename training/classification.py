@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -109,6 +109,7 @@ class ClassificationTask:
         normaliser: of the stage.
         multi_label: whether labels are independent.
         weights_from: labels that class weights are counted on; those of ``train`` if None.
+        heads: columns of the heads that learn independent labels; their losses are added. One head if empty.
         seed: of order and augmentation.
         at: device and process.
 
@@ -128,6 +129,7 @@ class ClassificationTask:
         multi_label: bool,
         seed: int,
         weights_from: NDArray[np.int8] | None = None,
+        heads: Sequence[slice] = (),
     ) -> None:
         if stage.batch % at.count:
             raise RecipeError(f"A batch of {stage.batch} cannot be shared by {at.count} processes; change it with --set.")
@@ -144,7 +146,8 @@ class ClassificationTask:
         self.epochs, self.steps_per_epoch = stage.epochs, len(train) // stage.batch
         self.optimiser = make_optimiser(network, stage)
         counted = train.labels if weights_from is None else weights_from
-        self.class_weights = torch.from_numpy(_class_weights(stage.class_weights, counted)).to(at.device)
+        class_weights = _class_weights(stage.class_weights, counted) * _weights_of_heads(heads, counted.shape[1])
+        self.class_weights = torch.from_numpy(class_weights).to(at.device)
         positive = positive_weights(counted) if stage.class_weights is ClassWeights.POSITIVE else np.ones(counted.shape[1], np.float32)
         self.positive_weights = torch.from_numpy(positive).to(at.device)
         self.image_weights = torch.from_numpy(np.ones(len(train), np.float32) if multi_label else _image_weights(stage.class_weights, train, counted))
@@ -236,6 +239,14 @@ def _class_weights(kind: ClassWeights, labels: NDArray[np.int8]) -> Float:
     if kind in (ClassWeights.INVERSE_COUNT, ClassWeights.INVERSE_COUNT_LEGACY):
         return inverse_count_weights(labels, mask_empty=kind is ClassWeights.INVERSE_COUNT)
     return np.ones(labels.shape[1], np.float32)
+
+
+def _weights_of_heads(heads: Sequence[slice], classes: int) -> Float:
+    """Weights that make the mean over all classes the sum over heads of their means; a linear layer of all classes is then as good as one per head."""
+    weights = np.ones(classes, np.float32)
+    for head in heads:
+        weights[head] = classes / len(weights[head])
+    return weights
 
 
 def _image_weights(kind: ClassWeights, samples: Samples, counted: NDArray[np.int8]) -> Float:

@@ -42,6 +42,7 @@ class PackHeader:
         jpeg_quality: 1..100, or ``LOSSLESS``.
         left_out: keys of images in which no cell was found.
         notes: what a user must know of the data.
+        subject: what the crops show: the ``cell`` of each image, or ``nothing``: a place of it without a nucleated cell.
     """
 
     dataset: str
@@ -56,6 +57,7 @@ class PackHeader:
     jpeg_quality: int = LOSSLESS
     left_out: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    subject: str = "cell"
 
 
 @dataclass(frozen=True)

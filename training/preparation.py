@@ -6,7 +6,7 @@ import multiprocessing
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -24,6 +24,7 @@ from services.preprocessing.legacy import register_legacy, sharpen_legacy, short
 from services.preprocessing.registration import RELATIVE_RADIUS, register
 from services.preprocessing.unsharpening import FocusParameters, sharpen_adaptively
 from training.datasets.dataset import Dataset, LabelledImage, label_matrix
+from training.empty_places import place_without_cell
 from training.errors import DatasetError
 from training.packs import Pack, PackHeader
 from training.recipes.config import Input, InputKind
@@ -32,6 +33,8 @@ Bytes = NDArray[np.uint8]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 MEASURES: Final = ("center_x", "center_y", "radius", "upscale_factor", "focus_before", "focus_after", "accepted")
+NOTHING: Final = "nothing"
+"""Subject of crops of places without a cell, and their class."""
 _SHOWN_FAILURES: Final = 5
 _JOBS_PER_PROCESS: Final = 16
 
@@ -54,15 +57,19 @@ def prepare(dataset: Dataset, wanted: Input, focus: FocusParameters | None = Non
 
     Args:
         dataset: what was read.
-        wanted: how crops are made.
+        wanted: how crops are made, and of what.
         focus: parameters of the sharpening; needed where crops are sharpened. For ``legacy_sharpened`` the first threshold is the only one.
 
     Returns:
-        The pack; images in which no cell was found, or whose cell the legacy rule drops, are named in its header and left out.
+        The pack; images in which no cell was found, whose cell the legacy rule drops, or that have no place without a cell where that is wanted,
+        are named in its header and left out. Places without a cell are of the one class ``nothing``.
 
     Raises:
         DatasetError: an image cannot be read, or no crop could be made of any.
     """
+    if wanted.subject == NOTHING:
+        images = tuple(replace(image, classes=(NOTHING,), is_blast=None) for image in dataset.images)
+        dataset = replace(dataset, classes=(NOTHING,), multi_label=False, images=images)
     jobs = [(str(image.path), wanted, focus) for image in dataset.images]
     made = in_processes(_make_crop, jobs, f"{dataset.name}: crops")
     failures = [m for m in made if isinstance(m, _Failure)]
@@ -92,6 +99,7 @@ def _pack(
         focus=asdict(focus) if focus is not None and wanted.kind.sharpens else None,
         left_out=left_out,
         notes=dataset.notes,
+        subject=wanted.subject,
     )
     table = np.array([crop.measures for crop in crops], np.float32).reshape(len(crops), -1)
     return Pack(
@@ -141,17 +149,28 @@ def _make_crop(job: tuple[str, Input, FocusParameters | None]) -> _Crop | _Failu
     sha256 = sha256_of(Path(path))
     if wanted.kind is InputKind.CENTER_CROP:
         return _Crop(center_crop(rgb, wanted.center_crop, wanted.side), sha256)
-    cell = central_cell(locate_cells(rgb).cells, *rgb.shape[:2])
+    cells = locate_cells(rgb).cells
+    cell = central_cell(cells, *rgb.shape[:2])
     if cell is None:
         return None
+    if wanted.subject == NOTHING:
+        place = place_without_cell(cells, rgb.shape, cell.radius, np.random.default_rng(int(sha256[:16], 16)))
+        return None if place is None else _registered_crop(rgb, place, wanted, focus, sha256)
     if wanted.kind is InputKind.LEGACY_SHARPENED:
         assert focus is not None
         return _legacy_crop(rgb, cell, wanted.side, focus.thresholds[0], sha256)
-    registered = register(rgb, cell.center_x, cell.center_y, cell.radius, wanted.side)
-    place = (cell.center_x, cell.center_y, cell.radius, registered.upscale_factor)
+    return _registered_crop(rgb, (cell.center_x, cell.center_y, cell.radius), wanted, focus, sha256)
+
+
+def _registered_crop(rgb: Bytes, center: tuple[float, float, float], wanted: Input, focus: FocusParameters | None, sha256: str) -> _Crop:
+    registered = register(rgb, *center, wanted.side)
+    place = (*center, registered.upscale_factor)
     if wanted.kind is InputKind.REGISTERED:
         return _Crop(registered.pixels, sha256, (*place, np.nan, np.nan, 1.0))
     assert focus is not None
+    if wanted.kind is InputKind.LEGACY_SHARPENED:
+        legacy = sharpen_legacy(registered.pixels, focus.thresholds[0])
+        return _Crop(legacy.pixels, sha256, (*place, legacy.focus_before, legacy.focus_after, 1.0))
     result = sharpen_adaptively(registered.pixels, registered.upscale_factor, focus)
     return _Crop(result.pixels, sha256, (*place, result.focus_before, result.focus_after, float(result.accepted)))
 

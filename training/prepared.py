@@ -14,7 +14,7 @@ import numpy as np
 from services.preprocessing.unsharpening import FocusParameters
 from training.datasets.dataset import Dataset, ImageKind, Subset
 from training.datasets.registry import find_folders, read_dataset
-from training.datasets.tissue import ADP, adp_classes, read_adp
+from training.datasets.tissue import ADP, Level, adp_classes, read_adp
 from training.errors import DatasetError, RecipeError
 from training.focus_calibration import fit_focus_parameters, fit_legacy_threshold, with_tuned_threshold
 from training.packs import SUFFIX, Pack, read_pack, write_pack
@@ -59,7 +59,7 @@ class Sources:
         """Data sets that are there."""
         return tuple(sorted({*self.folders, *self.packs}))
 
-    def dataset(self, name: str, level: int = 1) -> Dataset:
+    def dataset(self, name: str, level: Level = 1) -> Dataset:
         """Read a data set from its folder, subsets given.
 
         Raises:
@@ -70,7 +70,7 @@ class Sources:
         dataset = read_adp(self.folders[name], level) if name == ADP else read_dataset(name, self.folders[name])
         return with_subsets(dataset) if dataset.kind is ImageKind.CELL and dataset.grouped_by != "none" else dataset
 
-    def pack(self, name: str, wanted: Input, level: int = 1, focus: FocusParameters | None = None) -> Pack:
+    def pack(self, name: str, wanted: Input, level: Level = 1, focus: FocusParameters | None = None) -> Pack:
         """The crops of a data set: from a pack that the user names, from the cache, or made now and kept.
 
         Args:
@@ -93,13 +93,15 @@ class Sources:
             write_pack(prepare(dataset, wanted, focus), path)
         return read_pack(path)
 
-    def _given(self, name: str, wanted: Input, level: int, focus: FocusParameters | None) -> Pack:
+    def _given(self, name: str, wanted: Input, level: Level, focus: FocusParameters | None) -> Pack:
         packs = [read_pack(path) for path in self.packs[name]]
-        fitting = [p for p in packs if (p.header.side, p.header.input, p.header.center_crop) == (wanted.side, wanted.kind.value, wanted.center_crop)]
+        needed = (wanted.side, wanted.kind.value, wanted.center_crop, wanted.subject)
+        fitting = [p for p in packs if (p.header.side, p.header.input, p.header.center_crop, p.header.subject) == needed]
         if not fitting:
-            have = "; ".join(f"{p.header.input} at {p.header.side} px" for p in packs)
+            have = "; ".join(f"{p.header.input} at {p.header.side} px of {p.header.subject}" for p in packs)
             raise RecipeError(
-                f"{name}: the recipe needs {wanted.kind.value} at {wanted.side} px, the packs hold {have}. Make one with `dl4all pack`."
+                f"{name}: the recipe needs {wanted.kind.value} at {wanted.side} px of {wanted.subject}, the packs hold {have}. "
+                "Make one with `dl4all pack`."
             )
         if name == ADP:
             fitting = [p for p in fitting if p.header.classes == adp_classes(level)]

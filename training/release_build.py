@@ -237,9 +237,9 @@ def _export(trained: Trained, pack: Pack, folder: Path) -> _Exported:
     calibrating = pack.in_subset(Subset.CALIBRATION) & (pack.is_blast >= 0)
     labels, groups = pack.is_blast[calibrating].astype(np.int64), pack.groups[calibrating]
     weights = calibration.patient_class_weights(labels, groups)
-    logits = logits_of(trained.network, pack.pixels[calibrating], trained.normaliser, torch.device("cpu"))
+    logits = logits_of(trained.judging, pack.pixels[calibrating], trained.normaliser, torch.device("cpu"))
     temperature = calibration.fit_temperature(_margin(logits), labels, weights)
-    served = ServedNetwork(trained.network, list(trained.normaliser.mean), list(trained.normaliser.std), temperature)
+    served = ServedNetwork(trained.judging, list(trained.normaliser.mean), list(trained.normaliser.std), temperature)
     gap = export_onnx(served, side, folder / FP32, pack.pixels[calibrating])
 
     training = pack.in_subset(Subset.TRAIN) & (pack.is_blast >= 0)

@@ -16,27 +16,29 @@ from numpy.typing import NDArray
 from torch import nn
 
 from training.architectures.build import build_network
-from training.architectures.network import HEAD, Network
+from training.architectures.network import HEAD, MergedClasses, Network
 from training.array_file import read_arrays, write_arrays
 from training.checkpoints import Weights, load_network, save_network
-from training.classification import ClassificationTask, Normaliser, Samples, fit_normaliser, logits_of
-from training.datasets.all_idb import ALL_IDB2
+from training.classification import ClassificationTask, Normaliser, Samples, fit_normaliser, logits_of, outputs_of
+from training.datasets.all_idb import ALL_IDB2, ALL_IDB_PATCHES
 from training.datasets.cnmc import CNMC
 from training.datasets.dataset import ImageKind, Subset
 from training.datasets.own_cells import OWN_CELLS
 from training.datasets.single_cells import AML_CELLS
-from training.datasets.tissue import ADP, LC25000_TILES
+from training.datasets.tissue import ADP, ALL_LEVELS, LC25000_TILES, heads_of
 from training.devices import Place, wait_for_all
 from training.errors import ArrayFileError, DatasetError, RecipeError
+from training.injection import class_count, inject_nothing, merged_classes, split_blasts
 from training.loop import LoopOptions, train
 from training.packs import Pack
-from training.prepared import Sources
-from training.recipes.config import Pretraining, Recipe, Selection, Stage, as_json
+from training.preparation import NOTHING
+from training.prepared import Sources, focus_of
+from training.recipes.config import Input, InputKind, Pretraining, Recipe, Selection, Stage, as_json
 from training.splits import Parts, greedy_folds, greedy_group_folds, grouped_folds, refuse_leak, require_classes, stratified_by_image
 
 CLASSES: Final = ("normal", "blast")
 FINAL: Final = "final"
-WARM_UP: Final = "warm-up"
+WARM_UP, UNSPLIT = "warm-up", "unsplit"
 RUN_FILE, NETWORK_FILE, PREDICTIONS_FILE = "run.json", "network.safetensors", "predictions.safetensors"
 SOURCES: Final = (ADP, LC25000_TILES)
 TARGETS: Final = (AML_CELLS, ALL_IDB2, CNMC, OWN_CELLS)
@@ -74,7 +76,7 @@ class Predictions:
     Attributes:
         keys, groups: str (N,).
         is_blast: int8 (N,).
-        logits: float32 (N, 2).
+        logits: float32 (N, 2), or (N, 3) where the class nothing was injected.
         part: ``validation`` or ``test``, str (N,).
     """
 
@@ -110,7 +112,7 @@ class Trained:
 
     Attributes:
         folder: where it lies.
-        network: in evaluation mode, on the CPU.
+        network: in evaluation mode, on the CPU, as it learned.
         normaliser: what it subtracts and divides by.
         about: what the network file says of it.
     """
@@ -119,6 +121,11 @@ class Trained:
     network: Network
     normaliser: Normaliser
     about: Mapping[str, Any]
+
+    @property
+    def judging(self) -> nn.Module:
+        """The network as it judges: says normal, blast and, where it was injected, nothing."""
+        return as_judged(self.network, Recipe.model_validate(self.about["recipe"])).eval()
 
 
 def run(options: TransferOptions, sources: Sources, at: Place) -> Path:
@@ -147,10 +154,22 @@ def run(options: TransferOptions, sources: Sources, at: Place) -> Path:
         pretrained, source_of = pretrained_weights(options, sources, at)
         description |= source_of
     describe(folder, description, at)
+    nothing = leader_first(at, lambda: _crops_without_cells(sources, target, recipe))
     for name, division in parts.items():
         part = {**description, "part": name, "division": division_digest(target, division)}
-        _fine_tune(options, target, division, folder / name, pretrained, part, at)
+        _fine_tune(options, target, nothing, division, folder / name, pretrained, part, at)
     return folder
+
+
+def _crops_without_cells(sources: Sources, target: Pack, recipe: Recipe) -> Pack | None:
+    """Crops that show no nucleated cell, made as those of the cells; None where the recipe wants none."""
+    injection, stage = recipe.injection, recipe.fine_tuning
+    if not injection.nothing:
+        return None
+    if injection.source == "places":
+        return sources.pack(target.header.dataset, stage.input.model_copy(update={"subject": NOTHING}), focus=focus_of(target))
+    pack = sources.pack(ALL_IDB_PATCHES, Input(kind=InputKind.CENTER_CROP, side=stage.input.side))
+    return pack.select(pack.labels.sum(axis=1) == 0)
 
 
 def cell_pack(sources: Sources, name: str, recipe: Recipe) -> Pack:
@@ -237,10 +256,15 @@ def load_trained(folder: Path) -> Trained:
     """
     weights, about = load_network(folder / NETWORK_FILE)
     recipe = Recipe.model_validate(about["recipe"])
-    network = build_network(recipe.network, {HEAD: len(CLASSES)}, recipe.fine_tuning.input.side)
+    network = build_network(recipe.network, {HEAD: class_count(recipe.injection)}, recipe.fine_tuning.input.side)
     network.load_state_dict(weights)
     mean, std = about["normaliser"]
     return Trained(folder, network.eval(), Normaliser(tuple(mean), tuple(std)), about)
+
+
+def as_judged(network: Network, recipe: Recipe) -> nn.Module:
+    """A trained network as it judges: clusters of blasts are blasts."""
+    return MergedClasses(network, merged_classes(recipe.injection)) if recipe.injection.clusters > 1 else network
 
 
 def describe(folder: Path, description: Mapping[str, Any], at: Place) -> None:
@@ -278,7 +302,8 @@ def pretrained_weights(options: TransferOptions, sources: Sources, at: Place) ->
         torch.manual_seed(options.seed)
         network = build_network(recipe.network, {HEAD: len(pack.header.classes)}, stage.input.side)
         title = f"{recipe.system}, source {pack.header.dataset}, seed {options.seed}"
-        how = Fit(stage, folder, digest, title, options.seed, pack.header.multi_label)
+        heads = heads_of(pack.header.classes) if stage.level == ALL_LEVELS else ()
+        how = Fit(stage, folder, digest, title, options.seed, pack.header.multi_label, heads)
         normaliser, figures = fit(network, samples, parts, how, at)
         if at.leads:
             save_network(folder / NETWORK_FILE, network, {**described, "recipe": as_json(recipe), "normaliser": vars_of(normaliser), **figures})
@@ -306,27 +331,48 @@ def source_division(pack: Pack, stage: Pretraining) -> Parts:
 
 
 def _fine_tune(
-    options: TransferOptions, target: Pack, parts: Parts, folder: Path, pretrained: Weights | None, description: Mapping[str, Any], at: Place
+    options: TransferOptions,
+    target: Pack,
+    nothing: Pack | None,
+    parts: Parts,
+    folder: Path,
+    pretrained: Weights | None,
+    description: Mapping[str, Any],
+    at: Place,
 ) -> None:
     if (folder / NETWORK_FILE).exists() and (folder / PREDICTIONS_FILE).exists():
         return
     recipe, stage = options.recipe, options.recipe.fine_tuning
     labels = np.stack([target.is_blast == 0, target.is_blast == 1], axis=1).astype(np.int8)
-    samples = Samples(target.pixels, labels, target.labels.argmax(axis=1), target.groups)
-    torch.manual_seed(options.seed)
-    network = build_network(recipe.network, {HEAD: len(CLASSES)}, stage.input.side)
-    if pretrained is not None:
-        start_from(network, pretrained)
+    samples, trained_on = Samples(target.pixels, labels, target.labels.argmax(axis=1), target.groups), parts
+    if nothing is not None:
+        samples, trained_on = inject_nothing(samples, parts, nothing, recipe.injection.nothing, options.seed)
     begun = "pretrained" if pretrained is not None else "from scratch"
     title = f"{recipe.system}, {description['part']}, {begun}, seed {options.seed}"
     how = Fit(stage, folder, identity(description), title, options.seed, multi_label=False)
-    if recipe.warm_up is not None:
-        warm_up(network, recipe.warm_up, samples, parts, how, at)
-    normaliser, figures = fit(network, samples, parts, how, at)
+    if recipe.injection.clusters > 1:
+        whole = Fit(stage, folder / UNSPLIT, identity({**description, "part": UNSPLIT}), f"{title}, blasts unsplit", options.seed, multi_label=False)
+        network, normaliser, _ = _trained(recipe, samples, trained_on, whole, pretrained, at)
+        embeddings = [o.embedding for o in outputs_of(network, samples.pixels[trained_on.train], normaliser, at.device)]
+        samples = split_blasts(samples, trained_on.train, np.concatenate(embeddings), recipe.injection.clusters, options.seed)
+    network, normaliser, figures = _trained(recipe, samples, trained_on, how, pretrained, at)
     if at.leads:
-        _predict(network, normaliser, target, parts, at).save(folder / PREDICTIONS_FILE)
+        _predict(as_judged(network, recipe), normaliser, target, parts, at).save(folder / PREDICTIONS_FILE)
         save_network(folder / NETWORK_FILE, network, {**description, "normaliser": vars_of(normaliser), **figures})
     wait_for_all(at)
+
+
+def _trained(
+    recipe: Recipe, samples: Samples, parts: Parts, how: Fit, pretrained: Weights | None, at: Place
+) -> tuple[Network, Normaliser, dict[str, Any]]:
+    """A network of the recipe, trained on samples with any number of classes."""
+    torch.manual_seed(how.seed)
+    network = build_network(recipe.network, {HEAD: samples.labels.shape[1]}, recipe.fine_tuning.input.side)
+    if pretrained is not None:
+        start_from(network, pretrained)
+    if recipe.warm_up is not None:
+        warm_up(network, recipe.warm_up, samples, parts, how, at)
+    return network, *fit(network, samples, parts, how, at)
 
 
 def start_from(network: nn.Module, weights: Weights) -> None:
@@ -343,7 +389,7 @@ def start_from(network: nn.Module, weights: Weights) -> None:
 
 @dataclass(frozen=True)
 class Fit:
-    """One training of one network: how, where, and what it is called."""
+    """One training of one network: how, where, and what it is called; ``heads`` as ``ClassificationTask`` takes them."""
 
     stage: Stage
     folder: Path
@@ -351,6 +397,7 @@ class Fit:
     title: str
     seed: int
     multi_label: bool
+    heads: tuple[slice, ...] = ()
 
 
 def fit(network: Network, samples: Samples, parts: Parts, how: Fit, at: Place) -> tuple[Normaliser, dict[str, Any]]:
@@ -368,6 +415,7 @@ def fit(network: Network, samples: Samples, parts: Parts, how: Fit, at: Place) -
         multi_label=how.multi_label,
         seed=how.seed,
         weights_from=samples.labels[seen],
+        heads=how.heads,
     )
     began = time.monotonic()
     progress = train(task, LoopOptions(how.folder, how.identity, how.title, how.seed, stage.average_decay, stage.precision), at)

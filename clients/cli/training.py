@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -81,7 +81,10 @@ def pack(
     kind: Annotated[str, typer.Option("--input", help="registered_sharpened or registered (cells), or center_crop.")] = "",
     crop: Annotated[int, typer.Option("--center-crop", help="Side of the middle that is cut out, px; 0 for the whole image.", min=0)] = 0,
     quality: Annotated[int, typer.Option(help="JPEG quality 1..100 of the stored crops; 0 keeps every pixel as it is.", min=0, max=100)] = 92,
-    level: Annotated[int, typer.Option(help="Level of ADP.", min=1, max=3)] = 1,
+    level: Annotated[str, typer.Option(help="Level of ADP: 1, 2, 3, or all.")] = "1",
+    subject: Annotated[
+        str, typer.Option(help="What crops show: the cell of each image, or nothing: a place of it without a nucleated cell.")
+    ] = "cell",
     focus_from: Annotated[Path | None, typer.Option(help="Pack whose focus parameters are taken over.", show_default=False)] = None,
     cache: Annotated[Path, typer.Option(help="Folder where prepared crops are kept.")] = _BUILD / "packs",
 ) -> None:
@@ -92,8 +95,10 @@ def pack(
     """
     with explained():
         from training.datasets.dataset import ImageKind
+        from training.datasets.tissue import ALL_LEVELS, Level
         from training.errors import RecipeError
         from training.packs import SUFFIX, read_pack, write_pack
+        from training.preparation import NOTHING
         from training.prepared import Sources, focus_of
         from training.recipes.config import Input, InputKind
 
@@ -103,13 +108,19 @@ def pack(
         if len(sources.names) != 1:
             raise RecipeError(f"{dataset} holds several data sets: {', '.join(sources.names)}; name one.")
         (name,) = sources.names
-        is_cell = sources.dataset(name, level).kind is ImageKind.CELL
+        if level not in ("1", "2", "3", ALL_LEVELS):
+            raise RecipeError(f"A level of ADP is 1, 2, 3 or all, not {level!r}.")
+        if subject not in ("cell", NOTHING):
+            raise RecipeError(f"Crops show a cell or nothing, not {subject!r}.")
+        taxonomy = cast(Level, level if level == ALL_LEVELS else int(level))
+        is_cell = sources.dataset(name, taxonomy).kind is ImageKind.CELL
         try:
             wanted = InputKind(kind or ("registered_sharpened" if is_cell and not crop else "center_crop"))
         except ValueError as error:
             raise RecipeError(f"An input is one of {', '.join(InputKind)}, not {kind!r}.") from error
         focus = focus_of(read_pack(focus_from)) if focus_from else None
-        made = sources.pack(name, Input(kind=wanted, side=side, center_crop=crop), level, focus)
+        crops = Input.model_validate({"kind": wanted, "side": side, "center_crop": crop, "subject": subject})
+        made = sources.pack(name, crops, taxonomy, focus)
         write_pack(made, out, quality)
         say(f"{out}: {len(made)} crops at {side} px, {out.stat().st_size / 2**20:.1f} MiB; {len(made.header.left_out)} images left out", "green")
 

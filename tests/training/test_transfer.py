@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from services.preprocessing.unsharpening import FocusParameters
-from tests.training.small import FOCUS, SIDE, cell_pack, tissue_pack, write_packs, write_recipe
+from tests.training.small import FOCUS, SIDE, cell_pack, patch_pack, tissue_pack, write_packs, write_recipe
 from training.checkpoints import load_network
 from training.datasets.dataset import GroupKind, Subset
 from training.devices import Place
@@ -62,11 +62,23 @@ def test_the_warm_up_moves_the_heads_alone(tmp_path: Path, sources: Sources) -> 
 
 def test_metric_learning_trains_as_published(tmp_path: Path) -> None:
     """With its warm-up, triplets and orthogonality; smaller, shorter, from scratch."""
-    small = ["network.width=8", "pretraining.enabled=false", "fine_tuning.epochs=2", "warm_up.epochs=1", "division.repetitions=1"]
+    small = [
+        "network.width=8",
+        "pretraining.enabled=false",
+        "fine_tuning.epochs=2",
+        "warm_up.epochs=1",
+        "division.repetitions=1",
+        "injection.nothing=0.3",
+    ]
     recipe = load_recipe("dss", "published", [*small, f"fine_tuning.input.side={SIDE}"])
-    sources = Sources.find(write_packs(tmp_path, input_kind="legacy_sharpened"), tmp_path / "cache")
+    patches = tmp_path / "patches.pack"
+    write_pack(replace(without := patch_pack(), header=replace(without.header, dataset="all_idb_patches", center_crop=0)), patches)
+    sources = Sources.find([*write_packs(tmp_path, input_kind="legacy_sharpened"), patches], tmp_path / "cache")
     part = run(TransferOptions(recipe, "", "", 0, 0, tmp_path / "runs", "run"), sources, CPU) / "repetition-0"
     assert (part / "warm-up" / "checkpoint.safetensors").is_file()
+    assert (part / "unsplit" / "checkpoint.safetensors").is_file()
+    assert load_trained(part).network.heads["classes"].out_features == 4
+    assert Predictions.load(part / "predictions.safetensors").logits.shape[1] == 3
     assert [sorted(epoch) for epoch in load_trained(part).about["history"]] == 2 * [
         ["epoch", "loss", "rate", "steps_per_second", "validation_accuracy", "validation_loss"]
     ]
@@ -269,7 +281,7 @@ def test_missing_and_doubled_data_sets_are_told(tmp_path: Path, sources: Sources
 
 
 def test_packs_of_another_side_are_told(tmp_path: Path, sources: Sources) -> None:
-    with pytest.raises(RecipeError, match="needs registered_sharpened at 64 px, the packs hold registered_sharpened at 32 px"):
+    with pytest.raises(RecipeError, match="needs registered_sharpened at 64 px of cell, the packs hold registered_sharpened at 32 px"):
         run(_options(tmp_path, "fine_tuning.input.side=64"), sources, CPU)
 
 

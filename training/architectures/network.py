@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple, Protocol
 
+import torch
 from torch import Tensor, nn
 
 HEAD: Final = "classes"
@@ -81,6 +82,25 @@ class Network(nn.Module):
     def _heads(self, features: Features) -> dict[str, Tensor]:
         hidden = self.dropout(self.hidden(features.pooled))
         return {name: head(hidden) for name, head in self.heads.items()}
+
+
+class MergedClasses(nn.Module):
+    """A network of which several classes are one in what it says: their probabilities are added.
+
+    Args:
+        network: returns ``Outputs``.
+        groups: columns of its logits that become one column each, in this order.
+    """
+
+    def __init__(self, network: nn.Module, groups: Sequence[Sequence[int]]) -> None:
+        super().__init__()
+        self.network = network
+        self.groups = tuple(list(columns) for columns in groups)
+
+    def forward(self, x: Tensor) -> Outputs:
+        """Judge normalised images."""
+        outputs: Outputs = self.network(x)
+        return outputs._replace(logits=torch.stack([outputs.logits[:, columns].logsumexp(dim=1) for columns in self.groups], dim=1))
 
 
 def parameter_count(network: nn.Module, *, trainable: bool = True) -> int:

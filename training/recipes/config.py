@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from training.architectures.build import NetworkConfig
 from training.augmentation import Augmentation
+from training.datasets.tissue import Level
 from training.devices import Precision
 from training.errors import RecipeError
 from training.schedules import Schedule
@@ -76,12 +77,14 @@ class Input(_Part):
         center_crop: side of the middle that is cut out before resizing, for ``center_crop``; 0 for the whole image.
         threshold: of the focus, where crops are sharpened: ``quantile`` sharpens the blurriest quarter of the training cells;
             ``tuned`` is the paper's choice, see ``training.threshold_tuning``; ``tuned_legacy`` tunes as its program does.
+        subject: what a crop shows: the ``cell`` of the image, or ``nothing``: a place of it where no nucleated cell is.
     """
 
     kind: InputKind
     side: int = Field(default=128, ge=32, le=1024)
     center_crop: int = Field(default=0, ge=0)
     threshold: Literal["quantile", "tuned", "tuned_legacy"] = "quantile"
+    subject: Literal["cell", "nothing"] = "cell"
 
 
 class Augmenting(_Part):
@@ -176,13 +179,13 @@ class Pretraining(Stage):
 
     Attributes:
         enabled: false trains the same network from scratch.
-        level: ADP's level, 1 to 3.
+        level: ADP's level, 1 to 3, or ``all``: three heads at once, as in DSS-XAI.
         folds: how images are dealt to ten folds of which the last validates: ``by_group`` (slide or source tile) or
             ``by_image``, as in the paper, where patches of a slide part.
     """
 
     enabled: bool = True
-    level: Literal[1, 2, 3] = 1
+    level: Level = 1
     folds: Literal["by_group", "by_image"] = "by_group"
 
 
@@ -201,6 +204,22 @@ class Division(_Part):
     repetitions: int = Field(default=1, ge=1, le=100)
 
 
+class Injection(_Part):
+    """Classes beside blast and normal that the network learns (DSS-XAI: class injection).
+
+    Attributes:
+        nothing: crops without a nucleated cell, in shares of the training cells; 0 for none.
+        source: where they come from: ``places`` of the images of the training groups, or ``patches`` of ALL-IDB Patches that have neither label,
+            as in the paper: other photographs than the cells, which may tell the class.
+        clusters: clusters that blasts are split into, by k-means of the embeddings of a first training; 1 for none. The network tells them
+            apart while it learns; what it says is of blasts.
+    """
+
+    nothing: float = Field(default=0.0, ge=0.0, le=1.0)
+    source: Literal["places", "patches"] = "places"
+    clusters: int = Field(default=1, ge=1, le=8)
+
+
 class Recipe(_Part):
     """A recipe in one of its presets.
 
@@ -211,6 +230,7 @@ class Recipe(_Part):
         pretraining: on the source.
         warm_up: training of the heads alone, before ``fine_tuning``.
         fine_tuning: on the target.
+        injection: further classes of the target.
         division: of the target.
     """
 
@@ -222,6 +242,7 @@ class Recipe(_Part):
     pretraining: Pretraining | None = None
     warm_up: Stage | None = None
     fine_tuning: Stage
+    injection: Injection = Injection()
     division: Division = Division()
 
 
