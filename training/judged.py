@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from rich.progress import track
 
 from services.common.engines.onnx_runtime import open_session
-from services.gateway.fusion import CellRule, blast_probability, judge_cell
+from services.gateway.fusion import CellRule, blast_probability, judge_cell, nothing_probability
 from services.retrieval.library import ReferenceLibrary
 from services.retrieval.neighbours import unit, vote
 from services.retrieval.search import ExactSearch
@@ -30,7 +30,7 @@ class Judged:
 
     Attributes:
         pack: the crops.
-        logits: float32 (N, 2).
+        logits: float32 (N, 2), or (N, 3) where the network tells that no cell is there.
         embeddings: float32 (N, D).
         patches: float32 (N, h, w, D).
     """
@@ -53,6 +53,11 @@ class Judged:
     def probability(self) -> Double:
         """Probability of blast by the network alone, float64 (N,)."""
         return np.asarray(blast_probability(self.logits), np.float64)
+
+    @property
+    def nothing(self) -> Double:
+        """Probability that no cell is there, float64 (N,); NaN where the network does not tell."""
+        return np.asarray(nothing_probability(self.logits), np.float64)
 
 
 @dataclass(frozen=True)
@@ -87,7 +92,10 @@ def votes(judged: Judged, references: ReferenceLibrary, neighbours: int) -> tupl
 def decide(judged: Judged, references: ReferenceLibrary, rule: CellRule, neighbours: int) -> Verdicts:
     """Apply the rule of a release to every cell, as the gateway does."""
     network, voted = judged.probability, votes(judged, references, neighbours)[0]
-    verdicts = [judge_cell(float(n), float(v), bool(a), (), rule) for n, v, a in zip(network, voted, judged.accepted, strict=True)]
+    verdicts = [
+        judge_cell(float(n), float(v), bool(a), (), rule, float(empty))
+        for n, v, a, empty in zip(network, voted, judged.accepted, judged.nothing, strict=True)
+    ]
     return Verdicts(
         np.array([v.probability for v in verdicts]), np.array([v.suspected for v in verdicts]), np.array([v.indeterminate for v in verdicts])
     )

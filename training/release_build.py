@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from services.common.releases import RELEASE_ID, Detects, sha256_of
-from services.gateway.fusion import CellRule, fuse
+from services.common.releases import CLASSES, NOTHING, RELEASE_ID, Detects, sha256_of
+from services.gateway.fusion import MIN_NOTHING, CellRule, fuse
 from services.retrieval.library import ReferenceLibrary
 from training import calibration, library
 from training.architectures.network import parameter_count
@@ -31,13 +31,13 @@ from training.evidence import ORIGINS, detected_by, limits_of
 from training.export.gates import GateReport, speed_up
 from training.export.lighter import divide_logits, write_fp16, write_int8
 from training.export.model_configs import write_model_configs
-from training.export.onnx_model import ServedNetwork, export_onnx
+from training.export.onnx_model import ACTIVATIONS, ServedNetwork, export_onnx
 from training.judged import Judged, Verdicts, decide, judge, votes
 from training.packs import Pack
 from training.prepared import Sources, focus_of
 from training.recipes.config import InputKind, Recipe
 from training.releases import ReleaseParts, install_release, write_release
-from training.transfer import FINAL, RUN_FILE, Trained, check_test_subset, load_trained
+from training.transfer import FINAL, RUN_FILE, Trained, check_test_subset, crops_without_cells, load_trained
 
 VOTING_NEIGHBOURS: Final = 15
 MAX_DISAGREEMENT: Final = 0.6
@@ -104,6 +104,7 @@ class _Exported:
     gap: float
     judged: Judged
     references: ReferenceLibrary
+    by_place: bool
 
 
 def build(options: BuildOptions, sources: Sources) -> Built:
@@ -118,6 +119,7 @@ def build(options: BuildOptions, sources: Sources) -> Built:
     recipe = Recipe.model_validate(trained.about["recipe"])
     detects = detected_by(trained.about["target"], options.detects)
     pack, pbc = _packs(trained, recipe, sources)
+    empty = crops_without_cells(sources, pack, recipe)
     pooled = _pooled(options, trained)
     options.model_repository.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".release-", dir=options.model_repository.parent) as temporary:
@@ -127,6 +129,8 @@ def build(options: BuildOptions, sources: Sources) -> Built:
         verdicts = decide(exported.judged, exported.references, rule, VOTING_NEIGHBOURS)
         figures: dict[str, Interval | float] = {"largest difference of ONNX and torch, calibration cells": exported.gap, **pooled}
         figures |= _figures(exported, verdicts, rule)
+        if empty is not None:
+            figures |= _no_cell(judge(exported.cpu, empty, "judging places without a cell"), exported.judged)
         if pbc is not None:
             figures |= _other_source(judge(exported.cpu, pbc, "judging pbc_cells"), exported.references, rule)
         _log_scoring(options, exported, figures)
@@ -196,6 +200,8 @@ def _write(
             + (() if pbc is None else (_IMMATURE,)),
             architecture=_architecture(trained, recipe),
             training={**trained.about["recipe"], "seed": trained.about["seed"], "gates": [str(g) for g in exported.gates]},
+            classes=(*CLASSES, NOTHING) if exported.judged.logits.shape[1] > len(CLASSES) else CLASSES,
+            class_activations=exported.by_place,
         ),
         releases,
         models,
@@ -263,7 +269,7 @@ def _export(trained: Trained, pack: Pack, folder: Path) -> _Exported:
     served_by_cpu = _two_aucs(judged[cpu], libraries[cpu], calibrating)
     fp16 = _gate(FP16, served_by_cpu, _two_aucs(on_gpu, libraries[cpu], np.ones(len(cells), np.bool_)), None)
     gpu = FP16 if fp16.passed else FP32
-    return _Exported(folder / cpu, folder / gpu, temperatures, (int8, fp16), gap, judged[cpu], libraries[cpu])
+    return _Exported(folder / cpu, folder / gpu, temperatures, (int8, fp16), gap, judged[cpu], libraries[cpu], ACTIVATIONS in served.outputs)
 
 
 def _two_aucs(judged: Judged, references: ReferenceLibrary, chosen: NDArray[np.bool_]) -> tuple[float, float]:
@@ -367,6 +373,16 @@ def _other_source(judged: Judged, references: ReferenceLibrary, rule: CellRule) 
             figures[f"not suspected, pbc_cells, {name}"] = float(1.0 - verdicts.suspected[chosen].mean())
             figures[f"indeterminate, pbc_cells, {name}"] = float(verdicts.indeterminate[chosen].mean())
     return figures
+
+
+def _no_cell(empty: Judged, cells: Judged) -> dict[str, Interval | float]:
+    """How often the network sees no cell, on places without one and on cells of test patients."""
+    places = empty.pack.in_subset(Subset.TEST)
+    tested = cells.of(Subset.TEST)
+    return {
+        "no cell seen, test patients, places without a cell": _share(empty.nothing[places] >= MIN_NOTHING, empty.pack.groups[places]),
+        "no cell seen, test patients, cells": _share(cells.nothing[tested] >= MIN_NOTHING, cells.pack.groups[tested]),
+    }
 
 
 def _share(flags: NDArray[np.bool_], patients: NDArray[np.str_]) -> Interval:

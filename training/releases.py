@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from services.common.releases import INDEX_FILE, RELEASE_FILE, SERVED_BY, Index, Release, ReleaseStore, sha256_of
+from services.common.releases import CLASSES, INDEX_FILE, RELEASE_FILE, SERVED_BY, Index, Release, ReleaseStore, sha256_of
 from training.errors import RecipeError
 from training.evaluation.metrics import Interval
 
@@ -41,6 +41,8 @@ class ReleaseParts:
     limits: tuple[str, ...]
     architecture: str
     training: Mapping[str, object]
+    classes: tuple[str, ...]
+    class_activations: bool
 
 
 def write_release(parts: ReleaseParts, releases: Path, model_repository: Path) -> Release:
@@ -64,6 +66,8 @@ def write_release(parts: ReleaseParts, releases: Path, model_repository: Path) -
         "preprocessing": parts.preprocessing,
         "calibration": parts.calibration,
         "decision": parts.decision,
+        "classes": parts.classes,
+        "class_activations": parts.class_activations,
         "data": parts.data,
         "figures": [_figure(name, value) for name, value in parts.figures.items()],
         "limits": parts.limits,
@@ -246,7 +250,7 @@ def model_card(metadata: Mapping[str, Any]) -> str:
         "",
         f"- Release: `{metadata['id']}`, detects `{metadata['detects']}`",
         f"- Architecture: {metadata['architecture']}",
-        *(_cell_network(metadata["input"]) if patches is None else _patch_network(patches)),
+        *(_cell_network(metadata) if patches is None else _patch_network(patches)),
         f"- Served: {_served(network['files'])}",
         "",
         "## Data",
@@ -267,10 +271,12 @@ def model_card(metadata: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _cell_network(given: Mapping[str, Any]) -> tuple[str, str]:
+def _cell_network(metadata: Mapping[str, Any]) -> tuple[str, str]:
+    given, classes = metadata["input"], ", ".join(metadata.get("classes", CLASSES))
+    by_place = ", class activations, of which the logits are the mean over places" if metadata.get("class_activations") else ""
     return (
         f"- Input: uint8 NHWC, {given['side']} x {given['side']}, {given['kind']}; normalisation and temperature are in the graph",
-        "- Outputs: logits (normal, blast), embedding, patch embeddings",
+        f"- Outputs: logits ({classes}), embedding, patch embeddings{by_place}",
     )
 
 

@@ -154,14 +154,14 @@ def run(options: TransferOptions, sources: Sources, at: Place) -> Path:
         pretrained, source_of = pretrained_weights(options, sources, at)
         description |= source_of
     describe(folder, description, at)
-    nothing = leader_first(at, lambda: _crops_without_cells(sources, target, recipe))
+    nothing = leader_first(at, lambda: crops_without_cells(sources, target, recipe))
     for name, division in parts.items():
         part = {**description, "part": name, "division": division_digest(target, division)}
         _fine_tune(options, target, nothing, division, folder / name, pretrained, part, at)
     return folder
 
 
-def _crops_without_cells(sources: Sources, target: Pack, recipe: Recipe) -> Pack | None:
+def crops_without_cells(sources: Sources, target: Pack, recipe: Recipe) -> Pack | None:
     """Crops that show no nucleated cell, made as those of the cells; None where the recipe wants none."""
     injection, stage = recipe.injection, recipe.fine_tuning
     if not injection.nothing:

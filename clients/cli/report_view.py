@@ -111,6 +111,8 @@ class CellView:
         crop: its registered picture; empty where absent.
         surroundings: the cell within the image; empty where absent.
         ring: centre and radius of the cell in ``surroundings``.
+        for_blast: the cell, where it speaks for a blast; empty where the release does not say.
+        for_normal: the cell, where it speaks for a normal cell, on the same scale; empty likewise.
         neighbours: the nearest known cells.
         place: its place in the latent map.
         neighbour_places: places of the neighbours in the latent map.
@@ -125,6 +127,8 @@ class CellView:
     crop: str
     surroundings: str
     ring: tuple[float, float, float] | None
+    for_blast: str
+    for_normal: str
     neighbours: tuple[NeighbourView, ...]
     place: Place | None
     neighbour_places: tuple[Place, ...]
@@ -256,6 +260,8 @@ def _view_cell(
         crop=png_uri(crop) if crop else "",
         surroundings=jpeg_uri(cut[0]) if cut else "",
         ring=cut[1] if cut else None,
+        for_blast=_overlay_uri(crop, cell.class_activation.for_blast),
+        for_normal=_overlay_uri(crop, cell.class_activation.for_normal),
         neighbours=tuple(_view_neighbour(neighbour, crop, sources.references, with_points=with_points) for neighbour in cell.neighbours)
         if full
         else (),

@@ -95,6 +95,7 @@ _CELL_REASONS: Final[Mapping[str, str]] = {
     "BOTH_CLASSES_POSSIBLE": "Neither “normal” nor “blast” can be excluded.",
     "NO_CLASS_TYPICAL": "The cell is typical of neither class that the release knows.",
     "NETWORK_AND_NEIGHBOURS_DISAGREE": "The network and the nearest known cells disagree.",
+    "NO_CELL_SEEN": "The network sees no nucleated cell here.",
     "POOR_FOCUS": "The cell is too blurred to be judged, even sharpened.",
     "LOW_RESOLUTION": "The cell is shown with too few pixels to be judged.",
     "SHARPENING_FAILED": "Sharpening did not reach the wanted focus; the cell was judged unsharpened.",

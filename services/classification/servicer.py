@@ -50,7 +50,7 @@ class ClassificationServicer(classification_pb2_grpc.ClassificationServiceServic
         side = release.input.side
         images = np.stack([pixels_from_bytes(cell.pixels, side, side, "cells") for cell in request.cells])
         judged, embedded = await self._run(release, images, request.include_patch_embeddings, context.time_remaining())
-        patches = embedded.get(PATCH_EMBEDDINGS)
+        patches, activations = embedded.get(PATCH_EMBEDDINGS), judged.get(CLASS_ACTIVATIONS)
         cells = [
             classification_pb2.ClassifiedCell(
                 cell_id=cell.cell_id,
@@ -59,6 +59,7 @@ class ClassificationServicer(classification_pb2_grpc.ClassificationServiceServic
                 patch_embeddings=b"" if patches is None else patches_to_bytes(patches[i]),
                 rows=0 if patches is None else patches.shape[1],
                 columns=0 if patches is None else patches.shape[2],
+                class_activations=b"" if activations is None else patches_to_bytes(activations[i]),
             )
             for i, cell in enumerate(request.cells)
         ]
@@ -92,11 +93,12 @@ class ClassificationServicer(classification_pb2_grpc.ClassificationServiceServic
     async def _run(self, release: Release, images: NDArray[np.uint8], with_patches: bool, timeout: float | None) -> tuple[Outputs, Outputs]:
         """What the network and the embedder say; one inference where they are one model."""
         embedding = [EMBEDDING, PATCH_EMBEDDINGS] if with_patches else [EMBEDDING]
+        judgement = [LOGITS, CLASS_ACTIVATIONS] if with_patches and release.class_activations else [LOGITS]
         if release.embedder == release.network:
-            both = await self._engine.infer(release.network, images, [LOGITS, *embedding], timeout)
+            both = await self._engine.infer(release.network, images, [*judgement, *embedding], timeout)
             return both, both
         return await asyncio.gather(
-            self._engine.infer(release.network, images, [LOGITS], timeout),
+            self._engine.infer(release.network, images, judgement, timeout),
             self._engine.infer(release.embedder, images, embedding, timeout),
         )
 

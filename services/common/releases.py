@@ -24,6 +24,10 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Parsed = TypeVar("Parsed", bound=BaseModel)
 
 
+CLASSES: Final = ("normal", "blast")
+"""Columns of the logits of every cell network."""
+NOTHING: Final = "nothing"
+"""A further column: no nucleated cell."""
 SERVED_BY: Final = ("onnxruntime", "triton_cpu", "triton_gpu")
 """Who may serve a model's file: ONNX Runtime in process, Triton on a CPU, Triton on a GPU."""
 
@@ -194,10 +198,20 @@ class Release(_Part):
     calibration: Calibration
     decision: DecisionRule
     patches: Patches | None = None
+    classes: tuple[str, ...] = CLASSES
+    """Columns of the network's logits: normal, blast and, where it was injected, nothing."""
+    class_activations: bool = False
+    """Whether the network gives the class activations of which its logits are the mean over places."""
     data: dict[str, str]
     figures: tuple[Figure, ...]
     limits: tuple[str, ...]
     created: str
+
+    @model_validator(mode="after")
+    def _classes_are_known(self) -> Self:
+        if self.classes not in (CLASSES, (*CLASSES, NOTHING)):
+            raise ValueError("classes must be normal, blast and at most nothing")
+        return self
 
     @property
     def models(self) -> tuple[Model, ...]:

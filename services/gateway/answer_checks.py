@@ -68,8 +68,8 @@ def check_enhanced(answer: preprocessing_pb2.EnhanceResponse | None, asked: Sequ
     return answer
 
 
-def check_classified(answer: classification_pb2.ClassifyResponse | None, asked: Sequence[int]) -> classification_pb2.ClassifyResponse:
-    """One judgement per cell, in order: two finite logits and a finite embedding.
+def check_classified(answer: classification_pb2.ClassifyResponse | None, asked: Sequence[int], classes: int) -> classification_pb2.ClassifyResponse:
+    """One judgement per cell, in order: a finite logit per class and a finite embedding; class activations, if any, of all places.
 
     Raises:
         InternalError: classification answered something else.
@@ -77,8 +77,10 @@ def check_classified(answer: classification_pb2.ClassifyResponse | None, asked: 
     if answer is None:
         raise _nonsense("classification", "a message that cannot be read")
     _same_cells("classification", [c.cell_id for c in answer.cells], asked)
-    if any(len(c.logits) != 2 or not c.embedding or not _finite([*c.logits, *c.embedding]) for c in answer.cells):
+    if any(len(c.logits) != classes or not c.embedding or not _finite([*c.logits, *c.embedding]) for c in answer.cells):
         raise _nonsense("classification", "logits or embeddings that are not finite numbers")
+    if any(c.class_activations and len(c.class_activations) != 2 * c.rows * c.columns * classes for c in answer.cells):
+        raise _nonsense("classification", "class activations of other places")
     return answer
 
 

@@ -12,6 +12,10 @@ from numpy.typing import ArrayLike, NDArray
 
 NORMAL: Final = "normal"
 BLAST: Final = "blast"
+NORMAL_COLUMN, BLAST_COLUMN, NOTHING_COLUMN = 0, 1, 2
+"""Columns of the logits; the last only where the release tells that no cell is there."""
+MIN_NOTHING: Final = 0.5
+"""Probability that no cell is there from which none is judged."""
 
 
 class CellReason(StrEnum):
@@ -21,6 +25,7 @@ class CellReason(StrEnum):
     NO_CLASS_TYPICAL = "NO_CLASS_TYPICAL"
     NETWORK_AND_NEIGHBOURS_DISAGREE = "NETWORK_AND_NEIGHBOURS_DISAGREE"
     NOT_REGISTERED = "NOT_REGISTERED"
+    NO_CELL_SEEN = "NO_CELL_SEEN"
 
 
 @dataclass(frozen=True)
@@ -58,9 +63,18 @@ class CellVerdict:
 
 
 def blast_probability(logits: ArrayLike) -> NDArray[np.float64]:
-    """Softmax probability of the second class (blast) of temperature-scaled logits (..., 2)."""
+    """Probability of a blast, given that there is a cell: softmax over the first two of temperature-scaled logits (..., 2 or 3)."""
     values = np.asarray(logits, np.float64)
-    return np.asarray(1.0 / (1.0 + np.exp(np.clip(values[..., 0] - values[..., 1], -700, 700))), np.float64)
+    return np.asarray(1.0 / (1.0 + np.exp(np.clip(values[..., NORMAL_COLUMN] - values[..., BLAST_COLUMN], -700, 700))), np.float64)
+
+
+def nothing_probability(logits: ArrayLike) -> NDArray[np.float64]:
+    """Softmax probability that no nucleated cell is there, of temperature-scaled logits (..., 3); NaN for (..., 2), which do not tell."""
+    values = np.asarray(logits, np.float64)
+    if values.shape[-1] <= NOTHING_COLUMN:
+        return np.full(values.shape[:-1], np.nan)
+    exponents = np.exp(values - values.max(axis=-1, keepdims=True))
+    return np.asarray(exponents[..., NOTHING_COLUMN] / exponents.sum(axis=-1), np.float64)
 
 
 def fuse(network: ArrayLike, vote: ArrayLike, network_weight: float) -> NDArray[np.float64]:
@@ -74,7 +88,9 @@ def prediction_set(probability: float, min_probability: Mapping[str, float]) -> 
     return tuple(name for name, p in per_class if p >= min_probability[name])
 
 
-def judge_cell(network: float, vote: float, accepted: bool, quality_reasons: Sequence[str], rule: CellRule) -> CellVerdict:
+def judge_cell(
+    network: float, vote: float, accepted: bool, quality_reasons: Sequence[str], rule: CellRule, nothing: float = float("nan")
+) -> CellVerdict:
     """Judge one cell.
 
     Args:
@@ -83,6 +99,7 @@ def judge_cell(network: float, vote: float, accepted: bool, quality_reasons: Seq
         accepted: whether preprocessing lets a network judge this cell.
         quality_reasons: what preprocessing said of it.
         rule: numbers of the release.
+        nothing: probability that there is no nucleated cell, 0..1; NaN where the release does not tell. From one half on the cell is not decided.
     """
     probability = float(fuse(network, vote, rule.network_weight))
     remaining = prediction_set(probability, rule.min_probability)
@@ -94,7 +111,10 @@ def judge_cell(network: float, vote: float, accepted: bool, quality_reasons: Seq
     disagree = abs(network - vote) > rule.max_disagreement
     if disagree:
         reasons.append(CellReason.NETWORK_AND_NEIGHBOURS_DISAGREE)
-    indeterminate = not accepted or disagree or len(remaining) != 1
+    empty = nothing >= MIN_NOTHING
+    if empty:
+        reasons.append(CellReason.NO_CELL_SEEN)
+    indeterminate = not accepted or disagree or empty or len(remaining) != 1
     return CellVerdict(probability, remaining, remaining == (BLAST,) and not indeterminate, indeterminate, tuple(reasons))
 
 

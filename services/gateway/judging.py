@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
 
 from dl4all.classification.v1 import classification_pb2
 from dl4all.diagnosis.v1 import diagnosis_pb2
 from dl4all.imaging.v1 import imaging_pb2
 from dl4all.preprocessing.v1 import preprocessing_pb2
 from dl4all.retrieval.v1 import retrieval_pb2
-from services.common.errors import InternalError
+from services.common.arrays import patches_from_bytes
+from services.common.errors import InternalError, InvalidRequestError
 from services.common.releases import Detects, Release
 from services.common.tracing import metadata
 from services.gateway.answer_checks import check_classified, check_enhanced, check_explained
 from services.gateway.calling import Clock, Effort, call
+from services.gateway.class_activation import evidence_maps
 from services.gateway.decision import ImageRule
-from services.gateway.fusion import CellRule, CellVerdict, blast_probability, judge_cell, unjudged_cell
+from services.gateway.fusion import CellRule, CellVerdict, blast_probability, judge_cell, nothing_probability, unjudged_cell
 from services.gateway.stubs import Stubs
 
 _UNJUDGED: Final = float("nan")
@@ -84,7 +90,7 @@ class CellJudge:
         classified, explained = await self.explain(usable, asked, effort) if usable else ({}, {})
         rule = cell_rule(asked.release)
         return [
-            _judged_cell(cell, outcome, classified.get(cell.cell_id), explained.get(cell.cell_id), rule, asked.display)
+            _judged_cell(cell, outcome, classified.get(cell.cell_id), explained.get(cell.cell_id), rule, asked)
             for cell, outcome in zip(cells, enhanced.outcomes, strict=True)
         ]
 
@@ -123,7 +129,7 @@ class CellJudge:
             include_patch_embeddings=asked.display.include_maps,
         )
         answer = await call("classification", self._stubs.classification.Classify(request, timeout=asked.clock.left, metadata=metadata()))
-        return check_classified(answer, list(pixels))
+        return check_classified(answer, list(pixels), len(asked.release.classes))
 
     async def _explain(self, classified: classification_pb2.ClassifyResponse, asked: Asked) -> dict[int, retrieval_pb2.ExplainedCell]:
         cells = [
@@ -147,7 +153,7 @@ def _judged_cell(
     classified: classification_pb2.ClassifiedCell | None,
     explained: retrieval_pb2.ExplainedCell | None,
     rule: CellRule,
-    display: diagnosis_pb2.DisplayOptions,
+    asked: Asked,
 ) -> JudgedCell:
     message = diagnosis_pb2.CellDiagnosis(cell=cell, network_probability=_UNJUDGED, neighbour_vote=_UNJUDGED)
     if classified is None or explained is None:
@@ -155,7 +161,12 @@ def _judged_cell(
     else:
         enhanced = outcome.enhanced
         network, vote = float(blast_probability(list(classified.logits))), float(explained.vote)
-        verdict = judge_cell(network, vote, enhanced.accepted, list(enhanced.reasons), rule)
+        nothing = float(nothing_probability(list(classified.logits)))
+        verdict = judge_cell(network, vote, enhanced.accepted, list(enhanced.reasons), rule, nothing)
+        if math.isfinite(nothing):
+            message.nothing_probability = nothing
+        if classified.class_activations:
+            message.class_activation.CopyFrom(_class_activation(classified, asked.release))
         message.network_probability, message.neighbour_vote = network, vote
         message.focus_before, message.focus_after = enhanced.focus_before, enhanced.focus_after
         message.unsharp_radius, message.upscale_factor = enhanced.unsharp_radius, enhanced.upscale_factor
@@ -163,10 +174,28 @@ def _judged_cell(
         message.distance_quantile = explained.distance_quantile
         message.position.CopyFrom(explained.position)
         message.registered_side = enhanced.side
-        if display.include_crops:
+        if asked.display.include_crops:
             message.registered_pixels = enhanced.pixels
     message.blast_probability = verdict.probability
     message.prediction_set.extend(verdict.prediction_set)
     message.suspected, message.indeterminate = verdict.suspected, verdict.indeterminate
     message.reasons.extend(verdict.reasons)
     return JudgedCell(verdict, message)
+
+
+def _class_activation(classified: classification_pb2.ClassifiedCell, release: Release) -> diagnosis_pb2.ClassActivation:
+    try:
+        activations = patches_from_bytes(classified.class_activations, classified.rows, classified.columns, len(release.classes), "class_activations")
+    except InvalidRequestError as error:
+        raise InternalError("INTERNAL", "The classification service answered class activations that are not finite numbers.") from error
+    maps = evidence_maps(activations)
+    return diagnosis_pb2.ClassActivation(
+        for_blast=_heatmap(maps.for_blast),
+        for_normal=_heatmap(maps.for_normal),
+        scale=maps.scale,
+        model=f"{release.network.model}/{release.network.version}",
+    )
+
+
+def _heatmap(values: NDArray[np.uint8]) -> imaging_pb2.Heatmap:
+    return imaging_pb2.Heatmap(values=values.tobytes(), height=values.shape[0], width=values.shape[1])

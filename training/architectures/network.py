@@ -39,7 +39,10 @@ class Outputs(NamedTuple):
 
 
 class Backbone(Protocol):
-    """Maps normalised images, float32 (N, 3, side, side), to ``Features`` of ``channels`` channels."""
+    """Maps normalised images, float32 (N, 3, side, side), to ``Features`` of ``channels`` channels.
+
+    ``pools_by_mean`` says whether the pooled features are the mean of those of the places; absent where they are not.
+    """
 
     channels: int
 
@@ -78,6 +81,16 @@ class Network(nn.Module):
     def all_logits(self, x: Tensor) -> dict[str, Tensor]:
         """Logits of every head by name."""
         return self._heads(self.backbone(x))
+
+    @property
+    def logits_are_means(self) -> bool:
+        """Whether the logits are the mean over places of class activations: the features are pooled by the mean, and nothing but a head follows."""
+        return isinstance(self.hidden, nn.Identity) and bool(getattr(self.backbone, "pools_by_mean", False))
+
+    def class_activations(self, features: Tensor) -> Tensor:
+        """What the first head says of each place, (N, h, w, classes) of features (N, h, w, C)."""
+        activations: Tensor = next(iter(self.heads.values()))(features)
+        return activations
 
     def _heads(self, features: Features) -> dict[str, Tensor]:
         hidden = self.dropout(self.hidden(features.pooled))

@@ -59,6 +59,8 @@ class ResNet(nn.Module):
         stem: what comes before.
     """
 
+    pools_by_mean = True
+
     def __init__(self, layers: tuple[int, int, int, int], width: int = 64, conv: Convolution = convolution, stem: Stem = Stem.STANDARD) -> None:
         super().__init__()
         self.channels = 8 * width

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from training.export.onnx_model import INPUT
+from training.export.onnx_model import ACTIVATIONS, INPUT, LOGITS
 
 CALIBRATION_CELLS: Final = 512
 _BATCH: Final = 32
@@ -71,20 +71,23 @@ def write_fp16(path: Path, to: Path) -> None:
 
 
 def divide_logits(path: Path, temperature: float) -> None:
-    """Divide the logits of a file by a temperature, in the file itself.
+    """Divide the logits of a file, and class activations where it has them, by a temperature, in the file itself.
 
     Args:
-        path: the file; its output ``logits`` keeps its name and shape.
+        path: the file; its outputs keep their names and shapes.
         temperature: positive.
     """
     model = onnx.load(str(path))
     number = len(model.graph.node)
-    raw, value = f"logits_{number}", f"temperature_{number}"
+    value = f"temperature_{number}"
+    divided = [o.name for o in model.graph.output if o.name in (LOGITS, ACTIVATIONS)]
+    raw = {name: f"{name}_{number}" for name in divided}
     for node in model.graph.node:
         for names in (node.input, node.output):
-            names[:] = [raw if name == "logits" else name for name in names]
+            names[:] = [raw.get(name, name) for name in names]
     model.graph.initializer.append(helper.make_tensor(value, TensorProto.FLOAT, [], [temperature]))
-    model.graph.node.append(helper.make_node("Div", [raw, value], ["logits"], name=value))
+    for name in divided:
+        model.graph.node.append(helper.make_node("Div", [raw[name], value], [name], name=f"{value}_{name}"))
     onnx.checker.check_model(model, full_check=True)
     _write(path, lambda temporary: onnx.save(model, str(temporary)))
 

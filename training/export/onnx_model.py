@@ -19,9 +19,12 @@ from services.common.engines.onnx_runtime import open_session
 from training.architectures.network import Network
 from training.errors import GateError
 
-OUTPUTS: Final = ("logits", "embedding", "patch_embeddings")
-"""Of a cell network."""
-PATCH_OUTPUTS: Final = ("logits", "class_activations")
+LOGITS: Final = "logits"
+OUTPUTS: Final = (LOGITS, "embedding", "patch_embeddings")
+"""Of every cell network."""
+ACTIVATIONS: Final = "class_activations"
+"""Also of a cell network whose logits are the mean of what it says of each place."""
+PATCH_OUTPUTS: Final = (LOGITS, ACTIVATIONS)
 """Of a network of patches."""
 INPUT: Final = "images"
 PARITY: Final = 1e-4
@@ -52,23 +55,30 @@ class _Served(nn.Module):
 class ServedNetwork(_Served):
     """A cell network as it is served, temperature included.
 
+    Where one linear head stands on the pooled features, the logits are the mean over places of class activations, which are given as well: the
+    decision, place by place. Behind a hidden layer, or where classes are merged, there are none.
+
     Args:
         network: returns ``Outputs`` for normalised NCHW float32.
         mean, std: per channel, in 0..1.
-        temperature: divides the logits.
+        temperature: divides logits and activations.
     """
-
-    outputs = OUTPUTS
 
     def __init__(self, network: nn.Module, mean: list[float], std: list[float], temperature: float) -> None:
         super().__init__(mean, std)
         self.network = network
         self.temperature = temperature
+        self.outputs = (*OUTPUTS, ACTIVATIONS) if isinstance(network, Network) and network.logits_are_means else OUTPUTS
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Judge uint8 (N, side, side, 3)."""
-        logits, embedding, patches = self.network(self.normalised(images))
-        return logits / self.temperature, embedding, patches
+        network = self.network
+        if not (isinstance(network, Network) and network.logits_are_means):
+            logits, embedding, patches = network(self.normalised(images))
+            return logits / self.temperature, embedding, patches
+        features = network.backbone(self.normalised(images)).patches
+        activations, patches = network.class_activations(features) / self.temperature, network.embedder(features)
+        return activations.mean(dim=(1, 2)), patches.mean(dim=(1, 2)), patches, activations
 
 
 class ServedPatchNetwork(_Served):
@@ -87,15 +97,15 @@ class ServedPatchNetwork(_Served):
 
     def __init__(self, network: Network, mean: list[float], std: list[float], temperatures: tuple[float, ...]) -> None:
         super().__init__(mean, std)
-        if not isinstance(network.hidden, nn.Identity):
-            raise GateError("A hidden layer stands between features and logits: they are not the mean of class activations.")
-        self.backbone, self.head = network.backbone, next(iter(network.heads.values()))
+        if not network.logits_are_means:
+            raise GateError("The logits of this network are not the mean of class activations: a hidden layer or a class token stands between.")
+        self.network = network
         self.register_buffer("temperatures", torch.tensor(temperatures))
         self.temperatures: Tensor
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Judge uint8 (N, side, side, 3): (N, labels) and (N, h, w, labels)."""
-        activations = self.head(self.backbone(self.normalised(images)).patches) / self.temperatures
+        activations = self.network.class_activations(self.network.backbone(self.normalised(images)).patches) / self.temperatures
         return activations.mean(dim=(1, 2)), activations
 
 

@@ -37,8 +37,8 @@ class InferenceEngine(Protocol):
         Args:
             model: model of a release.
             images: uint8 (N, side, side, 3).
-            outputs: which of logits (N, classes), embedding (N, D), patch_embeddings (N, h, w, D) are wanted of a cell network, of
-                logits (N, 2), class_activations (N, h, w, 2) of a network of patches.
+            outputs: which of logits (N, classes), embedding (N, D), patch_embeddings (N, h, w, D) and, where it has them, class_activations
+                (N, h, w, classes) are wanted of a cell network, of logits (N, 2), class_activations (N, h, w, 2) of a network of patches.
             timeout: seconds that the caller has left; None for no limit.
 
         Returns:

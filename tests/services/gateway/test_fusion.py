@@ -9,7 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.gateway.fusion import BLAST, NORMAL, CellReason, CellRule, blast_probability, fuse, judge_cell, prediction_set, unjudged_cell
+from services.gateway.fusion import (
+    BLAST,
+    NORMAL,
+    CellReason,
+    CellRule,
+    blast_probability,
+    fuse,
+    judge_cell,
+    nothing_probability,
+    prediction_set,
+    unjudged_cell,
+)
 
 RULE = CellRule(network_weight=0.75, min_probability={NORMAL: 0.3, BLAST: 0.4}, max_disagreement=0.6)
 shares = st.floats(0.0, 1.0)
@@ -119,3 +130,19 @@ def test_more_blast_never_removes_blast_from_the_set(vote: float, one: float, tw
     if less.probability < more.probability:
         assert (BLAST in less.prediction_set) <= (BLAST in more.prediction_set)
         assert (NORMAL in more.prediction_set) <= (NORMAL in less.prediction_set)
+
+
+def test_where_no_cell_is_seen_nothing_is_decided() -> None:
+    sure = judge_cell(0.96, 0.9, True, (), RULE, nothing=0.49)
+    assert sure.suspected
+    empty = judge_cell(0.96, 0.9, True, (), RULE, nothing=0.5)
+    assert empty.indeterminate
+    assert not empty.suspected
+    assert empty.reasons == (CellReason.NO_CELL_SEEN,)
+    assert empty.probability == sure.probability
+
+
+def test_the_probability_of_no_cell_is_that_of_the_third_class() -> None:
+    np.testing.assert_allclose(nothing_probability([[0.0, 0.0, 0.0], [1000.0, 0.0, 0.0], [0.0, 0.0, 1000.0]]), [1 / 3, 0.0, 1.0])
+    assert np.isnan(nothing_probability([[1.0, 2.0], [3.0, 4.0]])).all()
+    assert blast_probability([1.0, 3.0, 50.0]) == blast_probability([1.0, 3.0])

@@ -12,7 +12,7 @@ from services.common.engines.onnx_runtime import open_session
 from tests.training.small import SIDE, small_network
 from training.export.gates import MAX_AUC_LOSS, GateReport, speed_up
 from training.export.lighter import divide_logits, write_fp16, write_int8
-from training.export.onnx_model import INPUT, OUTPUTS, ServedNetwork, export_onnx
+from training.export.onnx_model import ACTIVATIONS, INPUT, OUTPUTS, ServedNetwork, export_onnx
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def _cells(count: int = 40, seed: int = 0) -> np.ndarray:
 
 
 def _outputs(path: Path, cells: np.ndarray) -> list[np.ndarray]:
-    return open_session(path, threads=1).run(list(OUTPUTS), {INPUT: cells})
+    return open_session(path, threads=1).run([*OUTPUTS, ACTIVATIONS], {INPUT: cells})
 
 
 @pytest.mark.parametrize(("kind", "tolerance"), [("fp16", 0.01), ("int8", 0.25)])
@@ -58,7 +58,7 @@ def test_a_failure_while_quantising_leaves_nothing(exported: Path, tmp_path: Pat
     assert not list(tmp_path.iterdir())
 
 
-def test_the_temperature_divides_the_logits_and_nothing_else(exported: Path, tmp_path: Path) -> None:
+def test_the_temperature_divides_logits_and_activations_and_nothing_else(exported: Path, tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(exported.read_bytes())
     divide_logits(path, 2.0)
@@ -67,6 +67,7 @@ def test_the_temperature_divides_the_logits_and_nothing_else(exported: Path, tmp
     np.testing.assert_allclose(after[0], before[0] / 2.5, rtol=1e-5)
     np.testing.assert_array_equal(after[1], before[1])
     np.testing.assert_array_equal(after[2], before[2])
+    np.testing.assert_allclose(after[3], before[3] / 2.5, rtol=1e-5)
 
 
 @pytest.mark.parametrize(

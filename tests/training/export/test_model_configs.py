@@ -39,7 +39,7 @@ def test_the_configuration_is_read_back(folder: Path) -> None:
     config = read_model_config(folder)
     assert (config.name, config.max_batch_size) == (folder.name, 8)
     assert (config.input_name, config.input_shape) == ("images", (SIDE, SIDE, 3))
-    assert config.output_shapes == {"logits": (2,), "embedding": (16,), "patch_embeddings": (4, 4, 16)}
+    assert config.output_shapes == {"logits": (2,), "embedding": (16,), "patch_embeddings": (4, 4, 16), "class_activations": (4, 4, 2)}
 
 
 @pytest.mark.parametrize(

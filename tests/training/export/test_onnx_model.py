@@ -13,10 +13,10 @@ from onnx import numpy_helper
 from services.common.engines.onnx_runtime import open_session
 from tests.training.small import small_network
 from training.architectures.build import Architecture, NetworkConfig, build_network
-from training.architectures.network import HEAD
+from training.architectures.network import HEAD, MergedClasses
 from training.errors import GateError
 from training.export import onnx_model
-from training.export.onnx_model import PARITY, ParityError, ServedNetwork, ServedPatchNetwork, difference, export_onnx, parity_gap
+from training.export.onnx_model import OUTPUTS, PARITY, ParityError, ServedNetwork, ServedPatchNetwork, difference, export_onnx, parity_gap
 
 SIDE = 64
 
@@ -45,11 +45,30 @@ def test_parity_at_every_batch_size(exported: tuple[ServedNetwork, Path], batch:
 
 def test_outputs_have_their_shapes_and_identities(exported: tuple[ServedNetwork, Path]) -> None:
     _, path = exported
-    logits, embedding, patches = open_session(path, 1).run(["logits", "embedding", "patch_embeddings"], {"images": _images(3)})
+    names = ["logits", "embedding", "patch_embeddings", "class_activations"]
+    logits, embedding, patches, activations = open_session(path, 1).run(names, {"images": _images(3)})
     assert logits.shape == (3, 2)
     assert embedding.shape == (3, 16)
     assert patches.shape == (3, SIDE // 16, SIDE // 16, 16)
     np.testing.assert_allclose(patches.mean(axis=(1, 2)), embedding, atol=1e-5)
+    assert activations.shape == (3, SIDE // 16, SIDE // 16, 2)
+    np.testing.assert_allclose(activations.mean(axis=(1, 2)), logits, atol=1e-5)
+    assert activations.std(axis=(1, 2)).min() > 0.01
+
+
+@pytest.mark.parametrize("how", ["class token", "merged"])
+def test_logits_that_are_no_mean_come_without_activations(how: str) -> None:
+    torch.manual_seed(0)
+    if how == "merged":
+        network: torch.nn.Module = MergedClasses(small_network(16, classes=4), ((0,), (1, 3), (2,)))
+    else:
+        network = build_network(NetworkConfig(architecture=Architecture.VIT_SMALL, width=32, embedding=8), {HEAD: 3}, SIDE)
+    served = ServedNetwork(network, [0.5] * 3, [0.2] * 3, 1.0).eval()
+    assert served.outputs == OUTPUTS
+    with torch.no_grad():
+        logits, embedding, patches = served(torch.from_numpy(_images(2)))
+    assert logits.shape == (2, 3)
+    np.testing.assert_allclose(patches.mean(dim=(1, 2)).numpy(), embedding.numpy(), atol=1e-5)
 
 
 def test_normalisation_and_temperature_are_inside() -> None:
@@ -58,7 +77,7 @@ def test_normalisation_and_temperature_are_inside() -> None:
     normalised = (images.astype(np.float32) / 255 - [0.7, 0.6, 0.7]) / [0.2, 0.25, 0.15]
     with torch.no_grad():
         plain = network.network(torch.from_numpy(normalised.transpose(0, 3, 1, 2).astype(np.float32)))
-        logits, embedding, _ = network(torch.from_numpy(images))
+        logits, embedding, *_ = network(torch.from_numpy(images))
     np.testing.assert_allclose(logits.numpy(), plain.logits.numpy() / 1.7, atol=1e-4)
     np.testing.assert_allclose(embedding.numpy(), plain.embedding.numpy(), atol=1e-4)
 

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-dl4all/classification/v1/classification.proto\x12\x18\x64l4all.classification.v1\"\x8f\x01\n\x0f\x43lassifyRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07release\x18\x02 \x01(\t\x12\x35\n\x05\x63\x65lls\x18\x03 \x03(\x0b\x32&.dl4all.classification.v1.ClassifyCell\x12 \n\x18include_patch_embeddings\x18\x04 \x01(\x08\"/\n\x0c\x43lassifyCell\x12\x0f\n\x07\x63\x65ll_id\x18\x01 \x01(\r\x12\x0e\n\x06pixels\x18\x02 \x01(\x0c\"\x92\x01\n\x10\x43lassifyResponse\x12\x37\n\x05\x63\x65lls\x18\x01 \x03(\x0b\x32(.dl4all.classification.v1.ClassifiedCell\x12\x0e\n\x06\x65ngine\x18\x02 \x01(\t\x12\x35\n\x06models\x18\x03 \x03(\x0b\x32%.dl4all.classification.v1.ServedModel\"<\n\x0bServedModel\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x05\x12\x0e\n\x06sha256\x18\x03 \x01(\t\"\x85\x01\n\x0e\x43lassifiedCell\x12\x0f\n\x07\x63\x65ll_id\x18\x01 \x01(\r\x12\x12\n\x06logits\x18\x02 \x03(\x02\x42\x02\x10\x01\x12\x15\n\tembedding\x18\x03 \x03(\x02\x42\x02\x10\x01\x12\x18\n\x10patch_embeddings\x18\x04 \x01(\x0c\x12\x0c\n\x04rows\x18\x05 \x01(\x05\x12\x0f\n\x07\x63olumns\x18\x06 \x01(\x05\"w\n\x16\x43lassifyPatchesRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07release\x18\x02 \x01(\t\x12\x38\n\x07patches\x18\x03 \x03(\x0b\x32\'.dl4all.classification.v1.ClassifyPatch\"1\n\rClassifyPatch\x12\x10\n\x08patch_id\x18\x01 \x01(\r\x12\x0e\n\x06pixels\x18\x02 \x01(\x0c\"\x9b\x01\n\x17\x43lassifyPatchesResponse\x12:\n\x07patches\x18\x01 \x03(\x0b\x32).dl4all.classification.v1.ClassifiedPatch\x12\x0e\n\x06\x65ngine\x18\x02 \x01(\t\x12\x34\n\x05model\x18\x03 \x01(\x0b\x32%.dl4all.classification.v1.ServedModel\"k\n\x0f\x43lassifiedPatch\x12\x10\n\x08patch_id\x18\x01 \x01(\r\x12\x12\n\x06logits\x18\x02 \x03(\x02\x42\x02\x10\x01\x12\x13\n\x0b\x61\x63tivations\x18\x03 \x01(\x0c\x12\x0c\n\x04rows\x18\x04 \x01(\x05\x12\x0f\n\x07\x63olumns\x18\x05 \x01(\x05\x32\xf2\x01\n\x15\x43lassificationService\x12\x61\n\x08\x43lassify\x12).dl4all.classification.v1.ClassifyRequest\x1a*.dl4all.classification.v1.ClassifyResponse\x12v\n\x0f\x43lassifyPatches\x12\x30.dl4all.classification.v1.ClassifyPatchesRequest\x1a\x31.dl4all.classification.v1.ClassifyPatchesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-dl4all/classification/v1/classification.proto\x12\x18\x64l4all.classification.v1\"\x8f\x01\n\x0f\x43lassifyRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07release\x18\x02 \x01(\t\x12\x35\n\x05\x63\x65lls\x18\x03 \x03(\x0b\x32&.dl4all.classification.v1.ClassifyCell\x12 \n\x18include_patch_embeddings\x18\x04 \x01(\x08\"/\n\x0c\x43lassifyCell\x12\x0f\n\x07\x63\x65ll_id\x18\x01 \x01(\r\x12\x0e\n\x06pixels\x18\x02 \x01(\x0c\"\x92\x01\n\x10\x43lassifyResponse\x12\x37\n\x05\x63\x65lls\x18\x01 \x03(\x0b\x32(.dl4all.classification.v1.ClassifiedCell\x12\x0e\n\x06\x65ngine\x18\x02 \x01(\t\x12\x35\n\x06models\x18\x03 \x03(\x0b\x32%.dl4all.classification.v1.ServedModel\"<\n\x0bServedModel\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x05\x12\x0e\n\x06sha256\x18\x03 \x01(\t\"\xa0\x01\n\x0e\x43lassifiedCell\x12\x0f\n\x07\x63\x65ll_id\x18\x01 \x01(\r\x12\x12\n\x06logits\x18\x02 \x03(\x02\x42\x02\x10\x01\x12\x15\n\tembedding\x18\x03 \x03(\x02\x42\x02\x10\x01\x12\x18\n\x10patch_embeddings\x18\x04 \x01(\x0c\x12\x0c\n\x04rows\x18\x05 \x01(\x05\x12\x0f\n\x07\x63olumns\x18\x06 \x01(\x05\x12\x19\n\x11\x63lass_activations\x18\x07 \x01(\x0c\"w\n\x16\x43lassifyPatchesRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07release\x18\x02 \x01(\t\x12\x38\n\x07patches\x18\x03 \x03(\x0b\x32\'.dl4all.classification.v1.ClassifyPatch\"1\n\rClassifyPatch\x12\x10\n\x08patch_id\x18\x01 \x01(\r\x12\x0e\n\x06pixels\x18\x02 \x01(\x0c\"\x9b\x01\n\x17\x43lassifyPatchesResponse\x12:\n\x07patches\x18\x01 \x03(\x0b\x32).dl4all.classification.v1.ClassifiedPatch\x12\x0e\n\x06\x65ngine\x18\x02 \x01(\t\x12\x34\n\x05model\x18\x03 \x01(\x0b\x32%.dl4all.classification.v1.ServedModel\"k\n\x0f\x43lassifiedPatch\x12\x10\n\x08patch_id\x18\x01 \x01(\r\x12\x12\n\x06logits\x18\x02 \x03(\x02\x42\x02\x10\x01\x12\x13\n\x0b\x61\x63tivations\x18\x03 \x01(\x0c\x12\x0c\n\x04rows\x18\x04 \x01(\x05\x12\x0f\n\x07\x63olumns\x18\x05 \x01(\x05\x32\xf2\x01\n\x15\x43lassificationService\x12\x61\n\x08\x43lassify\x12).dl4all.classification.v1.ClassifyRequest\x1a*.dl4all.classification.v1.ClassifyResponse\x12v\n\x0f\x43lassifyPatches\x12\x30.dl4all.classification.v1.ClassifyPatchesRequest\x1a\x31.dl4all.classification.v1.ClassifyPatchesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,15 +46,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SERVEDMODEL']._serialized_start=419
   _globals['_SERVEDMODEL']._serialized_end=479
   _globals['_CLASSIFIEDCELL']._serialized_start=482
-  _globals['_CLASSIFIEDCELL']._serialized_end=615
-  _globals['_CLASSIFYPATCHESREQUEST']._serialized_start=617
-  _globals['_CLASSIFYPATCHESREQUEST']._serialized_end=736
-  _globals['_CLASSIFYPATCH']._serialized_start=738
-  _globals['_CLASSIFYPATCH']._serialized_end=787
-  _globals['_CLASSIFYPATCHESRESPONSE']._serialized_start=790
-  _globals['_CLASSIFYPATCHESRESPONSE']._serialized_end=945
-  _globals['_CLASSIFIEDPATCH']._serialized_start=947
-  _globals['_CLASSIFIEDPATCH']._serialized_end=1054
-  _globals['_CLASSIFICATIONSERVICE']._serialized_start=1057
-  _globals['_CLASSIFICATIONSERVICE']._serialized_end=1299
+  _globals['_CLASSIFIEDCELL']._serialized_end=642
+  _globals['_CLASSIFYPATCHESREQUEST']._serialized_start=644
+  _globals['_CLASSIFYPATCHESREQUEST']._serialized_end=763
+  _globals['_CLASSIFYPATCH']._serialized_start=765
+  _globals['_CLASSIFYPATCH']._serialized_end=814
+  _globals['_CLASSIFYPATCHESRESPONSE']._serialized_start=817
+  _globals['_CLASSIFYPATCHESRESPONSE']._serialized_end=972
+  _globals['_CLASSIFIEDPATCH']._serialized_start=974
+  _globals['_CLASSIFIEDPATCH']._serialized_end=1081
+  _globals['_CLASSIFICATIONSERVICE']._serialized_start=1084
+  _globals['_CLASSIFICATIONSERVICE']._serialized_end=1326
 # @@protoc_insertion_point(module_scope)

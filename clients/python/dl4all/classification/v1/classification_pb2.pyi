@@ -156,6 +156,7 @@ class ClassifiedCell(_message.Message):
     PATCH_EMBEDDINGS_FIELD_NUMBER: _builtins.int
     ROWS_FIELD_NUMBER: _builtins.int
     COLUMNS_FIELD_NUMBER: _builtins.int
+    CLASS_ACTIVATIONS_FIELD_NUMBER: _builtins.int
     cell_id: _builtins.int
     """The cell that is meant."""
     patch_embeddings: _builtins.bytes
@@ -164,9 +165,13 @@ class ClassifiedCell(_message.Message):
     """Rows of the patch embeddings; 0 where they were not asked for."""
     columns: _builtins.int
     """Columns of the patch embeddings; 0 where they were not asked for."""
+    class_activations: _builtins.bytes
+    """Class activations, whose mean over places the logits are: IEEE half precision, little-endian, row-major, shape rows x columns x classes; empty
+    where patch embeddings were not asked for, and where the release's network does not judge by places.
+    """
     @_builtins.property
     def logits(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """Temperature-scaled logits, one per class: normal, blast."""
+        """Temperature-scaled logits, one per class: normal, blast and, where the release tells it, nothing (no nucleated cell)."""
 
     @_builtins.property
     def embedding(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
@@ -181,10 +186,11 @@ class ClassifiedCell(_message.Message):
         patch_embeddings: _builtins.bytes = ...,
         rows: _builtins.int = ...,
         columns: _builtins.int = ...,
+        class_activations: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cell_id", b"cell_id", "columns", b"columns", "embedding", b"embedding", "logits", b"logits", "patch_embeddings", b"patch_embeddings", "rows", b"rows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cell_id", b"cell_id", "class_activations", b"class_activations", "columns", b"columns", "embedding", b"embedding", "logits", b"logits", "patch_embeddings", b"patch_embeddings", "rows", b"rows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

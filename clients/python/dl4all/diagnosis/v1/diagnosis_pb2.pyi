@@ -849,6 +849,8 @@ class CellDiagnosis(_message.Message):
     POSITION_FIELD_NUMBER: _builtins.int
     REGISTERED_PIXELS_FIELD_NUMBER: _builtins.int
     REGISTERED_SIDE_FIELD_NUMBER: _builtins.int
+    NOTHING_PROBABILITY_FIELD_NUMBER: _builtins.int
+    CLASS_ACTIVATION_FIELD_NUMBER: _builtins.int
     blast_probability: _builtins.float
     """Fused, calibrated probability 0..1 that the cell is a leukaemic blast; NaN where the cell was not judged."""
     suspected: _builtins.bool
@@ -873,6 +875,8 @@ class CellDiagnosis(_message.Message):
     """Registered pixels, uint8 RGB, side x side x 3, if asked for."""
     registered_side: _builtins.int
     """Side of the registered square, px."""
+    nothing_probability: _builtins.float
+    """Probability 0..1 of the network that no nucleated cell is here; absent where the cell was not judged or the release does not tell."""
     @_builtins.property
     def cell(self) -> _imaging_pb2.Cell:
         """Where the cell is."""
@@ -884,7 +888,7 @@ class CellDiagnosis(_message.Message):
     @_builtins.property
     def reasons(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Why it could not be decided, or what is poor: BOTH_CLASSES_POSSIBLE, NO_CLASS_TYPICAL, NETWORK_AND_NEIGHBOURS_DISAGREE,
-        POOR_FOCUS, LOW_RESOLUTION, SHARPENING_FAILED, CELL_AT_BORDER, NOT_REGISTERED.
+        POOR_FOCUS, LOW_RESOLUTION, SHARPENING_FAILED, CELL_AT_BORDER, NOT_REGISTERED, NO_CELL_SEEN (the network sees no nucleated cell here).
         """
 
     @_builtins.property
@@ -894,6 +898,12 @@ class CellDiagnosis(_message.Message):
     @_builtins.property
     def position(self) -> _retrieval_pb2.LatentPoint:
         """Position in the latent map."""
+
+    @_builtins.property
+    def class_activation(self) -> Global___ClassActivation:
+        """Which places of the cell speak for a blast and which for a normal cell; absent unless maps are asked for and the release's network judges by
+        places.
+        """
 
     def __init__(
         self,
@@ -915,14 +925,56 @@ class CellDiagnosis(_message.Message):
         position: _retrieval_pb2.LatentPoint | None = ...,
         registered_pixels: _builtins.bytes = ...,
         registered_side: _builtins.int = ...,
+        nothing_probability: _builtins.float | None = ...,
+        class_activation: Global___ClassActivation | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cell", b"cell", "position", b"position"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_nothing_probability", b"_nothing_probability", "cell", b"cell", "class_activation", b"class_activation", "nothing_probability", b"nothing_probability", "position", b"position"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blast_probability", b"blast_probability", "cell", b"cell", "distance_quantile", b"distance_quantile", "focus_after", b"focus_after", "focus_before", b"focus_before", "indeterminate", b"indeterminate", "neighbour_vote", b"neighbour_vote", "neighbours", b"neighbours", "network_probability", b"network_probability", "position", b"position", "prediction_set", b"prediction_set", "reasons", b"reasons", "registered_pixels", b"registered_pixels", "registered_side", b"registered_side", "suspected", b"suspected", "unsharp_radius", b"unsharp_radius", "upscale_factor", b"upscale_factor"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_nothing_probability", b"_nothing_probability", "blast_probability", b"blast_probability", "cell", b"cell", "class_activation", b"class_activation", "distance_quantile", b"distance_quantile", "focus_after", b"focus_after", "focus_before", b"focus_before", "indeterminate", b"indeterminate", "neighbour_vote", b"neighbour_vote", "neighbours", b"neighbours", "network_probability", b"network_probability", "nothing_probability", b"nothing_probability", "position", b"position", "prediction_set", b"prediction_set", "reasons", b"reasons", "registered_pixels", b"registered_pixels", "registered_side", b"registered_side", "suspected", b"suspected", "unsharp_radius", b"unsharp_radius", "upscale_factor", b"upscale_factor"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__nothing_probability: _TypeAlias = _typing.Literal["nothing_probability"]  # noqa: Y015
+    _WhichOneofArgType__nothing_probability: _TypeAlias = _typing.Literal["_nothing_probability", b"_nothing_probability"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__nothing_probability) -> _WhichOneofReturnType__nothing_probability | None: ...
+
+Global___CellDiagnosis: _TypeAlias = CellDiagnosis  # noqa: Y015
+
+@_typing.final
+class ClassActivation(_message.Message):
+    """The decision of the network place by place, over the registered square of a cell: the mean of all places is the network's log odds of a blast."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FOR_BLAST_FIELD_NUMBER: _builtins.int
+    FOR_NORMAL_FIELD_NUMBER: _builtins.int
+    SCALE_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    scale: _builtins.float
+    """Log odds that 255 stands for."""
+    model: _builtins.str
+    """Model that the maps explain, as in the model repository: name/version."""
+    @_builtins.property
+    def for_blast(self) -> _imaging_pb2.Heatmap:
+        """Places that speak for a blast; 255 is the strongest place of both maps."""
+
+    @_builtins.property
+    def for_normal(self) -> _imaging_pb2.Heatmap:
+        """Places that speak for a normal cell, on the same scale."""
+
+    def __init__(
+        self,
+        *,
+        for_blast: _imaging_pb2.Heatmap | None = ...,
+        for_normal: _imaging_pb2.Heatmap | None = ...,
+        scale: _builtins.float = ...,
+        model: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["for_blast", b"for_blast", "for_normal", b"for_normal"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["for_blast", b"for_blast", "for_normal", b"for_normal", "model", b"model", "scale", b"scale"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___CellDiagnosis: _TypeAlias = CellDiagnosis  # noqa: Y015
+Global___ClassActivation: _TypeAlias = ClassActivation  # noqa: Y015
 
 @_typing.final
 class DecisionRule(_message.Message):
