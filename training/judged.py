@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,88 @@ Float = NDArray[np.float32]
 Double = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 _BATCH = 32
+
+
+class JudgedCells(Protocol):
+    """What deciding needs of N cells."""
+
+    @property
+    def embeddings(self) -> Float:
+        """float32 (N, D), not normalised."""
+
+    @property
+    def accepted(self) -> Flags:
+        """Which cells preprocessing accepted, bool (N,)."""
+
+    @property
+    def probability(self) -> Double:
+        """Probability of blast by the network alone, float64 (N,)."""
+
+    @property
+    def nothing(self) -> Double:
+        """Probability that no cell is there, float64 (N,); NaN where the network does not tell."""
+
+
+@dataclass(frozen=True)
+class CalibrationCells:
+    """The calibration cells of a release, none ambiguous.
+
+    Attributes:
+        embeddings: float32 (M, D), not normalised.
+        logits: float32 (M, K).
+        is_blast: bool (M,).
+        groups: (M,) which are of one patient.
+        accepted: bool (M,), which preprocessing accepted.
+    """
+
+    embeddings: Float
+    logits: Float
+    is_blast: Flags
+    groups: NDArray[np.str_]
+    accepted: Flags
+
+    def __len__(self) -> int:
+        return len(self.embeddings)
+
+    @classmethod
+    def of(cls, judged: Judged) -> CalibrationCells:
+        """Those of a pack; patients are numbered, so that nothing leads to them."""
+        chosen = judged.of(Subset.CALIBRATION)
+        _, numbers = np.unique(judged.pack.groups[chosen], return_inverse=True)
+        groups = np.array([f"C{n:02d}" for n in numbers])
+        return cls(judged.embeddings[chosen], judged.logits[chosen], judged.pack.is_blast[chosen] == 1, groups, judged.accepted[chosen])
+
+    @classmethod
+    def held(cls, references: ReferenceLibrary) -> CalibrationCells:
+        """Those that a library keeps; none where it keeps none."""
+        return cls(
+            np.asarray(references.calibration_embeddings),
+            np.asarray(references.calibration_logits),
+            np.asarray(references.calibration_is_blast),
+            np.asarray(references.calibration_groups),
+            np.asarray(references.calibration_accepted),
+        )
+
+    def keep(self, references: ReferenceLibrary) -> ReferenceLibrary:
+        """A library that keeps them."""
+        return replace(
+            references,
+            calibration_embeddings=self.embeddings,
+            calibration_logits=self.logits,
+            calibration_is_blast=self.is_blast,
+            calibration_groups=self.groups,
+            calibration_accepted=self.accepted,
+        )
+
+    @property
+    def probability(self) -> Double:
+        """See ``JudgedCells``."""
+        return np.asarray(blast_probability(self.logits), np.float64)
+
+    @property
+    def nothing(self) -> Double:
+        """See ``JudgedCells``."""
+        return np.asarray(nothing_probability(self.logits), np.float64)
 
 
 @dataclass(frozen=True)
@@ -83,13 +166,13 @@ def judge(path: Path, pack: Pack, what: str = "judging") -> Judged:
     return Judged(pack, logits, embeddings, patches)
 
 
-def votes(judged: Judged, references: ReferenceLibrary, neighbours: int) -> tuple[Double, Double]:
+def votes(judged: JudgedCells, references: ReferenceLibrary, neighbours: int) -> tuple[Double, Double]:
     """Vote of the nearest references and distance to the nearest, float64 (N,) each."""
     indices, distances = ExactSearch(references.embeddings).nearest(unit(judged.embeddings), neighbours)
     return vote(distances, references.is_blast[indices]).astype(np.float64), distances[:, 0].astype(np.float64)
 
 
-def decide(judged: Judged, references: ReferenceLibrary, rule: CellRule, neighbours: int) -> Verdicts:
+def decide(judged: JudgedCells, references: ReferenceLibrary, rule: CellRule, neighbours: int) -> Verdicts:
     """Apply the rule of a release to every cell, as the gateway does."""
     network, voted = judged.probability, votes(judged, references, neighbours)[0]
     verdicts = [

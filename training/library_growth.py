@@ -23,7 +23,7 @@ from services.retrieval.neighbours import unit
 from training import calibration, library
 from training.datasets.dataset import Subset
 from training.errors import GateError, RecipeError
-from training.judged import Judged, Verdicts, decide, judge, votes
+from training.judged import CalibrationCells, Verdicts, decide, judge, votes
 from training.prepared import Sources
 from training.recipes.config import Input, InputKind
 from training.releases import write_release_content
@@ -74,8 +74,12 @@ class Grown:
     after: Mapping[str, float]
 
 
-def grow(options: GrowthOptions, sources: Sources) -> Grown:
+def grow(options: GrowthOptions, sources: Sources | None = None) -> Grown:
     """Build the release with the grown library. It is not in use before it is activated.
+
+    Args:
+        options: what is grown.
+        sources: data whose calibration patients recalibrate it; None for the calibration cells that the library keeps.
 
     Raises:
         RecipeError: nothing can be added, or the id is taken.
@@ -89,20 +93,20 @@ def grow(options: GrowthOptions, sources: Sources) -> Grown:
     additions = usable(AdditionStore(options.additions).read(), f"{base.embedder.model}/{base.embedder.version}")
     old = open_library(store.library_path(base))
     new = grown_library(old, additions)
-    judged = _judged(base, store, sources)
-    numbers, rule = recalibrated(base, judged, new)
-    verdicts = decide(judged, new, rule, base.calibration.voting_neighbours)
-    before = gated_figures(judged, decide(judged, old, cell_rule(base), base.calibration.voting_neighbours), cell_rule(base))
-    after = gated_figures(judged, verdicts, rule)
+    cells = calibration_cells(base, store, old, sources)
+    numbers, rule = recalibrated(base, cells, new)
+    verdicts = decide(cells, new, rule, base.calibration.voting_neighbours)
+    before = gated_figures(cells, decide(cells, old, cell_rule(base), base.calibration.voting_neighbours), cell_rule(base))
+    after = gated_figures(cells, verdicts, rule)
     with TemporaryDirectory(prefix=".library-", dir=options.releases.parent) as temporary:
         folder = Path(temporary) / options.release
-        library.save(new, folder / LIBRARY_FILE)
+        library.save(cells.keep(new), folder / LIBRARY_FILE)
         content = {
             **base.model_dump(mode="json"),
             "id": options.release,
             "library": {"file": LIBRARY_FILE, "sha256": sha256_of(folder / LIBRARY_FILE)},
             "calibration": numbers,
-            "decision": {**base.decision.model_dump(mode="json"), "false_blasts": _false_blasts(judged, verdicts)},
+            "decision": {**base.decision.model_dump(mode="json"), "false_blasts": _false_blasts(cells, verdicts)},
             "data": {**base.data, "library": f"that of {base.id} and {len(additions)} confirmed cells of {_sources(additions)}"},
             "figures": [{"name": n, "value": v} for n, v in [*after.items(), *((BEFORE + n, v) for n, v in before.items())]],
             "created": datetime.datetime.now(datetime.UTC).date().isoformat(),
@@ -155,12 +159,12 @@ def grown_library(old: ReferenceLibrary, additions: Sequence[Addition]) -> Refer
     )
 
 
-def recalibrated(base: Release, judged: Judged, references: ReferenceLibrary) -> tuple[dict[str, object], CellRule]:
+def recalibrated(base: Release, cells: CalibrationCells, references: ReferenceLibrary) -> tuple[dict[str, object], CellRule]:
     """Weight of the network, thresholds of the prediction sets and distances, fitted anew on calibration patients."""
-    chosen = judged.of(Subset.CALIBRATION) & judged.accepted
-    network = judged.probability[chosen]
-    voted, distances = (v[chosen] for v in votes(judged, references, base.calibration.voting_neighbours))
-    labels, patients = judged.pack.is_blast[chosen].astype(np.int64), judged.pack.groups[chosen]
+    chosen = cells.accepted
+    network = cells.probability[chosen]
+    voted, distances = (v[chosen] for v in votes(cells, references, base.calibration.voting_neighbours))
+    labels, patients = cells.is_blast[chosen].astype(np.int64), cells.groups[chosen]
     weight = calibration.fit_network_weight(network, voted, labels, calibration.patient_class_weights(labels, patients))
     thresholds = calibration.min_probabilities(fuse(network, voted, weight), labels, patients)
     numbers = {
@@ -172,7 +176,7 @@ def recalibrated(base: Release, judged: Judged, references: ReferenceLibrary) ->
     return numbers, CellRule(weight, thresholds, base.calibration.max_disagreement)
 
 
-def gated_figures(judged: Judged, verdicts: Verdicts, rule: CellRule) -> dict[str, float]:
+def gated_figures(cells: CalibrationCells, verdicts: Verdicts, rule: CellRule) -> dict[str, float]:
     """Figures that a new library must not lower, patients of a class weighted equally."""
     found = {}
     for name, label, flags in (
@@ -180,8 +184,8 @@ def gated_figures(judged: Judged, verdicts: Verdicts, rule: CellRule) -> dict[st
         (BLAST_COVERAGE, 1, verdicts.fused >= rule.min_probability["blast"]),
         (NORMAL_COVERAGE, 0, 1.0 - verdicts.fused >= rule.min_probability["normal"]),
     ):
-        chosen = judged.of(Subset.CALIBRATION) & (judged.pack.is_blast == label)
-        found[name] = _mean_by_patient(flags[chosen], judged.pack.groups[chosen])
+        chosen = cells.is_blast == bool(label)
+        found[name] = _mean_by_patient(flags[chosen], cells.groups[chosen])
     return found
 
 
@@ -206,16 +210,26 @@ def check_activation(current: Release, candidate: Release, margin: float = MARGI
                 raise GateError(f"{candidate.id} lowers {name} from {before:.3f} to {found[name]:.3f}; at most {margin:.3f} is accepted.")
 
 
-def _judged(base: Release, store: ReleaseStore, sources: Sources) -> Judged:
+def calibration_cells(base: Release, store: ReleaseStore, references: ReferenceLibrary, sources: Sources | None) -> CalibrationCells:
+    """The calibration cells of a release: those that its library keeps, or those of the data, judged by its network now.
+
+    Raises:
+        RecipeError: the library keeps none and there are no data.
+        TrainingError: the data are at fault.
+    """
+    if sources is None:
+        held = CalibrationCells.held(references)
+        if not len(held):
+            raise RecipeError(f"The library of {base.id} does not keep its calibration cells; name their data set with --data.")
+        return held
     focus = FocusParameters(**base.preprocessing.model_dump())
     target = choose(sources, "", TARGETS, "calibration", "--data")
     pack = sources.pack(target, Input(kind=InputKind.REGISTERED_SHARPENED, side=base.input.side), focus=focus)
-    return judge(store.model_path(base.network, "onnxruntime"), pack.select(pack.in_subset(Subset.CALIBRATION)))
+    return CalibrationCells.of(judge(store.model_path(base.network, "onnxruntime"), pack.select(pack.in_subset(Subset.CALIBRATION))))
 
 
-def _false_blasts(judged: Judged, verdicts: Verdicts) -> list[list[int]]:
-    chosen = judged.of(Subset.CALIBRATION)
-    table = calibration.false_blast_table(verdicts.suspected[chosen], judged.pack.is_blast[chosen].astype(np.int64), judged.pack.groups[chosen])
+def _false_blasts(cells: CalibrationCells, verdicts: Verdicts) -> list[list[int]]:
+    table = calibration.false_blast_table(verdicts.suspected, cells.is_blast.astype(np.int64), cells.groups)
     return [list(row) for row in table]
 
 

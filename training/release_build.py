@@ -32,7 +32,7 @@ from training.export.gates import GateReport, speed_up
 from training.export.lighter import divide_logits, write_fp16, write_int8
 from training.export.model_configs import write_model_configs
 from training.export.onnx_model import ACTIVATIONS, ServedNetwork, export_onnx
-from training.judged import Judged, Verdicts, decide, judge, votes
+from training.judged import CalibrationCells, Judged, Verdicts, decide, judge, votes
 from training.packs import Pack
 from training.prepared import Sources, focus_of
 from training.recipes.config import InputKind, Recipe
@@ -179,7 +179,7 @@ def _write(
     cpu, gpu = version / exported.cpu.name, version / exported.gpu.name
     write_model_configs(version.parent, gpu, recipe.fine_tuning.input.side, cpu_file=cpu.name)
     library_path = releases / options.release / "library.npz"
-    library.save(exported.references, library_path)
+    library.save(CalibrationCells.of(exported.judged).keep(exported.references), library_path)
     source = trained.about.get("source")
     write_release(
         ReleaseParts(

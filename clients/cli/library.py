@@ -108,8 +108,14 @@ def withdraw(
 
 @library_app.command("build")
 def build(
-    data: Annotated[list[Path], typer.Option(help="Data set, or pack, whose calibration patients recalibrate the release.", show_default=False)],
     new: Annotated[str, typer.Option("--id", help="Id of the new release, such as plain-resnet-1.lib2.")],
+    data: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Data set, or pack, whose calibration patients recalibrate the release; needed where its library does not keep them.",
+            show_default=False,
+        ),
+    ] = None,
     release: Release = "",
     store: Store = DEFAULT_STORE,
     releases: Annotated[Path, typer.Option(help="Folder of releases.")] = Path("releases"),
@@ -124,7 +130,7 @@ def build(
         from training.library_growth import GrowthOptions, grow
         from training.prepared import Sources
 
-        grown = grow(GrowthOptions(release, new, store, releases, model_repository), Sources.find(data, cache))
+        grown = grow(GrowthOptions(release, new, store, releases, model_repository), Sources.find(data, cache) if data else None)
         for name, value in grown.after.items():
             typer.echo(f"{name}: {grown.before[name]:.3f} -> {value:.3f}")
         say(f"built: {releases / grown.release}, {grown.added} cells added", "green")

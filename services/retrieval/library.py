@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 import zipfile
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +34,12 @@ class ReferenceLibrary:
         radii: float32 (N,), px of that file.
         projection_mean: float32 (D,).
         projection: float32 (2, D), rows scaled so that the references lie in -1..1.
+        calibration_embeddings: float32 (M, D), not normalised, of the calibration cells that the release was fitted on; no references. With what
+            follows, a grown library is recalibrated without their images. M is 0 where they were not kept.
+        calibration_logits: float32 (M, K).
+        calibration_is_blast: bool (M,).
+        calibration_groups: (M,) which cells are of one patient, by numbers that lead to nobody.
+        calibration_accepted: bool (M,), whether preprocessing accepted the cell.
     """
 
     embeddings: NDArray[np.float32]
@@ -49,6 +55,11 @@ class ReferenceLibrary:
     radii: NDArray[np.float32]
     projection_mean: NDArray[np.float32]
     projection: NDArray[np.float32]
+    calibration_embeddings: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    calibration_logits: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    calibration_is_blast: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
+    calibration_groups: NDArray[np.str_] = field(default_factory=lambda: np.zeros(0, np.str_))
+    calibration_accepted: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
 
     def __len__(self) -> int:
         return len(self.embeddings)
@@ -91,6 +102,8 @@ def _shapes_fit(library: ReferenceLibrary) -> bool:
     texts = (library.reference_ids, library.cell_classes, library.patients, library.image_sha256)
     per_reference = (library.exemplars, library.is_blast, library.radii, *texts)
     exemplars = len(library.patches)
+    cells = len(library.calibration_embeddings)
+    of_calibration = (library.calibration_is_blast, library.calibration_groups, library.calibration_accepted)
     return (
         all(array.shape == (count,) for array in per_reference)
         and library.patches.shape[3] == dimension
@@ -100,4 +113,7 @@ def _shapes_fit(library: ReferenceLibrary) -> bool:
         and library.centers.shape == (count, 2)
         and library.projection_mean.shape == (dimension,)
         and library.projection.shape == (2, dimension)
+        and all(array.shape == (cells,) for array in of_calibration)
+        and len(library.calibration_logits) == cells
+        and (cells == 0 or library.calibration_embeddings.shape[1] == dimension)
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +15,11 @@ from clients.cli.main import app
 from services.common.releases import Figure, ReleaseStore, sha256_of
 from services.retrieval.additions import AdditionStore, NewReference
 from services.retrieval.library import ReferenceLibrary, open_library
+from tests.training.small import cell_pack
 from tests.training.small_release import sources_of
+from training.datasets.dataset import Subset
 from training.errors import GateError, RecipeError
+from training.judged import CalibrationCells
 from training.library_growth import BEFORE, GATED, GrowthOptions, check_activation, grow, grown_library, usable
 
 ADDED = 5
@@ -131,3 +135,32 @@ def test_a_library_of_another_shape_takes_nothing(copy: Path) -> None:
     other = replace(first, reference=replace(first.reference, patches=np.zeros((7, 5, library.dimension), np.float32)))
     with pytest.raises(RecipeError, match="patch embeddings"):
         grown_library(library, [other])
+
+
+def test_a_library_that_keeps_its_calibration_cells_grows_without_their_images(copy: Path, trained: Path) -> None:
+    add(copy)
+    store = ReleaseStore(copy / "releases", copy / "model_repository")
+    kept = CalibrationCells.held(open_library(store.library_path(store.held("small-1"))))
+    pack = cell_pack(patients=24)
+    assert len(kept) == int(pack.in_subset(Subset.CALIBRATION).sum())
+    assert not set(kept.groups) & set(pack.groups)
+    without = grow(options(copy))
+    judged_anew = grow(options(copy, "small-1.lib3"), sources_of(trained))
+    assert (without.before, without.after) == (judged_anew.before, judged_anew.after)
+    read = [ReleaseStore(copy / "releases", copy / "model_repository").held(name) for name in ("small-1.lib2", "small-1.lib3")]
+    assert read[0].calibration == read[1].calibration
+    assert read[0].decision == read[1].decision
+    assert read[0].library.sha256 == read[1].library.sha256
+
+
+def test_a_library_that_keeps_none_asks_for_their_data(copy: Path) -> None:
+    add(copy)
+    path = copy / "releases" / "small-1" / "library.npz"
+    bare = {name: array for name, array in np.load(path).items() if not name.startswith("calibration")}
+    np.savez(path, **bare)
+    release = path.with_name("release.json")
+    content = json.loads(release.read_text(encoding="utf-8"))
+    content["library"]["sha256"] = sha256_of(path)
+    release.write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(RecipeError, match="does not keep its calibration cells; name their data set with --data"):
+        grow(options(copy))

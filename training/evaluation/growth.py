@@ -27,7 +27,7 @@ from services.retrieval.library import ReferenceLibrary, open_library
 from training.datasets.dataset import Subset
 from training.datasets.single_cells import PBC_CELLS, PBC_MATURE_CLASSES
 from training.evaluation.metrics import auc
-from training.judged import Judged, decide, judge, votes
+from training.judged import CalibrationCells, Judged, decide, judge, votes
 from training.library_growth import GATED, gated_figures, grown_library, recalibrated
 from training.prepared import Sources
 from training.recipes.config import Input, InputKind
@@ -75,18 +75,16 @@ def additions_of(judged: Judged, chosen: Chosen) -> list[Addition]:
     ]
 
 
-def effect(held_out: Judged, calibration: Judged, references: ReferenceLibrary, rule: CellRule, neighbours: int) -> Effect:
+def effect(held_out: Judged, calibration: CalibrationCells, references: ReferenceLibrary, rule: CellRule, neighbours: int) -> Effect:
     """Measure one library."""
     voted = votes(held_out, references, neighbours)[0]
     verdicts = decide(held_out, references, rule, neighbours)
-    known = calibration.of(Subset.CALIBRATION)
-    labels = calibration.pack.is_blast[known].astype(np.int64)
     return Effect(
         float(voted.mean()),
         float((voted > 0.5).mean()),
         float(verdicts.suspected.mean()),
         float(verdicts.indeterminate.mean()),
-        auc(votes(calibration, references, neighbours)[0][known], labels),
+        auc(votes(calibration, references, neighbours)[0], calibration.is_blast.astype(np.int64)),
         gated_figures(calibration, decide(calibration, references, rule, neighbours), rule),
     )
 
@@ -96,7 +94,9 @@ def of_cells(judged: Judged, chosen: Chosen) -> Judged:
     return Judged(judged.pack.select(chosen), judged.logits[chosen], judged.embeddings[chosen], judged.patches[chosen])
 
 
-def compare(release: Release, library: ReferenceLibrary, new_source: Judged, calibration: Judged, cells: int) -> list[tuple[Effect, Effect]]:
+def compare(
+    release: Release, library: ReferenceLibrary, new_source: Judged, calibration: CalibrationCells, cells: int
+) -> list[tuple[Effect, Effect]]:
     """Before and after, for several draws of the cells that are added."""
     mature = np.flatnonzero(np.isin(new_source.pack.class_names, sorted(PBC_MATURE_CLASSES)) & new_source.accepted)
     neighbours = release.calibration.voting_neighbours
@@ -143,7 +143,7 @@ def main() -> None:
     wanted, focus = Input(kind=InputKind.REGISTERED_SHARPENED, side=release.input.side), FocusParameters(**release.preprocessing.model_dump())
     path = store.model_path(release.network, "onnxruntime")
     own = sources.pack(choose(sources, "", TARGETS, "calibration", "--data"), wanted, focus=focus)
-    calibration = judge(path, own.select(own.in_subset(Subset.CALIBRATION)))
+    calibration = CalibrationCells.of(judge(path, own.select(own.in_subset(Subset.CALIBRATION))))
     new_source = judge(path, sources.pack(PBC_CELLS, wanted, focus=focus))
     pairs = compare(release, open_library(store.library_path(release)), new_source, calibration, given.cells)
     print(f"{release.id}, {given.cells} cells of {PBC_CELLS} added, mean of {DRAWS} draws\n\n{table(pairs)}")
