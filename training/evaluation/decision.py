@@ -125,8 +125,7 @@ def fusion(cells: ScoredCells, resamples: int = RESAMPLES) -> Fusion:
     def interval(scores: Double) -> Interval:
         return bootstrap_of(lambda w: of(scores, w), cells.patients, resamples)
 
-    parts = map(interval, (cells.network, cells.vote, cells.fused))
-    return Fusion(*parts, bootstrap_of(difference, cells.patients, resamples))
+    return Fusion(interval(cells.network), interval(cells.vote), interval(cells.fused), bootstrap_of(difference, cells.patients, resamples))
 
 
 def share(flags: Flags, patients: Names, *, by_patient: bool, resamples: int = RESAMPLES) -> Interval:
@@ -284,10 +283,6 @@ def main() -> None:
 def print_tables(found: Sequence[tuple[Release, ScoredCells]], picture: Path | None) -> None:
     """Print the four tables as Markdown and draw the picture if one is wanted."""
     lines = [Line(r.id, risk_coverage(c.fused, c.is_blast), risk_coverage(c.network, c.is_blast), *operating_point(c)) for r, c in found]
-    print(
-        _table(("release", "network", "vote", "fused", "fused - better", f"above -{LARGEST_LOSS}"), [fusion_row(r.id, fusion(c)) for r, c in found])
-    )
-    head = ("release", "class", "patients", "mean over patients", "against nominal", "over cells", "against nominal")
     tables: list[tuple[tuple[str, ...], list[str]]] = [
         (_FUSION_HEAD, [fusion_row(r.id, fusion(c)) for r, c in found]),
         (_COVERAGE_HEAD, [row for r, c in found for row in coverage_rows(r.id, c, r.calibration.coverage)]),
