@@ -51,8 +51,11 @@ class RetrievalServicer(retrieval_pb2_grpc.RetrievalServiceServicer):
 
     def registration(self) -> Registration:
         """What a server needs to serve this; every release that is held can be used."""
-        needs = Needs(releases={r.id: () for r in self._releases.releases})
-        return Registration(DESCRIPTOR, retrieval_pb2_grpc.add_RetrievalServiceServicer_to_server, self, needs)
+        return Registration(DESCRIPTOR, retrieval_pb2_grpc.add_RetrievalServiceServicer_to_server, self, self._needs)
+
+    def _needs(self) -> Needs:
+        self._releases.take_in()
+        return Needs(releases={r.id: () for r in self._releases.releases})
 
     async def Explain(self, request: retrieval_pb2.ExplainRequest, context: grpc.aio.ServicerContext[Any, Any]) -> retrieval_pb2.ExplainResponse:
         """See ``retrieval.proto``."""
