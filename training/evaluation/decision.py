@@ -53,8 +53,8 @@ REASONS: Final = (
 """Reasons that make a registered cell INDETERMINATE, in the order in which they are looked for."""
 
 _FUSION_HEAD: Final = ("release", "network", "vote", "fused", "fused - better", f"lower bound above -{LARGEST_LOSS}")
-_COVERAGE_HEAD: Final = ("release", "class", "patients", "mean over patients", "against nominal", "over cells", "against nominal")
-_ABSTENTION_HEAD: Final = ("release", "cells", "INDETERMINATE", *REASONS, f"at most {MOST_ABSTENTIONS:.0%}")
+_COVERAGE_HEAD: Final = ("release", "blast, over patients", "blast, over cells", "normal, over patients", "normal, over cells")
+_ABSTENTION_HEAD: Final = ("release", "all", "blasts", "normal cells", f"all at most {MOST_ABSTENTIONS:.0%}", *REASONS)
 _RISK_HEAD: Final = ("release", "area, fused", "area, network", "wrong if all are decided", "decided by the release", "wrong among these")
 _LEGACY_HEAD: Final = ("release", "the paper's vote, k = 3", "by distance, k = 3", "by distance, k of the release", "the paper's minus the release's")
 
@@ -143,15 +143,14 @@ def share(flags: Flags, patients: Names, *, by_patient: bool, resamples: int = R
 
 
 def against_nominal(coverage: Interval, nominal: float) -> str:
-    """Say how a coverage stands to its nominal value, in words."""
-    near = coverage.value >= nominal - TOLERANCE
+    """Say how a coverage stands to its nominal value, in words; "too low" where it is below by more than ``TOLERANCE``."""
     if coverage.low > nominal:
-        where = "conservative: whole interval above nominal"
+        where = "conservative"
     elif coverage.high < nominal:
-        where = "whole interval below nominal"
+        where = "interval below nominal"
     else:
-        where = "interval contains nominal"
-    return f"{'reached' if near else 'not reached'}; {where}"
+        where = "contains nominal"
+    return where if coverage.value >= nominal - TOLERANCE else f"too low, {where}"
 
 
 def abstentions(cells: ScoredCells, chosen: Flags, resamples: int = RESAMPLES) -> Abstentions:
@@ -206,26 +205,30 @@ def fusion_row(name: str, found: Fusion) -> str:
     return f"| `{name}` | {found.network} | {found.vote} | {found.fused} | {_signed(found.difference)} | {says} |"
 
 
-def coverage_rows(name: str, cells: ScoredCells, nominal: float) -> list[str]:
-    """Rows of the table of coverage, one per class."""
-    rows = []
-    for kind, label in (("blast", 1), ("normal", 0)):
+def coverage_row(name: str, cells: ScoredCells, nominal: float) -> str:
+    """Row of the table of coverage: each class, over patients and over cells."""
+    said = []
+    for label in (1, 0):
         own = cells.is_blast == label
-        found = [share(cells.in_set[own], cells.patients[own], by_patient=by) for by in (True, False)]
-        said = " | ".join(f"{interval} | {against_nominal(interval, nominal)}" for interval in found)
-        rows.append(f"| `{name}` | {kind} | {len(np.unique(cells.patients[own]))} | {said} |")
-    return rows
+        for by_patient in (True, False):
+            found = share(cells.in_set[own], cells.patients[own], by_patient=by_patient)
+            said.append(f"{found} {against_nominal(found, nominal)}")
+    return f"| `{name}` | {' | '.join(said)} |"
 
 
-def abstention_rows(name: str, cells: ScoredCells) -> list[str]:
-    """Rows of the table of abstentions, for all cells and each class."""
-    rows = []
-    for kind, chosen in (("all", np.ones(len(cells.is_blast), np.bool_)), ("blast", cells.is_blast == 1), ("normal", cells.is_blast == 0)):
-        found = abstentions(cells, chosen)
-        by_reason = " | ".join(f"{found.having[r]:.1%} ({found.first[r]:.1%})" for r in REASONS)
-        aim = ("yes" if found.total.value <= MOST_ABSTENTIONS else "no") if kind == "all" else ""
-        rows.append(f"| `{name}` | {kind} | {found.total.value:.1%} [{found.total.low:.1%}, {found.total.high:.1%}] | {by_reason} | {aim} |")
-    return rows
+def abstention_row(name: str, cells: ScoredCells) -> str:
+    """Row of the table of abstentions: all cells, blasts, normal cells; then by reason, and in parentheses by first reason."""
+    kinds = (np.ones(len(cells.is_blast), np.bool_), cells.is_blast == 1, cells.is_blast == 0)
+    found = [abstentions(cells, chosen) for chosen in kinds]
+    totals = " | ".join(f"{f.total.value:.1%} [{f.total.low:.1%}, {f.total.high:.1%}]" for f in found)
+    aim = "yes" if found[0].total.value <= MOST_ABSTENTIONS else "no"
+    by_reason = []
+    for reason in REASONS:
+        having, first = (
+            " / ".join(f"{shares[reason]:.1%}" for shares in of_kinds) for of_kinds in ([f.having for f in found], [f.first for f in found])
+        )
+        by_reason.append(f"{having} ({first})" if found[0].having[reason] else "none")
+    return f"| `{name}` | {totals} | {aim} | {' | '.join(by_reason)} |"
 
 
 def risk_row(line: Line) -> str:
@@ -285,8 +288,8 @@ def print_tables(found: Sequence[tuple[Release, ScoredCells]], picture: Path | N
     lines = [Line(r.id, risk_coverage(c.fused, c.is_blast), risk_coverage(c.network, c.is_blast), *operating_point(c)) for r, c in found]
     tables: list[tuple[tuple[str, ...], list[str]]] = [
         (_FUSION_HEAD, [fusion_row(r.id, fusion(c)) for r, c in found]),
-        (_COVERAGE_HEAD, [row for r, c in found for row in coverage_rows(r.id, c, r.calibration.coverage)]),
-        (_ABSTENTION_HEAD, [row for r, c in found for row in abstention_rows(r.id, c)]),
+        (_COVERAGE_HEAD, [coverage_row(r.id, c, r.calibration.coverage) for r, c in found]),
+        (_ABSTENTION_HEAD, [abstention_row(r.id, c) for r, c in found]),
         (_RISK_HEAD, [risk_row(line) for line in lines]),
     ]
     for head, rows in tables:
