@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -11,13 +12,18 @@ from numpy.typing import NDArray
 from rich.progress import track
 
 from services.common.engines.onnx_runtime import open_session
-from services.gateway.fusion import CellRule, blast_probability, judge_cell, nothing_probability
+from services.common.releases import Release, ReleaseStore
+from services.gateway.fusion import CellRule, CellVerdict, blast_probability, judge_cell, nothing_probability
+from services.preprocessing.unsharpening import MAX_UPSCALE, FocusParameters, QualityReason
 from services.retrieval.library import ReferenceLibrary
 from services.retrieval.neighbours import unit, vote
 from services.retrieval.search import ExactSearch
 from training.datasets.dataset import Subset
+from training.datasets.single_cells import AML_CELLS
 from training.export.onnx_model import INPUT, OUTPUTS
 from training.packs import Pack
+from training.prepared import Sources
+from training.recipes.config import Input, InputKind
 
 Float = NDArray[np.float32]
 Double = NDArray[np.float64]
@@ -43,6 +49,10 @@ class JudgedCells(Protocol):
     @property
     def nothing(self) -> Double:
         """Probability that no cell is there, float64 (N,); NaN where the network does not tell."""
+
+    @property
+    def refusals(self) -> Sequence[tuple[str, ...]]:
+        """Why preprocessing did not accept each cell; N, empty where it did or where that is not known."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +116,11 @@ class CalibrationCells:
         """See ``JudgedCells``."""
         return np.asarray(nothing_probability(self.logits), np.float64)
 
+    @property
+    def refusals(self) -> Sequence[tuple[str, ...]]:
+        """Not kept: empty."""
+        return [()] * len(self)
+
 
 @dataclass(frozen=True)
 class Judged:
@@ -131,6 +146,13 @@ class Judged:
     def accepted(self) -> Flags:
         """Which cells preprocessing accepted."""
         return self.pack.measures["accepted"] > 0.5
+
+    @property
+    def refusals(self) -> tuple[tuple[str, ...], ...]:
+        """Why preprocessing refused each cell, N entries; empty where it accepted it."""
+        enlarged = self.pack.measures["upscale_factor"] > MAX_UPSCALE
+        why = [(QualityReason.LOW_RESOLUTION.value if e else QualityReason.POOR_FOCUS.value,) for e in enlarged]
+        return tuple(() if accepted else reasons for accepted, reasons in zip(self.accepted, why, strict=True))
 
     @property
     def probability(self) -> Double:
@@ -172,13 +194,33 @@ def votes(judged: JudgedCells, references: ReferenceLibrary, neighbours: int) ->
     return vote(distances, references.is_blast[indices]).astype(np.float64), distances[:, 0].astype(np.float64)
 
 
+def judge_as_served(release: Release, store: ReleaseStore, sources: Sources, *subsets: Subset) -> Judged:
+    """Judge the unambiguous cells of subsets of ``aml_cells`` with the file that ONNX Runtime serves of a release.
+
+    Raises:
+        DatasetError: the data are not there or broken.
+        RecipeError: the packs are of another side or other focus parameters.
+    """
+    focus = FocusParameters(**release.preprocessing.model_dump())
+    pack = sources.pack(AML_CELLS, Input(kind=InputKind.REGISTERED_SHARPENED, side=release.input.side), focus=focus)
+    return judge(store.model_path(release.network, "onnxruntime"), pack.select(pack.in_subset(*subsets) & (pack.is_blast >= 0)))
+
+
+def cell_verdicts(judged: JudgedCells, voted: Double, rule: CellRule) -> list[CellVerdict]:
+    """Judge every cell by the rule of a release, as the gateway does.
+
+    Args:
+        judged: what the networks say.
+        voted: votes of the neighbours, (N,).
+        rule: of the release.
+    """
+    cells = zip(judged.probability, voted, judged.accepted, judged.refusals, judged.nothing, strict=True)
+    return [judge_cell(float(n), float(v), bool(a), reasons, rule, float(empty)) for n, v, a, reasons, empty in cells]
+
+
 def decide(judged: JudgedCells, references: ReferenceLibrary, rule: CellRule, neighbours: int) -> Verdicts:
     """Apply the rule of a release to every cell, as the gateway does."""
-    network, voted = judged.probability, votes(judged, references, neighbours)[0]
-    verdicts = [
-        judge_cell(float(n), float(v), bool(a), (), rule, float(empty))
-        for n, v, a, empty in zip(network, voted, judged.accepted, judged.nothing, strict=True)
-    ]
+    verdicts = cell_verdicts(judged, votes(judged, references, neighbours)[0], rule)
     return Verdicts(
         np.array([v.probability for v in verdicts]), np.array([v.suspected for v in verdicts]), np.array([v.indeterminate for v in verdicts])
     )

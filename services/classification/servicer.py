@@ -33,11 +33,14 @@ class ClassificationServicer(classification_pb2_grpc.ClassificationServiceServic
 
     def registration(self) -> Registration:
         """What a server needs to serve this; ready while the engine has the models of the default release."""
+        return Registration(DESCRIPTOR, classification_pb2_grpc.add_ClassificationServiceServicer_to_server, self, self._needs)
+
+    def _needs(self) -> Needs:
+        self._releases.take_in()
         models = {_name(m): m for release in self._releases.releases for m in release.models}
         probes: dict[str, Callable[[], Awaitable[bool]]] = {name: partial(self._engine.is_ready, model) for name, model in models.items()}
         releases = {r.id: sorted({_name(m) for m in r.models}) for r in self._releases.releases}
-        needs = Needs(probes, releases, self._releases.index.default, tuple(models))
-        return Registration(DESCRIPTOR, classification_pb2_grpc.add_ClassificationServiceServicer_to_server, self, needs)
+        return Needs(probes, releases, self._releases.index.default, tuple(models))
 
     async def Classify(
         self, request: classification_pb2.ClassifyRequest, context: grpc.aio.ServicerContext[Any, Any]

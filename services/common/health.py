@@ -50,6 +50,10 @@ class Needs:
     models: Sequence[str] = ()
 
 
+NeedsNow = Callable[[], Needs]
+"""What a service needs as things stand: releases are taken in while it runs, so it is told anew in every round of questions."""
+
+
 class Readiness:
     """Knows whether services are ready, by asking what they need; checks that come together share one round of questions.
 
@@ -59,7 +63,7 @@ class Readiness:
         timeout: seconds that a probe may take.
     """
 
-    def __init__(self, services: Sequence[str], needs: Mapping[str, Needs], timeout: float) -> None:
+    def __init__(self, services: Sequence[str], needs: Mapping[str, NeedsNow], timeout: float) -> None:
         self._services = tuple(services)
         self._needs = needs
         self._timeout = timeout
@@ -79,7 +83,7 @@ class Readiness:
     async def _ask(self) -> dict[str, int]:
         found: dict[str, int] = {LIVE: _Status.SERVING}
         for service in self._services:
-            needs = self._needs.get(service, Needs())
+            needs = self._needs.get(service, Needs)()
             ready = await self._probe_all(needs.dependencies)
             for name, is_ready in ready.items():
                 metrics.DEPENDENCY_READY.labels(service, name).set(is_ready)

@@ -229,8 +229,9 @@ class Index(_Part):
 class ReleaseStore:
     """The releases that are held, each checked once.
 
-    A release that is put there later is taken in when it is first asked for, and another index when a name is next resolved: what is broken is
-    logged and left out, and what was in use stays in use. Releases never change; what was handed out stays valid.
+    A release that is put there later is taken in when it is first asked for or at the next ``take_in``, and another index when a name is next
+    resolved or then: what is broken is logged and left out, and what was in use stays in use. Releases never change; what was handed out stays
+    valid.
 
     Args:
         releases: folder of releases.
@@ -244,6 +245,7 @@ class ReleaseStore:
         self._folder = releases
         self._model_repository = model_repository
         self._checked: set[tuple[Path, str]] = set()
+        self._refused: dict[str, str] = {}
         self._releases = {r.id: r for r in map(self._read, sorted(releases.glob(f"*/{RELEASE_FILE}")))}
         self._stamp = self._index_stamp()
         self.index = self._read_index()
@@ -269,6 +271,12 @@ class ReleaseStore:
             raise NotFoundError("RELEASE_UNKNOWN", f"No release or system is called {name!r}; known: {known}.", field="release")
         return release
 
+    def take_in(self) -> None:
+        """Take in what was put there since: releases and another index."""
+        for path in sorted(self._folder.glob(f"*/{RELEASE_FILE}")):
+            self._find(path.parent.name)
+        self._take_new_index()
+
     def held(self, release_id: str) -> Release:
         """The release with this id.
 
@@ -290,7 +298,9 @@ class ReleaseStore:
         try:
             release = self._releases[release_id] = self._read(path)
         except BrokenReleaseError as error:
-            _log.error("release refused", release=release_id, cause=error.message)
+            if self._refused.get(release_id) != error.message:
+                _log.error("release refused", release=release_id, cause=error.message)
+            self._refused[release_id] = error.message
             return None
         _log.info("release taken in", release=release_id)
         return release

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -15,7 +15,7 @@ from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from services.common.errors import ConfigurationError
-from services.common.health import HealthServicer, Needs, Readiness
+from services.common.health import HealthServicer, Needs, NeedsNow, Readiness
 from services.common.interceptor import GuardInterceptor
 from services.common.metrics import serve_metrics
 from services.common.settings import CommonSettings, TlsSettings
@@ -31,7 +31,7 @@ class Registration:
     descriptor: ServiceDescriptor
     add: Callable[[Any, Any], None]
     servicer: object
-    needs: Needs = field(default_factory=Needs)
+    needs: NeedsNow = Needs
 
     @property
     def service(self) -> str:

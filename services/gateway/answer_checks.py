@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from google.rpc import status_pb2
+
 from dl4all.classification.v1 import classification_pb2
 from dl4all.imaging.v1 import imaging_pb2
 from dl4all.patching.v1 import patching_pb2
@@ -13,6 +15,7 @@ from dl4all.preprocessing.v1 import preprocessing_pb2
 from dl4all.retrieval.v1 import retrieval_pb2
 from services.common import metrics
 from services.common.errors import InternalError
+from services.common.status import error_of
 
 
 def check_piece(piece: patching_pb2.LocateCellsResponse | None, *, first: bool) -> patching_pb2.LocateCellsResponse:
@@ -118,11 +121,16 @@ def check_explained(answer: retrieval_pb2.ExplainResponse | None, asked: Sequenc
     """One explanation per cell, in order, with a vote in 0..1 and at least one neighbour.
 
     Raises:
-        InternalError: retrieval answered something else.
+        InternalError: retrieval answered something else, or refused a cell. Every cell that it was asked about came checked from
+            classification: that it cannot use one means that the services do not fit together, and without its vote the release's rule
+            cannot be applied.
     """
     if answer is None:
         raise _nonsense("retrieval", "a message that cannot be read")
     _same_cells("retrieval", [c.cell_id for c in answer.cells], asked)
+    for cell in answer.cells:
+        if cell.HasField("error"):
+            raise _refused("retrieval", cell.cell_id, cell.error)
     if any(not 0.0 <= c.vote <= 1.0 or not c.neighbours for c in answer.cells):
         raise _nonsense("retrieval", "a vote outside 0..1 or no neighbour")
     return answer
@@ -140,6 +148,13 @@ def _same_cells(service: str, found: Iterable[int], asked: Iterable[int]) -> Non
 
 def _finite(numbers: Iterable[Any]) -> bool:
     return all(map(math.isfinite, numbers))
+
+
+def _refused(service: str, cell_id: int, status: status_pb2.Status) -> InternalError:
+    refusal = error_of(status)
+    metrics.DEPENDENCY_ERRORS.labels(service, "CELL_REFUSED").inc()
+    message = f"The {service} service refused cell {cell_id} with {refusal.reason}: {refusal.message}"
+    return InternalError("INTERNAL", message, metadata={"dependency": service})
 
 
 def _nonsense(service: str, what: str) -> InternalError:

@@ -15,7 +15,7 @@ from dl4all.patching.v1 import patching_pb2_grpc
 from dl4all.preprocessing.v1 import preprocessing_pb2_grpc
 from dl4all.retrieval.v1 import retrieval_pb2_grpc
 from services.common.channel import open_channel
-from services.common.health import Needs, Probe, release_name
+from services.common.health import Needs, NeedsNow, Probe, release_name
 from services.common.releases import ReleaseStore
 from services.common.settings import CommonSettings, TlsSettings
 from services.gateway.settings import GatewaySettings
@@ -33,7 +33,7 @@ _WITHOUT_RELEASES: Final = "patching"
 @asynccontextmanager
 async def open_dependencies(
     settings: GatewaySettings, common: CommonSettings, tls: TlsSettings, releases: ReleaseStore
-) -> AsyncIterator[tuple[Stubs, Needs]]:
+) -> AsyncIterator[tuple[Stubs, NeedsNow]]:
     """Open channels to the four services; they need not be there yet.
 
     Raises:
@@ -45,30 +45,32 @@ async def open_dependencies(
             channel = open_channel(getattr(settings, f"{name}_address"), tls, common)
             channels[name] = await stack.enter_async_context(channel)
         stubs = Stubs(**{name: stub(channels[name]) for name, stub in _STUBS.items()})
-        yield stubs, dependency_needs(channels, [r.id for r in releases.releases], releases.index.default, common.health_timeout_seconds)
+        yield stubs, partial(dependency_needs, channels, releases, common.health_timeout_seconds)
 
 
-def dependency_needs(channels: Mapping[str, grpc.aio.Channel], releases: list[str], default_release: str, timeout: float) -> Needs:
+def dependency_needs(channels: Mapping[str, grpc.aio.Channel], releases: ReleaseStore, timeout: float) -> Needs:
     """What the gateway needs: patching, and for each release the three others, asked whether they can use it.
+
+    Releases that were put there since are taken in first.
 
     Args:
         channels: by service name.
-        releases: ids of the releases that the gateway offers.
-        default_release: the one without which the gateway is not ready.
+        releases: what the gateway offers; it is not ready without the default release.
         timeout: seconds that a dependency may take to answer.
     """
+    releases.take_in()
     probes: dict[str, Probe] = {}
-    wanted: dict[str, list[str]] = {release: [_WITHOUT_RELEASES] for release in releases}
+    wanted: dict[str, list[str]] = {release.id: [_WITHOUT_RELEASES] for release in releases.releases}
     for name, channel in channels.items():
         stub = health_pb2_grpc.HealthStub(channel)
         if name == _WITHOUT_RELEASES:
             probes[name] = partial(_is_serving, stub, "", timeout)
             continue
-        for release in releases:
+        for release in wanted:
             key = f"{name} {release_name(release)}"
             probes[key] = partial(_is_serving, stub, release_name(release), timeout)
             wanted[release].append(key)
-    return Needs(probes, wanted, default_release)
+    return Needs(probes, wanted, releases.index.default)
 
 
 async def _is_serving(stub: Any, service: str, timeout: float) -> bool:

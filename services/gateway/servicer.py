@@ -19,7 +19,7 @@ from services.common import metrics
 from services.common.checks import check_identifier, check_microns_per_pixel
 from services.common.errors import AlreadyExistsError, InvalidImageError, InvalidRequestError
 from services.common.guard import CallFailedError, guarded
-from services.common.health import Needs
+from services.common.health import NeedsNow
 from services.common.releases import Release, ReleaseStore
 from services.common.server import Registration
 from services.gateway.answers import diagnosis_message, slide_message, specimen_message, systems_message
@@ -69,7 +69,7 @@ class DiagnosisServicer(diagnosis_pb2_grpc.DiagnosisServiceServicer):
         self._slides = SlideComposer(stubs, settings.slides_in_flight, settings.batches_in_flight)
         self._composer = Composer(stubs, settings.images_in_flight, settings.batches_in_flight)
 
-    def registration(self, needs: Needs) -> Registration:
+    def registration(self, needs: NeedsNow) -> Registration:
         """What a server needs to serve this; ready while what it composes is."""
         return Registration(DESCRIPTOR, diagnosis_pb2_grpc.add_DiagnosisServiceServicer_to_server, self, needs)
 

@@ -38,8 +38,11 @@ class PreprocessingServicer(preprocessing_pb2_grpc.PreprocessingServiceServicer)
 
     def registration(self) -> Registration:
         """What a server needs to serve this; every release that is held can be used."""
-        needs = Needs(releases={r.id: () for r in self._releases.releases})
-        return Registration(DESCRIPTOR, preprocessing_pb2_grpc.add_PreprocessingServiceServicer_to_server, self, needs)
+        return Registration(DESCRIPTOR, preprocessing_pb2_grpc.add_PreprocessingServiceServicer_to_server, self, self._needs)
+
+    def _needs(self) -> Needs:
+        self._releases.take_in()
+        return Needs(releases={r.id: () for r in self._releases.releases})
 
     async def Enhance(
         self, request: preprocessing_pb2.EnhanceRequest, context: grpc.aio.ServicerContext[Any, Any]

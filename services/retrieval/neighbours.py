@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,25 @@ def vote(distances: Float, is_blast: NDArray[np.bool_]) -> Float:
     """
     weights = 1.0 / np.maximum(distances, _NEAR_ZERO)
     return np.asarray((weights * is_blast).sum(axis=1) / weights.sum(axis=1), np.float32)
+
+
+def legacy_vote(labels: NDArray[Any]) -> NDArray[Any]:
+    """The vote of the paper (DSS), for comparison only: one pass of Boyer-Moore, nearest first, never verified.
+
+    A label that more than half of the neighbours carry wins. Where there is none, chance of order decides: of three different labels the
+    last, that of the farthest neighbour, wins; ``vote`` would side with the nearest.
+
+    Args:
+        labels: (N, k) of anything that can be compared, nearest neighbour first, k >= 1; the paper has k = 3.
+
+    Returns:
+        (N,) the label that each row elects.
+    """
+    elected, lead = labels[:, 0].copy(), np.zeros(len(labels), np.int64)
+    for column in labels.T:
+        elected = np.where(lead == 0, column, elected)
+        lead += np.where(column == elected, 1, -1)
+    return elected
 
 
 def distance_quantile(distance: float, calibration: NDArray[np.float64]) -> float:

@@ -51,8 +51,11 @@ class RetrievalServicer(retrieval_pb2_grpc.RetrievalServiceServicer):
 
     def registration(self) -> Registration:
         """What a server needs to serve this; every release that is held can be used."""
-        needs = Needs(releases={r.id: () for r in self._releases.releases})
-        return Registration(DESCRIPTOR, retrieval_pb2_grpc.add_RetrievalServiceServicer_to_server, self, needs)
+        return Registration(DESCRIPTOR, retrieval_pb2_grpc.add_RetrievalServiceServicer_to_server, self, self._needs)
+
+    def _needs(self) -> Needs:
+        self._releases.take_in()
+        return Needs(releases={r.id: () for r in self._releases.releases})
 
     async def Explain(self, request: retrieval_pb2.ExplainRequest, context: grpc.aio.ServicerContext[Any, Any]) -> retrieval_pb2.ExplainResponse:
         """See ``retrieval.proto``."""
@@ -183,38 +186,43 @@ def _search(
 def _explain(
     request: retrieval_pb2.ExplainRequest, shown: int, release: Release, library: ReferenceLibrary, search: ExactSearch
 ) -> retrieval_pb2.ExplainResponse:
-    queries = unit(_embeddings(request, library))
+    cells: list[retrieval_pb2.ExplainedCell] = []
+    sound: list[tuple[int, NDArray[np.float32], NDArray[np.float32] | None]] = []
+    for cell in request.cells:
+        try:
+            sound.append((len(cells), _embedding(cell, library), _patches(cell, library) if request.include_maps else None))
+            cells.append(retrieval_pb2.ExplainedCell(cell_id=cell.cell_id))
+        except InvalidRequestError as error:
+            cells.append(retrieval_pb2.ExplainedCell(cell_id=cell.cell_id, vote=float("nan"), error=status_of(error)))
+    answer = retrieval_pb2.ExplainResponse(cells=cells, library_sha256=release.library.sha256)
+    if not sound:
+        return answer
+    queries = unit(np.array([embedding for _, embedding, _ in sound], np.float32))
     k = release.calibration.voting_neighbours
     indices, distances = search.nearest(queries, max(k, shown))
     votes = vote(distances[:, :k], library.is_blast[indices[:, :k]])
     positions = project(queries, library.projection_mean, library.projection)
     calibration = np.asarray(release.calibration.nearest_distances, np.float64)
-    cells = []
-    for i, cell in enumerate(request.cells):
-        neighbours = [_neighbour(library, *found) for found in zip(indices[i, :shown].tolist(), distances[i, :shown].tolist(), strict=True)]
-        if request.include_maps:
-            patches = _patches(cell, library)
-            for neighbour, index in zip(neighbours, indices[i, :shown].tolist(), strict=True):
-                _add_maps(neighbour, library, index, queries[i], patches, embedder_name(release))
-        cells.append(
-            retrieval_pb2.ExplainedCell(
-                cell_id=cell.cell_id,
-                neighbours=neighbours,
-                vote=float(votes[i]),
-                distance_quantile=distance_quantile(float(distances[i, 0]), calibration),
-                position=retrieval_pb2.LatentPoint(x=float(positions[i, 0]), y=float(positions[i, 1])),
-            )
-        )
-    return retrieval_pb2.ExplainResponse(cells=cells, library_sha256=release.library.sha256)
+    for row, (place, _, patches) in enumerate(sound):
+        explained = answer.cells[place]
+        for index, distance in zip(indices[row, :shown].tolist(), distances[row, :shown].tolist(), strict=True):
+            neighbour = _neighbour(library, index, distance)
+            if patches is not None:
+                _add_maps(neighbour, library, index, queries[row], patches, embedder_name(release))
+            explained.neighbours.append(neighbour)
+        explained.vote = float(votes[row])
+        explained.distance_quantile = distance_quantile(float(distances[row, 0]), calibration)
+        explained.position.x, explained.position.y = positions[row].tolist()
+    return answer
 
 
-def _embeddings(request: retrieval_pb2.ExplainRequest, library: ReferenceLibrary) -> NDArray[np.float32]:
-    if any(len(cell.embedding) != library.dimension for cell in request.cells):
+def _embedding(cell: retrieval_pb2.ExplainCell, library: ReferenceLibrary) -> NDArray[np.float32]:
+    if len(cell.embedding) != library.dimension:
         raise InvalidRequestError("EMBEDDING_WRONG_SIZE", f"Embeddings of this release have {library.dimension} numbers.", field="cells")
-    embeddings = np.array([cell.embedding for cell in request.cells], np.float32)
-    if not np.isfinite(embeddings).all():
+    embedding = np.array(cell.embedding, np.float32)
+    if not np.isfinite(embedding).all():
         raise InvalidRequestError("NOT_FINITE", "Embeddings must be finite numbers.", field="cells")
-    return embeddings
+    return embedding
 
 
 def _patches(cell: retrieval_pb2.ExplainCell, library: ReferenceLibrary) -> NDArray[np.float32]:

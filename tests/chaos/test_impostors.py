@@ -98,6 +98,10 @@ def _no_neighbours(answer: retrieval_pb2.ExplainResponse) -> None:
     del answer.cells[0].neighbours[:]
 
 
+def _refused_cell(answer: retrieval_pb2.ExplainResponse) -> None:
+    answer.cells[0].error.code = 3
+
+
 def _triton_not_a_number(answer: service_pb2.ModelInferResponse) -> None:
     answer.raw_output_contents[0] = np.full(len(answer.raw_output_contents[0]) // 4, np.nan, np.float32).tobytes()
 
@@ -124,6 +128,7 @@ NONSENSE = {
     "retrieval: nothing": ("retrieval", _nothing),
     "retrieval: an absurd vote": ("retrieval", _changed(retrieval_pb2.ExplainResponse, _absurd_vote)),
     "retrieval: no neighbours": ("retrieval", _changed(retrieval_pb2.ExplainResponse, _no_neighbours)),
+    "retrieval: a refused cell": ("retrieval", _changed(retrieval_pb2.ExplainResponse, _refused_cell)),
     "triton: noise": (TRITON, _noise),
     "triton: nothing": (TRITON, _nothing),
     "triton: not a number": (TRITON, _changed(service_pb2.ModelInferResponse, _triton_not_a_number)),

@@ -17,7 +17,7 @@ from dl4all_client import DiagnosisClient, ServiceError
 from services.common.releases import INDEX_FILE, RELEASE_FILE, sha256_of
 from services.retrieval.library import open_library
 from tests.conftest import ROOT
-from tests.running import Running, Stack, eventually, own_copy
+from tests.running import UNREACHABLE, Running, Stack, eventually, own_copy
 from training import library
 from training.releases import activate
 
@@ -134,6 +134,13 @@ def activate_new(serving: Serving) -> None:
     from services.common.releases import ReleaseStore
 
     activate(ReleaseStore(serving.releases, ROOT / "model_repository").held(NEW), serving.releases)
+
+
+def test_a_release_that_was_put_there_is_named_by_the_health_of_all_parts_before_it_is_used(serving: Serving) -> None:
+    name = "plain-resnet-1.lib4"
+    assert [part.health(f"release/{name}") for part in serving.parts] == [UNREACHABLE] * 4
+    put(serving, name)
+    eventually(lambda: [part.health(f"release/{name}") for part in serving.parts] == [1] * 4, 30, "the new release can be used")
 
 
 def test_a_release_that_is_not_there_is_still_refused(serving: Serving, phantom_cell: bytes) -> None:

@@ -85,6 +85,19 @@ def test_search_answers_in_order_and_a_bad_query_fails_alone(retrieval: Running)
     assert ServiceError.from_status(answer.outcomes[1].error).reason == "EMBEDDING_INVALID"
 
 
+def test_explain_answers_in_order_and_a_bad_cell_fails_alone(retrieval: Running) -> None:
+    cells = [retrieval_pb2.ExplainCell(cell_id=10 + i, embedding=3.0 * LIBRARY.embeddings[i]) for i in (4, 2, 7)]
+    cells.insert(1, retrieval_pb2.ExplainCell(cell_id=1, embedding=[1.0, 2.0]))
+    answer = call(retrieval, "Explain", retrieval_pb2.ExplainRequest(release=RELEASE.id, cells=cells))
+    assert [c.cell_id for c in answer.cells] == [14, 1, 12, 17]
+    assert [c.HasField("error") for c in answer.cells] == [False, True, False, False]
+    assert ServiceError.from_status(answer.cells[1].error).reason == "EMBEDDING_WRONG_SIZE"
+    assert np.isnan(answer.cells[1].vote)
+    assert [c.neighbours[0].reference_id for c in answer.cells if c.neighbours] == [LIBRARY.reference_ids[i] for i in (4, 2, 7)]
+    empty = retrieval_pb2.ExplainRequest(release=RELEASE.id)
+    assert reason(retrieval, "Explain", empty) == ("INVALID_ARGUMENT", "BATCH_SIZE_OUT_OF_RANGE")
+
+
 def test_search_is_brute_force(retrieval: Running) -> None:
     random = np.random.default_rng(0).normal(size=(200, LIBRARY.dimension)).astype(np.float32)
     queries = [retrieval_pb2.SearchQuery(query_id=i, embedding=row) for i, row in enumerate(random)]

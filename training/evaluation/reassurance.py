@@ -21,14 +21,11 @@ from services.common.releases import Release, ReleaseStore
 from services.common.settings import CommonSettings
 from services.gateway.decision import Counts, Finding, ImageRule, decide
 from services.gateway.judging import cell_rule, image_rule
-from services.preprocessing.unsharpening import FocusParameters
 from services.retrieval.library import open_library
 from training.datasets.dataset import Subset
-from training.datasets.single_cells import AML_CELLS
 from training.judged import decide as decide_cells
-from training.judged import judge
+from training.judged import judge_as_served
 from training.prepared import Sources
-from training.recipes.config import Input, InputKind
 
 Flags = NDArray[np.bool_]
 CELLS: Final = (20, 100, 500)
@@ -102,12 +99,9 @@ def table(cells: JudgedCells, rule: ImageRule) -> str:
 
 def judged_cells(release: Release, store: ReleaseStore, sources: Sources, subsets: Sequence[Subset]) -> JudgedCells:
     """Judge the cells of ``aml_cells`` by a release as it is served."""
-    focus = FocusParameters(**release.preprocessing.model_dump())
-    pack = sources.pack(AML_CELLS, Input(kind=InputKind.REGISTERED_SHARPENED, side=release.input.side), focus=focus)
-    pack = pack.select(pack.in_subset(*subsets) & (pack.is_blast >= 0))
-    judged = judge(store.model_path(release.network, "onnxruntime"), pack)
+    judged = judge_as_served(release, store, sources, *subsets)
     verdicts = decide_cells(judged, open_library(store.library_path(release)), cell_rule(release), release.calibration.voting_neighbours)
-    return JudgedCells(pack.is_blast == 1, verdicts.suspected, verdicts.indeterminate, pack.groups)
+    return JudgedCells(judged.pack.is_blast == 1, verdicts.suspected, verdicts.indeterminate, judged.pack.groups)
 
 
 def main() -> None:

@@ -42,7 +42,7 @@ def parts() -> dict[str, Part]:
 @pytest.fixture
 def readiness(parts: dict[str, Part]) -> Readiness:
     needs = Needs({n: p.probe for n, p in parts.items()}, {"first": ["net/1"], "second": ["net/1", "other/1"]}, "first", tuple(parts))
-    return Readiness([NAME], {NAME: needs}, timeout=0.2)
+    return Readiness([NAME], {NAME: lambda: needs}, timeout=0.2)
 
 
 async def test_all_is_well(readiness: Readiness) -> None:
@@ -86,10 +86,25 @@ async def test_checks_that_come_together_share_one_round(readiness: Readiness, p
 
 
 async def test_a_service_without_releases_needs_all_that_it_names(parts: dict[str, Part]) -> None:
-    readiness = Readiness([NAME], {NAME: Needs({"net/1": parts["net/1"].probe})}, timeout=0.2)
+    readiness = Readiness([NAME], {NAME: lambda: Needs({"net/1": parts["net/1"].probe})}, timeout=0.2)
     assert (await readiness.statuses())[""] == SERVING
     parts["net/1"].ready = False
     assert (await readiness.statuses())[""] == NOT_SERVING
+
+
+async def test_a_release_that_is_taken_in_is_named_and_may_become_the_default(parts: dict[str, Part]) -> None:
+    releases, default = {"first": ["net/1"]}, ["first"]
+    readiness = Readiness([NAME], {NAME: lambda: Needs({n: p.probe for n, p in parts.items()}, releases, default[0])}, timeout=0.2)
+    assert release_name("second") not in await readiness.statuses()
+    releases["second"] = ["other/1"]
+    parts["other/1"].ready = False
+    found = await readiness.statuses()
+    assert (found[release_name("first")], found[release_name("second")], found[""]) == (SERVING, NOT_SERVING, SERVING)
+    default[0] = "second"
+    assert (await readiness.statuses())[""] == NOT_SERVING
+    parts["other/1"].ready = True
+    found = await readiness.statuses()
+    assert (found[release_name("second")], found[""]) == (SERVING, SERVING)
 
 
 @asynccontextmanager
@@ -148,4 +163,15 @@ async def test_watch_of_an_unknown_name_waits_for_it(readiness: Readiness) -> No
     async with served(HealthServicer(readiness, interval=0.05)) as stub:
         call = stub.Watch(health_pb2.HealthCheckRequest(service="nobody"))
         assert (await call.read()).status == UNKNOWN
+        call.cancel()
+
+
+async def test_watch_of_a_release_hears_when_it_is_taken_in() -> None:
+    releases: dict[str, tuple[str, ...]] = {}
+    readiness = Readiness([NAME], {NAME: lambda: Needs(releases=releases)}, timeout=0.2)
+    async with served(HealthServicer(readiness, interval=0.05)) as stub, asyncio.timeout(10):
+        call = stub.Watch(health_pb2.HealthCheckRequest(service=release_name("new")))
+        assert (await call.read()).status == UNKNOWN
+        releases["new"] = ()
+        assert (await call.read()).status == SERVING
         call.cancel()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from services.common.errors import BrokenReleaseError, FailedPreconditionError, NotFoundError
 from services.common.releases import INDEX_FILE, RELEASE_FILE, ReleaseStore, sha256_of
@@ -242,6 +243,27 @@ def test_what_is_put_there_later_is_taken_in_when_it_is_asked_for(release_copy: 
     assert store.resolve("").id == default
     _edit(release_copy.releases / INDEX_FILE, lambda i: i.update(default="later-1"))
     assert store.resolve("").id == "later-1"
+
+
+def test_all_that_was_put_there_is_taken_in_and_a_broken_one_is_told_once_and_mended(release_copy: Any) -> None:
+    store = _open(release_copy)
+    known = {r.id for r in store.releases}
+    for name in ("later-1", "later-2"):
+        shutil.copytree(release_copy.releases / _default(release_copy), release_copy.releases / name)
+        _edit(release_copy.releases / name / RELEASE_FILE, lambda r, name=name: r.update(id=name))  # type: ignore[misc]
+    library = release_copy.releases / "later-2" / "library.npz"
+    whole = library.read_bytes()
+    library.write_bytes(b"half")
+    _edit(release_copy.releases / INDEX_FILE, lambda i: i.update(default="later-1"))
+    with capture_logs() as logs:
+        for _ in range(3):
+            store.take_in()
+    assert {r.id for r in store.releases} == known | {"later-1"}
+    assert store.index.default == "later-1"
+    assert [line["release"] for line in logs if line["event"] == "release refused"] == ["later-2"]
+    library.write_bytes(whole)
+    store.take_in()
+    assert {r.id for r in store.releases} == known | {"later-1", "later-2"}
 
 
 def test_what_is_broken_is_left_out_and_changes_nothing(release_copy: Any) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from services.retrieval.neighbours import Float, distance_quantile, project, unit, vote
+from services.retrieval.neighbours import Float, distance_quantile, legacy_vote, project, unit, vote
 
 
 def _vectors(count: int, dimension: int, seed: int) -> Float:
@@ -40,6 +40,30 @@ def test_votes_lie_in_range_and_classes_complement(distances: Float, is_blast: n
     votes = vote(distances, is_blast)
     assert ((votes >= 0) & (votes <= 1 + 1e-6)).all()
     np.testing.assert_allclose(votes + vote(distances, ~is_blast), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("neighbours", "elected"),
+    [
+        ("aab", "a"),
+        ("aba", "a"),
+        ("baa", "a"),
+        ("abc", "c"),  # a leads, b takes the lead away, c is alone: the farthest wins
+        ("cab", "b"),
+        ("ab", "a"),
+        ("abcc", "c"),
+        ("abbc", "b"),
+        ("aabbc", "c"),  # never verified: c is in the minority
+        ("b", "b"),
+    ],
+)
+def test_the_vote_of_the_paper(neighbours: str, elected: str) -> None:
+    assert legacy_vote(np.array([list(neighbours)])).tolist() == [elected]
+
+
+@given(hnp.arrays(np.bool_, st.tuples(st.integers(1, 6), st.sampled_from([1, 3, 5, 7]))))
+def test_with_two_labels_and_odd_k_the_vote_of_the_paper_is_the_majority(labels: np.ndarray) -> None:
+    np.testing.assert_array_equal(legacy_vote(labels), labels.mean(axis=1) > 0.5)
 
 
 def test_distance_quantile() -> None:

@@ -112,7 +112,7 @@ class ExplainResponse(_message.Message):
     """SHA-256 of the reference library, 64 hexadecimal digits."""
     @_builtins.property
     def cells(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExplainedCell]:
-        """One per cell."""
+        """One per cell, explained or refused."""
 
     def __init__(
         self,
@@ -139,6 +139,7 @@ class ExplainedCell(_message.Message):
     VOTE_FIELD_NUMBER: _builtins.int
     DISTANCE_QUANTILE_FIELD_NUMBER: _builtins.int
     POSITION_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
     cell_id: _builtins.int
     """The cell that is meant."""
     vote: _builtins.float
@@ -153,6 +154,12 @@ class ExplainedCell(_message.Message):
     def position(self) -> Global___LatentPoint:
         """Position in the latent map."""
 
+    @_builtins.property
+    def error(self) -> _status_pb2.Status:
+        """Why this cell was refused (EMBEDDING_WRONG_SIZE, NOT_FINITE, PATCHES_WRONG_SIZE); absent where all is well. Where it is there, nothing else is
+        but the cell's number: no neighbours, no position, and the vote is NaN, so that whoever overlooks it cannot take it for a vote.
+        """
+
     def __init__(
         self,
         *,
@@ -161,10 +168,11 @@ class ExplainedCell(_message.Message):
         vote: _builtins.float = ...,
         distance_quantile: _builtins.float = ...,
         position: Global___LatentPoint | None = ...,
+        error: _status_pb2.Status | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["position", b"position"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "position", b"position"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cell_id", b"cell_id", "distance_quantile", b"distance_quantile", "neighbours", b"neighbours", "position", b"position", "vote", b"vote"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cell_id", b"cell_id", "distance_quantile", b"distance_quantile", "error", b"error", "neighbours", b"neighbours", "position", b"position", "vote", b"vote"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -35,7 +35,8 @@ class RetrievalServiceStub:
     def __new__(cls, channel: _aio.Channel) -> RetrievalServiceAsyncStub: ...
     Explain: _grpc.UnaryUnaryMultiCallable[_retrieval_pb2.ExplainRequest, _retrieval_pb2.ExplainResponse]
     """Finds the nearest known cells, votes, places each cell in the latent map and, if asked, says where it resembles
-    its neighbours. Errors: FAILED_PRECONDITION (RELEASE_NOT_HELD), INVALID_ARGUMENT (wrong dimension, not finite).
+    its neighbours: an explanation each, in order; a bad cell never fails the others. Errors: FAILED_PRECONDITION (RELEASE_NOT_HELD),
+    INVALID_ARGUMENT (BATCH_SIZE_OUT_OF_RANGE, NEIGHBOURS_OUT_OF_RANGE).
     """
     GetLatentMap: _grpc.UnaryUnaryMultiCallable[_retrieval_pb2.GetLatentMapRequest, _retrieval_pb2.GetLatentMapResponse]
     """The latent positions of all reference cells: the background of a latent map. Errors: FAILED_PRECONDITION."""
@@ -62,7 +63,8 @@ class RetrievalServiceAsyncStub(RetrievalServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Explain: _aio.UnaryUnaryMultiCallable[_retrieval_pb2.ExplainRequest, _retrieval_pb2.ExplainResponse]  # type: ignore[assignment]
     """Finds the nearest known cells, votes, places each cell in the latent map and, if asked, says where it resembles
-    its neighbours. Errors: FAILED_PRECONDITION (RELEASE_NOT_HELD), INVALID_ARGUMENT (wrong dimension, not finite).
+    its neighbours: an explanation each, in order; a bad cell never fails the others. Errors: FAILED_PRECONDITION (RELEASE_NOT_HELD),
+    INVALID_ARGUMENT (BATCH_SIZE_OUT_OF_RANGE, NEIGHBOURS_OUT_OF_RANGE).
     """
     GetLatentMap: _aio.UnaryUnaryMultiCallable[_retrieval_pb2.GetLatentMapRequest, _retrieval_pb2.GetLatentMapResponse]  # type: ignore[assignment]
     """The latent positions of all reference cells: the background of a latent map. Errors: FAILED_PRECONDITION."""
@@ -92,7 +94,8 @@ class RetrievalServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_retrieval_pb2.ExplainResponse, _abc.Awaitable[_retrieval_pb2.ExplainResponse]]:
         """Finds the nearest known cells, votes, places each cell in the latent map and, if asked, says where it resembles
-        its neighbours. Errors: FAILED_PRECONDITION (RELEASE_NOT_HELD), INVALID_ARGUMENT (wrong dimension, not finite).
+        its neighbours: an explanation each, in order; a bad cell never fails the others. Errors: FAILED_PRECONDITION (RELEASE_NOT_HELD),
+        INVALID_ARGUMENT (BATCH_SIZE_OUT_OF_RANGE, NEIGHBOURS_OUT_OF_RANGE).
         """
 
     @_abc_1.abstractmethod

@@ -1,0 +1,102 @@
+"""Tests of Explain: each cell its own explanation or refusal, whatever the others are."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Sequence
+from typing import Any, cast
+
+import pytest
+
+from dl4all.retrieval.v1 import retrieval_pb2
+from services.common.arrays import patches_to_bytes
+from services.common.errors import ConfigurationError, InvalidRequestError
+from services.common.releases import ReleaseStore
+from services.common.settings import CommonSettings
+from services.common.status import error_of
+from services.common.workers import Workers
+from services.retrieval.library import open_library
+from services.retrieval.servicer import RetrievalServicer
+from services.retrieval.settings import RetrievalSettings
+
+COMMON = CommonSettings()
+STORE = ReleaseStore(COMMON.releases, COMMON.model_repository)
+RELEASE = STORE.resolve("plain-resnet-1")
+LIBRARY = open_library(STORE.library_path(RELEASE))
+EXEMPLARS = [int(i) for i in LIBRARY.exemplars[:3]]
+
+
+def cell(number: int, **changes: Any) -> retrieval_pb2.ExplainCell:
+    """A cell that looks like one of the exemplars, each of another length."""
+    index = EXEMPLARS[number % len(EXEMPLARS)]
+    patches = LIBRARY.patch_embeddings(index)
+    assert patches is not None
+    facts = {
+        "cell_id": 40 + number,
+        "embedding": (1.0 + number) * LIBRARY.embeddings[index],
+        "patch_embeddings": patches_to_bytes(patches),
+        "rows": patches.shape[0],
+        "columns": patches.shape[1],
+    }
+    return retrieval_pb2.ExplainCell(**(facts | changes))
+
+
+def explain(cells: Sequence[retrieval_pb2.ExplainCell], *, maps: bool) -> retrieval_pb2.ExplainResponse:
+    workers = Workers(1)
+    try:
+        servicer = RetrievalServicer(RetrievalSettings(), STORE, workers)
+        request = retrieval_pb2.ExplainRequest(release=RELEASE.id, cells=cells, include_maps=maps)
+        return asyncio.run(servicer.Explain(request, cast(Any, None)))
+    finally:
+        workers.close()
+
+
+BROKEN = {
+    "too short": ({"embedding": [1.0, 2.0]}, "EMBEDDING_WRONG_SIZE"),
+    "empty": ({"embedding": []}, "EMBEDDING_WRONG_SIZE"),
+    "not a number": ({"embedding": [math.nan] * LIBRARY.dimension}, "NOT_FINITE"),
+    "infinite": ({"embedding": [1.0] * (LIBRARY.dimension - 1) + [math.inf]}, "NOT_FINITE"),
+    "patches cut off": ({"patch_embeddings": b"\0" * 10}, "PATCHES_WRONG_SIZE"),
+    "no patches": ({"patch_embeddings": b"", "rows": 0, "columns": 0}, "PATCHES_WRONG_SIZE"),
+    "patches not a number": ({"patch_embeddings": b"\xff\xff" * LIBRARY.dimension, "rows": 1, "columns": 1}, "NOT_FINITE"),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_a_bad_cell_is_refused_alone(what: str) -> None:
+    changes, reason = BROKEN[what]
+    sound = [cell(0), cell(1), cell(2)]
+    found = explain([sound[0], cell(7, **changes), *sound[1:]], maps=True)
+    assert [c.cell_id for c in found.cells] == [40, 47, 41, 42]
+    refused = found.cells[1]
+    assert (error_of(refused.error).reason, isinstance(error_of(refused.error), InvalidRequestError)) == (reason, True)
+    assert math.isnan(refused.vote)
+    assert not refused.neighbours
+    assert not refused.HasField("position")
+    del found.cells[1]
+    assert found == explain(sound, maps=True)
+    assert [c.neighbours[0].reference_id for c in found.cells] == [str(LIBRARY.reference_ids[i]) for i in EXEMPLARS]
+    assert all(c.neighbours[0].HasField("query_map") and not c.HasField("error") for c in found.cells)
+
+
+def test_patches_are_not_looked_at_where_no_maps_are_asked_for() -> None:
+    found = explain([cell(0, patch_embeddings=b"\0")], maps=False)
+    assert not found.cells[0].HasField("error")
+    assert 0.0 <= found.cells[0].vote <= 1.0
+
+
+def test_all_cells_may_be_bad() -> None:
+    found = explain([cell(i, embedding=[]) for i in range(3)], maps=False)
+    assert [error_of(c.error).reason for c in found.cells] == ["EMBEDDING_WRONG_SIZE"] * 3
+    assert found.library_sha256 == RELEASE.library.sha256
+
+
+def test_a_gpu_that_is_not_there_is_told_at_the_start() -> None:
+    workers = Workers(1)
+    try:
+        with pytest.raises(ConfigurationError) as caught:
+            RetrievalServicer(RetrievalSettings(device="gpu"), STORE, workers)
+    finally:
+        workers.close()
+    assert caught.value.reason == "GPU_UNAVAILABLE"

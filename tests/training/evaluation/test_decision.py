@@ -1,0 +1,159 @@
+"""Figures of the decision, computed by hand for a few cells."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from training.evaluation.decision import (
+    REASONS,
+    ScoredCells,
+    abstention_row,
+    abstentions,
+    against_nominal,
+    coverage_row,
+    fusion,
+    fusion_row,
+    operating_point,
+    share,
+)
+from training.evaluation.metrics import Interval
+from training.evaluation.risk_coverage import Line, draw, risk_coverage
+
+BOTH, FOCUS, DISAGREE = "BOTH_CLASSES_POSSIBLE", "POOR_FOCUS", "NETWORK_AND_NEIGHBOURS_DISAGREE"
+
+
+def cells(**changes: object) -> ScoredCells:
+    """Two patients: a has blasts 0, 1 and normal cells 2, 3; b has blast 4 and normal cell 5."""
+    base = ScoredCells(
+        is_blast=np.array([1, 1, 0, 0, 1, 0]),
+        patients=np.array(["a", "a", "a", "a", "b", "b"]),
+        network=np.array([0.9, 0.4, 0.1, 0.2, 0.8, 0.3]),
+        vote=np.array([0.9, 0.9, 0.6, 0.7, 0.9, 0.8]),
+        fused=np.array([0.9, 0.6, 0.3, 0.4, 0.8, 0.6]),
+        in_set=np.array([True, False, True, True, True, False]),
+        suspected=np.array([True, False, False, False, True, True]),
+        indeterminate=np.array([False, True, False, True, False, False]),
+        reasons=((), (FOCUS, BOTH, DISAGREE), (), ("SHARPENING_FAILED", BOTH), (), ("SHARPENING_FAILED",)),
+    )
+    return replace(base, **changes)
+
+
+def test_fused_against_the_better_part() -> None:
+    found = fusion(cells(), resamples=400)
+    # Network: 2 of 3 blasts, all normal cells. Vote: all blasts, no normal cell. Fused: all blasts, 2 of 3 normal cells.
+    assert (found.network.value, found.vote.value, found.fused.value) == pytest.approx((5 / 6, 0.5, 5 / 6))
+    # Patient a drawn twice: fused 1, network 0.75. Patient b twice: fused 0.5, network 1. Both: equal.
+    assert (found.difference.value, found.difference.low, found.difference.high) == pytest.approx((0.0, -0.5, 0.25))
+    assert not found.holds
+
+
+def test_a_loss_of_less_than_a_hundredth_holds_and_the_sign_is_that_of_fused() -> None:
+    better = cells(fused=np.array([0.9, 0.6, 0.3, 0.4, 0.8, 0.4]))
+    found = fusion(better, resamples=100)
+    assert found.difference.low == pytest.approx(0.0)
+    assert found.holds
+    assert fusion_row("x", found).endswith("+0.1667 [+0.0000, +0.2500] | yes |")
+    assert not replace(found, difference=Interval(0.0, -0.01, 0.1)).holds
+
+
+def test_the_better_part_is_chosen_anew_in_every_resample() -> None:
+    # The network is right on patient a alone, the vote on b alone, fused on a alone: drawing b twice sets fused against the vote.
+    swapped = cells(
+        network=np.array([0.9, 0.9, 0.1, 0.1, 0.1, 0.9]),
+        vote=np.array([0.1, 0.1, 0.9, 0.9, 0.9, 0.1]),
+        fused=np.array([0.9, 0.9, 0.1, 0.1, 0.1, 0.9]),
+    )
+    assert fusion(swapped, resamples=200).difference.low == pytest.approx(-1.0)
+
+
+def test_coverage_over_patients_and_over_cells() -> None:
+    flags, patients = np.array([True, True, True, False, False]), np.array(["a", "a", "a", "a", "b"])
+    assert share(flags, patients, by_patient=True, resamples=50).value == pytest.approx((0.75 + 0.0) / 2)
+    over_cells = share(flags, patients, by_patient=False, resamples=200)
+    assert over_cells.value == pytest.approx(3 / 5)
+    assert (over_cells.low, over_cells.high) == pytest.approx((0.0, 0.75))
+
+
+@pytest.mark.parametrize(
+    ("coverage", "says"),
+    [
+        (Interval(0.95, 0.88, 0.99), "contains nominal"),
+        (Interval(0.96, 0.91, 0.99), "conservative"),
+        (Interval(0.86, 0.80, 0.89), "interval below nominal"),
+        (Interval(0.84, 0.70, 0.95), "too low, contains nominal"),
+        (Interval(0.80, 0.75, 0.85), "too low, interval below nominal"),
+        (Interval(0.85, 0.85, 0.90), "contains nominal"),
+    ],
+)
+def test_coverage_against_nominal(coverage: Interval, says: str) -> None:
+    assert against_nominal(coverage, 0.9) == says
+
+
+def test_coverage_is_of_the_true_class() -> None:
+    blast_patients, blast_cells, normal_patients, _ = coverage_row("x", cells(), 0.9).split(" | ")[1:]
+    assert blast_patients == "0.7500 [0.5000, 1.0000] too low, contains nominal"
+    assert blast_cells.startswith("0.6667 [0.5000, 1.0000]")
+    assert normal_patients.startswith("0.5000 [0.0000, 1.0000]")
+
+
+def test_abstentions_by_reason_and_by_first_reason() -> None:
+    found = abstentions(cells(), np.ones(6, np.bool_), resamples=50)
+    assert found.total.value == pytest.approx(2 / 6)
+    assert found.having == pytest.approx({**dict.fromkeys(REASONS, 0.0), FOCUS: 1 / 6, BOTH: 2 / 6, DISAGREE: 1 / 6})
+    assert found.first == pytest.approx({**dict.fromkeys(REASONS, 0.0), FOCUS: 1 / 6, BOTH: 1 / 6})
+    assert sum(found.first.values()) == pytest.approx(found.total.value)
+
+
+def test_a_reason_of_a_cell_that_is_decided_does_not_count() -> None:
+    decided = cells(indeterminate=np.zeros(6, np.bool_))
+    assert set(abstentions(decided, np.ones(6, np.bool_), resamples=20).having.values()) == {0.0}
+
+
+def test_the_row_of_abstentions_says_whether_the_aim_is_reached() -> None:
+    parts = abstention_row("x", cells()).strip("| ").split(" | ")
+    assert parts[1:4] == ["33.3% [0.0%, 50.0%]", "33.3% [0.0%, 50.0%]", "33.3% [0.0%, 50.0%]"]
+    assert parts[4] == "no"
+    assert dict(zip(REASONS, parts[5:], strict=True)) == {
+        "LOW_RESOLUTION": "none",
+        FOCUS: "16.7% / 33.3% / 0.0% (16.7% / 33.3% / 0.0%)",
+        BOTH: "33.3% / 33.3% / 33.3% (16.7% / 0.0% / 33.3%)",
+        "NO_CLASS_TYPICAL": "none",
+        DISAGREE: "16.7% / 33.3% / 0.0% (0.0% / 0.0% / 0.0%)",
+    }
+    few = cells(indeterminate=np.zeros(6, np.bool_))
+    assert abstention_row("x", few).split(" | ")[4] == "yes"
+
+
+def test_operating_point_counts_wrong_verdicts_among_the_decided() -> None:
+    # Decided: blast 0 right, normal 2 right, blast 4 right, normal 5 suspected.
+    assert operating_point(cells()) == pytest.approx((4 / 6, 1 / 4))
+
+
+def test_risk_coverage_by_hand() -> None:
+    # By confidence: 0.95 right, 0.1 wrong, 0.75 and 0.25 together (one right, one wrong), 0.5 wrong.
+    curve = risk_coverage(np.array([0.75, 0.95, 0.5, 0.1, 0.25]), np.array([1, 1, 0, 1, 1]))
+    np.testing.assert_allclose(curve.decided, [0.2, 0.4, 0.8, 1.0])
+    np.testing.assert_allclose(curve.error, [0, 1 / 2, 2 / 4, 3 / 5])
+    assert curve.area == pytest.approx(0.2 * 0 + 0.2 * 0.5 + 0.4 * 0.5 + 0.2 * 0.6)
+
+
+def test_a_judge_who_knows_what_he_does_not_know_has_the_smaller_area() -> None:
+    labels = np.array([1, 1, 1, 0])
+    knows, does_not = risk_coverage(np.array([0.9, 0.8, 0.4, 0.05]), labels), risk_coverage(np.array([0.6, 0.7, 0.05, 0.2]), labels)
+    assert (knows.error[-1], does_not.error[-1]) == (0.25, 0.25)
+    assert knows.area == pytest.approx(0.25 / 4)
+    assert does_not.area == pytest.approx((1 + 1 / 2 + 1 / 3 + 1 / 4) / 4)
+
+
+def test_the_picture_names_what_it_shows_and_is_small(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    curve = risk_coverage(random.random(3000), random.integers(0, 2, 3000))
+    draw([Line(f"r{i}", curve, curve, 0.8, 0.4) for i in range(4)], tmp_path / "a" / "curve.svg")
+    text = (tmp_path / "a" / "curve.svg").read_text(encoding="utf-8")
+    assert len(text) < 120 * 1024
+    for words in ("r0", "r3", "network alone", "what the release decides", "cells decided"):
+        assert f"<!-- {words}" in text
