@@ -21,6 +21,7 @@ from training.datasets.dataset import GroupKind, Subset
 from training.devices import Place
 from training.errors import DatasetError, RecipeError
 from training.evaluation.comparison import read_arm
+from training.evaluation.metrics import auc
 from training.interleaved_training import group_labels, run, source_parts, source_samples
 from training.packs import Pack, write_pack
 from training.prepared import Sources
@@ -65,6 +66,14 @@ def test_a_run_leaves_a_network_of_the_target_alone(tmp_path: Path, sources: Sou
     assert (folder / "final" / "warm-up" / "source" / "checkpoint.safetensors").is_file()
     assert (folder / "final" / "warm-up" / HEAD / "checkpoint.safetensors").is_file()
     assert any(line.startswith("pooled, AUC: ") for line in write_report(folder))
+
+
+@pytest.mark.parametrize("variant", ["regular", "self", "greedy", "greedy_legacy"])
+def test_cells_are_learned(tmp_path: Path, sources: Sources, variant: str) -> None:
+    changes = (f"interleaving.variant={variant}", "fine_tuning.epochs=12", "interleaving.readaptation=60")
+    predictions = Predictions.load(run(_options(tmp_path, *changes), sources, CPU) / "final" / "predictions.safetensors")
+    assert auc(predictions.margin, predictions.is_blast.astype(np.int64)) > 0.95
+    assert float(((predictions.margin > 0) == (predictions.is_blast == 1)).mean()) > 0.8
 
 
 @pytest.mark.parametrize("variant", ["regular", "greedy"])
