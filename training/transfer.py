@@ -398,9 +398,11 @@ def heads_alone(network: Network) -> Iterator[None]:
     held = [p for name, p in network.named_parameters() if p.requires_grad and not name.startswith("heads.")]
     for parameter in held:
         parameter.requires_grad_(False)
-    yield
-    for parameter in held:
-        parameter.requires_grad_(True)
+    try:
+        yield
+    finally:
+        for parameter in held:
+            parameter.requires_grad_(True)
 
 
 def predict(network: nn.Module, normaliser: Normaliser, target: Pack, parts: Parts, at: Place) -> Predictions:

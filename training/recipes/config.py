@@ -345,9 +345,8 @@ def load_recipe(name: str, preset: str = GROUPED, changes: Iterable[str] = ()) -
 
 
 def as_json(recipe: Recipe) -> dict[str, Any]:
-    """All switches with their values."""
-    content: dict[str, Any] = json.loads(recipe.model_dump_json())
-    return content
+    """All switches with their values; without ``interleaving`` where there is none, so that runs from before it was known go on."""
+    return json.loads(recipe.model_dump_json(exclude=None if recipe.interleaving else {"interleaving"}))
 
 
 def _apply(content: dict[str, Any], change: str) -> None:
