@@ -277,8 +277,8 @@ class Recipe(_Part):
         learns: one label per cell, blast or normal, or two independent ones per patch: blast present, other cell present.
         network: its backbone.
         pretraining: on the source.
-        warm_up: training of the heads alone, before ``fine_tuning``; with ``interleaving`` its optimiser, batch and epochs hold for the
-            source's head, then for the target's.
+        warm_up: training of the heads alone, before ``fine_tuning``; with ``interleaving`` its optimiser, schedule, batch and epochs
+            hold for the source's head, then for the target's, and all else is that of the side.
         interleaving: training on source and target at once, instead of ``pretraining``.
         fine_tuning: on the target.
         division: of the target.

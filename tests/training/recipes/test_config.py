@@ -10,7 +10,7 @@ from training.architectures.build import Architecture, NetworkConfig, build_netw
 from training.architectures.lbp import Kernel
 from training.architectures.network import HEAD, parameter_count
 from training.errors import RecipeError
-from training.recipes.config import ClassWeights, InputKind, Normalisation, Selection, Variant, load_recipe, recipe_names
+from training.recipes.config import ClassWeights, InputKind, Normalisation, Selection, Variant, as_json, load_recipe, recipe_names
 from training.schedules import ScheduleKind
 
 
@@ -97,6 +97,7 @@ def test_the_source_has_one_place() -> None:
     with pytest.raises(RecipeError, match="goes with neither pretraining nor patches"):
         load_recipe("dl4all_cnn", changes=["learns=patches"])
     assert not load_recipe("dl4all_cnn", changes=["interleaving.enabled=false", *both]).interleaves
+    assert [("interleaving" in as_json(load_recipe(name))) for name in ("dl4all_vit", "allnet")] == [True, False]
     with pytest.raises(RecipeError, match="'regular', 'self', 'greedy' or 'greedy_legacy'"):
         load_recipe("dl4all_cnn", changes=["interleaving.variant=selfish"])
 
