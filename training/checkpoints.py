@@ -32,6 +32,7 @@ class Progress:
         average: moving average of the weights, or empty.
         best: weights of the best epoch, or empty.
         best_score: score of the best epoch, larger is better.
+        memory: numbers that the steps of a task leave for later ones.
     """
 
     step: int = 0
@@ -40,6 +41,7 @@ class Progress:
     average: Weights = field(default_factory=dict)
     best: Weights = field(default_factory=dict)
     best_score: tuple[float, ...] = ()
+    memory: dict[str, float] = field(default_factory=dict)
 
 
 def save_checkpoint(path: Path, identity: str, network: nn.Module, optimiser: Optimizer, progress: Progress) -> None:
@@ -63,6 +65,7 @@ def save_checkpoint(path: Path, identity: str, network: nn.Module, optimiser: Op
         "history": progress.history,
         "loss_sum": float(progress.loss_sum).hex(),
         "best_score": list(progress.best_score),
+        "memory": {name: float(value).hex() for name, value in progress.memory.items()},
     }
     write_arrays(path, arrays, about)
 
@@ -94,6 +97,7 @@ def load_checkpoint(path: Path, identity: str, network: nn.Module, optimiser: Op
         parts["average"],
         parts["best"],
         tuple(about["best_score"]),
+        {name: float.fromhex(value) for name, value in about.get("memory", {}).items()},
     )
 
 

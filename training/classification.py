@@ -161,14 +161,25 @@ class ClassificationTask:
             self._order = (epoch, np.random.default_rng((self.seed, epoch)).permutation(len(self.train)))
         start = place * self.stage.batch
         chosen = self._order[1][start : start + self.stage.batch][self.at.rank :: self.at.count]
-        pixels = augment(self.train.pixels[chosen], self.stage.augmentation.as_augmentation(), (self.seed, step, self.at.rank), self._pool)
+        pixels = self.augmented(chosen, (self.seed, step, self.at.rank))
         labels, fine = torch.from_numpy(self.train.labels[chosen]), torch.from_numpy(self.train.fine[chosen])
-        return CellBatch(torch.from_numpy(pixels), labels, fine, self.image_weights[torch.from_numpy(chosen)])
+        return CellBatch(pixels, labels, fine, self.image_weights[torch.from_numpy(chosen)])
+
+    def augmented(self, chosen: NDArray[np.int64], key: tuple[int, ...]) -> Tensor:
+        """Training images by index, changed as the key decides, uint8 (N, side, side, 3)."""
+        return torch.from_numpy(augment(self.train.pixels[chosen], self.stage.augmentation.as_augmentation(), key, self._pool))
+
+    def inputs(self, pixels: Tensor) -> Tensor:
+        """Images, uint8 (N, side, side, 3), as the network takes them, on the device: float32 (N, 3, side, side)."""
+        return self.normaliser(pixels.to(self.at.device, non_blocking=True))
 
     def loss(self, network: nn.Module, batch: CellBatch) -> Tensor:
         """Loss of a batch."""
-        pixels, labels, fine, weights = (t.to(self.at.device, non_blocking=True) for t in batch)
-        outputs: Outputs = network(self.normaliser(pixels))
+        return self.loss_of(network(self.inputs(batch.pixels)), batch)
+
+    def loss_of(self, outputs: Outputs, batch: CellBatch) -> Tensor:
+        """Loss of what the network says of a batch."""
+        labels, fine, weights = (t.to(self.at.device, non_blocking=True) for t in (batch.labels, batch.fine, batch.weights))
         if self.multi_label:
             loss = multi_label_soft_margin(outputs.logits, labels, self.class_weights, self.positive_weights)
         else:
@@ -226,9 +237,19 @@ def logits_of(network: nn.Module, pixels: Pixels, normaliser: Normaliser, device
     return np.concatenate([o.logits for o in outputs_of(network, pixels, normaliser, device)])
 
 
-def make_optimiser(network: nn.Module, stage: Stage) -> Optimizer:
-    """The stage's optimiser over what is trainable; fixed kernels are never in it."""
-    trainable = [p for p in network.parameters() if p.requires_grad]
+def make_optimiser(network: nn.Module, stage: Stage, head_rate: float = 1.0) -> Optimizer:
+    """The stage's optimiser over what is trainable; fixed kernels are never in it.
+
+    Args:
+        network: to train.
+        stage: how.
+        head_rate: learning rate of the heads of a ``Network``, in rates of all else.
+    """
+    trainable: list[Any] = [p for p in network.parameters() if p.requires_grad]
+    if head_rate != 1.0:
+        heads = [p for name, p in network.named_parameters() if p.requires_grad and name.startswith("heads.")]
+        others = [p for name, p in network.named_parameters() if p.requires_grad and not name.startswith("heads.")]
+        trainable = [{"params": others}, {"params": heads, "rate_scale": head_rate}]
     options = stage.optimiser
     if options.kind == "sgd":
         return torch.optim.SGD(trainable, options.rate, options.momentum, weight_decay=options.weight_decay)

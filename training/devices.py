@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 import cv2
 import torch
@@ -20,6 +21,11 @@ class Precision(StrEnum):
 
     FP32 = "fp32"
     BF16 = "bf16"
+
+
+def arithmetic(precision: Precision, device: torch.device) -> AbstractContextManager[Any]:
+    """The context in which a forward pass has a precision."""
+    return torch.autocast(device.type, torch.bfloat16) if precision is Precision.BF16 else nullcontext()
 
 
 @dataclass(frozen=True)

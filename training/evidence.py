@@ -83,7 +83,7 @@ def limits_of(target: str, source: str | None, *, cross_validated: bool, jpeg_qu
     if not cross_validated:
         limits.append("Not cross-validated: its figures rest on one division of the patients.")
     if source is not None and source != ADP:
-        limits.append(f"Pretrained on {source} ({ORIGINS[source]}), not on the Atlas of Digital Pathology of the paper.")
+        limits.append(f"Learned tissue from {source} ({ORIGINS[source]}), not from the Atlas of Digital Pathology of the paper.")
     if jpeg_quality:
         limits.append(f"Trained and calibrated on crops compressed as JPEG of quality {jpeg_quality}; what is served is not compressed.")
     return tuple(limits)

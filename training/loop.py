@@ -7,10 +7,10 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar, runtime_checkable
 
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -20,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from training.checkpoints import Progress, load_checkpoint, save_checkpoint
-from training.devices import Place, Precision
+from training.devices import Place, Precision, arithmetic
 from training.errors import TrainingError
 from training.schedules import Rates
 
@@ -50,6 +50,20 @@ class Task(Protocol, Generic[Batch]):
 
     def score(self, network: nn.Module, epoch: int) -> tuple[tuple[float, ...], Figures]:
         """After an epoch: a score, larger is better, compared as a tuple, and figures to keep; empty ones if nothing is validated."""
+
+
+@runtime_checkable
+class SteppingTask(Protocol):
+    """A task that makes its own step, where one backward pass of one loss is not enough.
+
+    Attributes:
+        memory: numbers that steps leave for later ones; kept in the checkpoint, infinite ones as well.
+    """
+
+    memory: dict[str, float]
+
+    def take_step(self, network: nn.Module, batch: Any) -> Tensor:
+        """Forward and backward passes and steps of the optimiser; rates are set and torch's generator is seeded. Returns the loss, 0-d."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +126,9 @@ def train(task: Task[Any], options: LoopOptions, at: Place, on_step: Callable[[i
         progress.loss_sum = progress.loss_sum.to(at.device)
     elif options.average_decay:
         progress.average = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    if isinstance(task, SteppingTask):
+        task.memory.update(progress.memory)
+        progress.memory = task.memory
     _refuse_other_steps(progress.step, at)
     # find_unused_parameters: an embedder has no gradient in a stage without a loss of the embedding
     called: nn.Module = DistributedDataParallel(network, find_unused_parameters=True) if at.count > 1 else network
@@ -149,8 +166,9 @@ def train(task: Task[Any], options: LoopOptions, at: Place, on_step: Callable[[i
 def _one_step(task: Task[Any], network: nn.Module, batch: Any, step: int, options: LoopOptions, at: Place) -> Tensor:
     torch.manual_seed((options.seed << 32) + step * at.count + at.rank)
     _set_rates(task.optimiser, task.rates(step))
-    half = torch.autocast(at.device.type, torch.bfloat16) if options.precision is Precision.BF16 else nullcontext()
-    with half:
+    if isinstance(task, SteppingTask):
+        return task.take_step(network, batch)
+    with arithmetic(options.precision, at.device):
         loss = task.loss(network, batch)
     task.optimiser.zero_grad(set_to_none=True)
     loss.backward()

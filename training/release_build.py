@@ -420,7 +420,8 @@ def _log_scoring(options: BuildOptions, exported: _Exported, figures: Mapping[st
 
 def _architecture(trained: Trained, recipe: Recipe) -> str:
     network = recipe.network
-    what = f"{network.architecture.value}, width {network.width}, stem {network.stem.value}, embedding {network.embedding}"
+    stem = f"stem {network.stem.value}, " if network.architecture.startswith("resnet") else ""
+    what = f"{network.architecture.value}, width {network.width}, {stem}embedding {network.embedding}"
     if network.architecture.endswith("_lbp"):
         what += f", {network.kernel.value} kernels{' and ReLU' if network.lbp_relu else ''}"
     return f"{what}; {parameter_count(trained.network):,} trained of {parameter_count(trained.network, trainable=False):,} parameters"
@@ -436,7 +437,7 @@ def _data(pack: Pack, pbc: Pack | None, source: str | None) -> dict[str, str]:
         "test": f"{name}, {counts[Subset.TEST]} groups by {kind}",
     }
     if source is not None:
-        data["pretraining"] = f"{source}: stained tissue"
+        data["source"] = f"{source}: stained tissue"
     if pbc is not None:
         data["other source"] = "pbc_cells: normal cells of another hospital, never trained on"
     named = [n for n in (name, source, None if pbc is None else PBC_CELLS) if n is not None]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -18,7 +19,7 @@ from torch import nn
 from training.architectures.build import build_network
 from training.architectures.network import HEAD, MergedClasses, Network
 from training.array_file import read_arrays, write_arrays
-from training.checkpoints import Weights, load_network, save_network
+from training.checkpoints import Progress, Weights, load_network, save_network
 from training.classification import ClassificationTask, Normaliser, Samples, fit_normaliser, logits_of, outputs_of
 from training.datasets.all_idb import ALL_IDB2, ALL_IDB_PATCHES
 from training.datasets.cnmc import CNMC
@@ -357,7 +358,7 @@ def _fine_tune(
         samples = split_blasts(samples, trained_on.train, np.concatenate(embeddings), recipe.injection.clusters, options.seed)
     network, normaliser, figures = _trained(recipe, samples, trained_on, how, pretrained, at)
     if at.leads:
-        _predict(as_judged(network, recipe), normaliser, target, parts, at).save(folder / PREDICTIONS_FILE)
+        predict(as_judged(network, recipe), normaliser, target, parts, at).save(folder / PREDICTIONS_FILE)
         save_network(folder / NETWORK_FILE, network, {**description, "normaliser": vars_of(normaliser), **figures})
     wait_for_all(at)
 
@@ -400,7 +401,7 @@ class Fit:
     heads: tuple[slice, ...] = ()
 
 
-def fit(network: Network, samples: Samples, parts: Parts, how: Fit, at: Place) -> tuple[Normaliser, dict[str, Any]]:
+def fit(network: nn.Module, samples: Samples, parts: Parts, how: Fit, at: Place) -> tuple[Normaliser, dict[str, Any]]:
     """Train a network and leave it with the weights that the stage keeps; returns its normaliser and what the training was."""
     stage = how.stage
     seen = np.concatenate([parts.train, parts.validation]) if stage.statistics_from_validation else parts.train
@@ -419,26 +420,41 @@ def fit(network: Network, samples: Samples, parts: Parts, how: Fit, at: Place) -
     )
     began = time.monotonic()
     progress = train(task, LoopOptions(how.folder, how.identity, how.title, how.seed, stage.average_decay, stage.precision), at)
-    if stage.selection is not Selection.LAST:
-        network.load_state_dict(progress.best)
-    elif progress.average:
-        network.load_state_dict(progress.average)
+    keep_selected(network, stage, progress)
     network.eval()
     return normaliser, {"history": progress.history, "steps": progress.step, "last_session_seconds": round(time.monotonic() - began, 1)}
 
 
+def keep_selected(network: nn.Module, stage: Stage, progress: Progress) -> None:
+    """Give a network, as it was trained, the weights that its stage keeps."""
+    if stage.selection is not Selection.LAST:
+        network.load_state_dict(progress.best)
+    elif progress.average:
+        network.load_state_dict(progress.average)
+
+
 def warm_up(network: Network, stage: Stage, samples: Samples, parts: Parts, then: Fit, at: Place) -> None:
     """Train the heads of a network alone, before the training ``then`` of all of it, in a folder below that one's."""
+    described = identity({"before": then.identity, "stage": WARM_UP})
+    with heads_alone(network):
+        fit(network, samples, parts, Fit(stage, then.folder / WARM_UP, described, f"{then.title}, heads", then.seed, then.multi_label), at)
+
+
+@contextmanager
+def heads_alone(network: Network) -> Iterator[None]:
+    """Hold all weights but those of the heads; the statistics of the batch normalisation move all the same."""
     held = [p for name, p in network.named_parameters() if p.requires_grad and not name.startswith("heads.")]
     for parameter in held:
         parameter.requires_grad_(False)
-    described = identity({"before": then.identity, "stage": WARM_UP})
-    fit(network, samples, parts, Fit(stage, then.folder / WARM_UP, described, f"{then.title}, heads", then.seed, then.multi_label), at)
-    for parameter in held:
-        parameter.requires_grad_(True)
+    try:
+        yield
+    finally:
+        for parameter in held:
+            parameter.requires_grad_(True)
 
 
-def _predict(network: nn.Module, normaliser: Normaliser, target: Pack, parts: Parts, at: Place) -> Predictions:
+def predict(network: nn.Module, normaliser: Normaliser, target: Pack, parts: Parts, at: Place) -> Predictions:
+    """What a network says of the validation and test images of a part."""
     chosen = np.concatenate([parts.validation, parts.test])
     names = np.array(["validation"] * len(parts.validation) + ["test"] * len(parts.test))
     logits = logits_of(network, target.pixels[chosen], normaliser, at.device)

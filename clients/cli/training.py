@@ -35,7 +35,10 @@ def add_commands(app: typer.Typer) -> None:
 
 def train(
     recipe: Annotated[
-        str, typer.Argument(help="adaptive_unsharpening, histotnet, allnet, all_idb_patches, dss or plain_resnet; or a TOML file of your own.")
+        str,
+        typer.Argument(
+            help="adaptive_unsharpening, histotnet, allnet, all_idb_patches, dl4all_cnn, dl4all_vit, dss or plain_resnet; or a TOML file of your own."
+        ),
     ],
     data: Data,
     preset: Annotated[str, typer.Option(help="published: the paper's protocol; grouped: by patient, small enough for 2 cores.")] = "grouped",
@@ -49,14 +52,14 @@ def train(
     cache: Annotated[Path, typer.Option(help="Folder where prepared crops are kept.")] = _BUILD / "packs",
     device: Device = "auto",
 ) -> None:
-    """Train a recipe: pretraining on a source, fine-tuning on a target. Stop it at any time; the same command goes on.
+    """Train a recipe: pretraining on a source and fine-tuning on a target, or both at once. Stop it at any time; the same command goes on.
 
     Example: `dl4all train histotnet --data DATA --folds 3`, then `tensorboard --logdir build/runs`.
 
     Several GPUs or machines: `torchrun --nproc-per-node 4 -m clients.cli.main train ...`.
     """
     with explained():
-        from training import patch_training, report, transfer
+        from training import interleaved_training, patch_training, report, transfer
         from training.devices import place
         from training.prepared import Sources
         from training.recipes.config import load_recipe
@@ -67,7 +70,8 @@ def train(
         with place(device) as at:
             options = transfer.TransferOptions(given, source, target, seed, folds, runs, named)
             is_cells = given.learns == "cells"
-            folder = (transfer.run if is_cells else patch_training.run)(options, Sources.find(data, cache), at)
+            way = interleaved_training if given.interleaves else transfer if is_cells else patch_training
+            folder = way.run(options, Sources.find(data, cache), at)
             if at.leads:
                 for line in report.write_report(folder) if is_cells else patch_training.write_patch_report(folder):
                     typer.echo(line)

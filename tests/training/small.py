@@ -188,3 +188,42 @@ def write_patch_recipe(folder: Path) -> Path:
     path = folder / "small_patches.toml"
     path.write_text(PATCH_RECIPE, encoding="utf-8")
     return path
+
+
+INTERLEAVED_RECIPE = """
+system = "small_interleaved"
+title = "Small."
+paper = "none"
+
+[grouped]
+network = { architecture = "resnet18", width = 8, embedding = 8, dropout = 0.1 }
+
+[grouped.warm_up]
+input = { kind = "registered_sharpened", side = 32 }
+optimiser = { kind = "sgd", rate = 1e-2 }
+schedule = { kind = "constant" }
+batch = 8
+epochs = 1
+
+[grouped.interleaving]
+variant = "regular"
+input = { kind = "center_crop", side = 32 }
+readaptation = 5
+
+[grouped.fine_tuning]
+input = { kind = "registered_sharpened", side = 32 }
+augmentation = { flips = true, rotation = 180, stain = 0.1, noise = 0.01 }
+optimiser = { kind = "adamw", rate = 2e-3 }
+batch = 12
+epochs = 2
+class_weights = "group_root"
+contrastive_weight = 0.3
+average_decay = 0.9
+"""
+
+
+def write_interleaved_recipe(folder: Path) -> Path:
+    """A recipe file that learns tissue and cells at once."""
+    path = folder / "small_interleaved.toml"
+    path.write_text(INTERLEAVED_RECIPE, encoding="utf-8")
+    return path

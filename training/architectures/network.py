@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 HEAD: Final = "classes"
-"""Name of the head of a network that has one."""
+"""Name of the head of a network that has one, and of the target's head, the first, of one that has two."""
+SOURCE_HEAD: Final = "source"
+"""Name of the head of the source in a network that learns source and target at once."""
 
 
 class Features(NamedTuple):
@@ -72,11 +74,11 @@ class Network(nn.Module):
         self.heads = nn.ModuleDict({name: nn.Linear(hidden or channels, count) for name, count in classes.items()})
         self.embedder = nn.Linear(channels, embedding, bias=False) if embedding else nn.Identity()
 
-    def forward(self, x: Tensor) -> Outputs:
-        """Judge normalised images with the first head."""
+    def forward(self, x: Tensor, head: str = "") -> Outputs:
+        """Judge normalised images with a head, the first if none is named."""
         features = self.backbone(x)
         patches = self.embedder(features.patches)
-        return Outputs(self._heads(features)[next(iter(self.heads))], patches.mean(dim=(1, 2)), patches)
+        return Outputs(self._heads(features)[head or next(iter(self.heads))], patches.mean(dim=(1, 2)), patches)
 
     def all_logits(self, x: Tensor) -> dict[str, Tensor]:
         """Logits of every head by name."""

@@ -189,6 +189,74 @@ class Pretraining(Stage):
     folds: Literal["by_group", "by_image"] = "by_group"
 
 
+class Variant(StrEnum):
+    """How a step learns from a batch of the source and a batch of the target, see ``training.interleaving``."""
+
+    REGULAR = "regular"
+    """One step of half of each loss."""
+    SELF = "self"
+    """The same; the class of a source image is its group (slide or source tile), and no label of the source is used."""
+    GREEDY = "greedy"
+    """A source step is kept if the target loss after it is below the moving average of the target losses."""
+    GREEDY_LEGACY = "greedy_legacy"
+    """A source step is kept if the target loss after it is the lowest of any batch so far: in time, none is."""
+
+
+class Interleaving(_Part):
+    """Training on source and target at once; ``fine_tuning`` says what the target is, how weights move and what is kept.
+
+    Attributes:
+        enabled: false trains the same network on the target alone.
+        variant: how a step learns from the two batches.
+        input, augmentation, normalisation, class_weights: of the source, as in a stage; ``class_weights`` for classes or, with the
+            variant ``self``, for groups.
+        level: ADP's level, 1 to 3.
+        part: which source images are learned from: ``all``, or as in the paper's program eight of ten multi-label folds, or with
+            the variant ``self`` 70 % of each group, of which the rest is never used.
+        proportional: ``fine_tuning.batch`` is that of the larger data set, and the smaller one has a batch that lasts as long; else both
+            have that batch. An epoch ends when either data set does.
+        head_rate: learning rate of the heads, in rates of all else.
+        refresh: move the statistics of the batch normalisation by the target batch before it is learned from.
+        readaptation: target batches that move these statistics before a validation and at the end; 0 for none. Refreshing and
+            readaptation are left out for networks without batch normalisation.
+        greedy_memory: share of the last moving average in the next, for ``greedy``.
+    """
+
+    enabled: bool = True
+    variant: Variant
+    input: Input
+    augmentation: Augmenting = Augmenting()
+    normalisation: Normalisation = Normalisation.CHANNEL
+    class_weights: ClassWeights = ClassWeights.INVERSE_COUNT
+    level: Literal[1, 2, 3] = 1
+    part: Literal["all", "published"] = "all"
+    proportional: bool = True
+    head_rate: float = Field(default=5.0, gt=0.0, le=1000.0)
+    refresh: bool = True
+    readaptation: int = Field(default=101, ge=0, le=10_000)
+    greedy_memory: float = Field(default=0.9, ge=0.0, lt=1.0)
+
+    @property
+    def is_greedy(self) -> bool:
+        """Whether a step may be undone."""
+        return self.variant in (Variant.GREEDY, Variant.GREEDY_LEGACY)
+
+    def source_stage(self, target: Stage, batch: int) -> Stage:
+        """How the source is learned from, beside a target: crops and weights of its own, rates of the target's."""
+        return Stage(
+            input=self.input,
+            augmentation=self.augmentation,
+            normalisation=self.normalisation,
+            statistics_from_validation=target.statistics_from_validation,
+            optimiser=target.optimiser,
+            schedule=target.schedule,
+            batch=batch,
+            epochs=target.epochs,
+            class_weights=self.class_weights,
+            label_smoothing=target.label_smoothing,
+        )
+
+
 class Division(_Part):
     """How the target is divided.
 
@@ -228,7 +296,9 @@ class Recipe(_Part):
         learns: one label per cell, blast or normal, or two independent ones per patch: blast present, other cell present.
         network: its backbone.
         pretraining: on the source.
-        warm_up: training of the heads alone, before ``fine_tuning``.
+        warm_up: training of the heads alone, before ``fine_tuning``; with ``interleaving`` its optimiser, schedule, batch and epochs
+            hold for the source's head, then for the target's, and all else is that of the side.
+        interleaving: training on source and target at once, instead of ``pretraining``.
         fine_tuning: on the target.
         injection: further classes of the target.
         division: of the target.
@@ -241,9 +311,21 @@ class Recipe(_Part):
     network: NetworkConfig
     pretraining: Pretraining | None = None
     warm_up: Stage | None = None
+    interleaving: Interleaving | None = None
     fine_tuning: Stage
     injection: Injection = Injection()
     division: Division = Division()
+
+    @property
+    def interleaves(self) -> bool:
+        """Whether source and target are learned at once."""
+        return self.interleaving is not None and self.interleaving.enabled
+
+    @model_validator(mode="after")
+    def _source_has_one_place(self) -> Self:
+        if self.interleaves and (self.learns != "cells" or (self.pretraining is not None and self.pretraining.enabled)):
+            raise ValueError("interleaving learns the source beside cells: it goes with neither pretraining nor patches")
+        return self
 
 
 def recipe_names() -> tuple[str, ...]:
@@ -284,9 +366,8 @@ def load_recipe(name: str, preset: str = GROUPED, changes: Iterable[str] = ()) -
 
 
 def as_json(recipe: Recipe) -> dict[str, Any]:
-    """All switches with their values."""
-    content: dict[str, Any] = json.loads(recipe.model_dump_json())
-    return content
+    """All switches with their values; without ``interleaving`` where there is none, so that runs from before it was known go on."""
+    return json.loads(recipe.model_dump_json(exclude=None if recipe.interleaving else {"interleaving"}))
 
 
 def _apply(content: dict[str, Any], change: str) -> None:

@@ -16,7 +16,7 @@ from clients.cli.main import app
 from services.common.phantom import CellKind, single_cell
 from tests.running import eventually
 from tests.training.composed import write_aml_cells
-from tests.training.small import SIDE, cell_pack, patch_pack, write_packs, write_patch_recipe, write_recipe
+from tests.training.small import SIDE, cell_pack, patch_pack, write_interleaved_recipe, write_packs, write_patch_recipe, write_recipe
 from training.array_file import read_arrays
 from training.packs import read_pack, write_pack
 
@@ -58,6 +58,18 @@ def test_train_prints_figures_and_where_the_curves_are(given: list[object], tmp_
     assert "pooled, sensitivity at 95 % specificity: " in done.stdout
     assert (tmp_path / "runs" / "small-grouped-cv2-0" / "curves.svg").is_file()
     assert (tmp_path / "runs" / "small-grouped-cv2-0" / "fold-1" / "tensorboard").is_dir()
+
+
+def test_train_learns_source_and_target_at_once(given: list[object], tmp_path: Path) -> None:
+    arguments = ["train", write_interleaved_recipe(tmp_path), *given[2:], "--set", "interleaving.variant=greedy"]
+    done = _run(*arguments)
+    assert done.returncode == 0, done.stderr
+    assert "final, validation: AUC" in done.stdout
+    part = tmp_path / "runs" / "small_interleaved-grouped-0-interleaving.variant=greedy" / "final"
+    assert "kept" in read_arrays(part / "network.safetensors")[1]["history"][0]
+    done = _run(*arguments, "--set", "interleaving.variant=eager")
+    assert done.returncode == 1
+    assert "interleaving.variant: Input should be 'regular', 'self', 'greedy' or 'greedy_legacy'" in " ".join(done.stderr.split())
 
 
 def test_control_c_saves_and_the_same_command_goes_on(given: list[object], tmp_path: Path) -> None:

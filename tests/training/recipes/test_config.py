@@ -10,12 +10,12 @@ from training.architectures.build import Architecture, NetworkConfig, build_netw
 from training.architectures.lbp import Kernel
 from training.architectures.network import HEAD, parameter_count
 from training.errors import RecipeError
-from training.recipes.config import ClassWeights, InputKind, Normalisation, Selection, load_recipe, recipe_names
+from training.recipes.config import ClassWeights, InputKind, Normalisation, Selection, Variant, as_json, load_recipe, recipe_names
 from training.schedules import ScheduleKind
 
 
 def test_the_recipes_that_there_are() -> None:
-    assert recipe_names() == ("adaptive_unsharpening", "all_idb_patches", "allnet", "dss", "histotnet", "plain_resnet")
+    assert recipe_names() == ("adaptive_unsharpening", "all_idb_patches", "allnet", "dl4all_cnn", "dl4all_vit", "dss", "histotnet", "plain_resnet")
 
 
 @pytest.mark.parametrize(("name", "repetitions", "batch", "epochs"), [("histotnet", 10, 8, 80), ("allnet", 5, 32, 100)])
@@ -64,6 +64,44 @@ def test_published_metric_learning_is_what_the_papers_program_does() -> None:
     assert (ours.contrastive_weight, ours.triplet_weight, ours.orthogonality_legacy) == (0.0, 1.0, False)
 
 
+@pytest.mark.parametrize(("name", "architecture", "side"), [("dl4all_cnn", Architecture.RESNET18, 224), ("dl4all_vit", Architecture.VIT_B16, 384)])
+def test_published_source_and_target_are_learned_at_once_as_in_the_papers_program(name: str, architecture: Architecture, side: int) -> None:
+    recipe = load_recipe(name, "published")
+    how, warm_up, target = recipe.interleaving, recipe.warm_up, recipe.fine_tuning
+    assert how is not None
+    assert warm_up is not None
+    assert recipe.interleaves
+    assert (recipe.network.architecture, recipe.network.width, recipe.network.embedding) == (architecture, 64, 0)
+    assert (how.variant, how.level, how.proportional, how.part, how.head_rate) == (Variant.REGULAR, 3, False, "published", 5.0)
+    assert (how.refresh, how.readaptation, how.class_weights) == (True, 101, ClassWeights.INVERSE_COUNT_LEGACY)
+    assert (how.input.center_crop, how.input.side, target.input.center_crop, target.input.side) == (272, side, 450, side)
+    assert (how.normalisation, target.normalisation, target.statistics_from_validation) == (Normalisation.SCALAR, Normalisation.SCALAR, True)
+    assert (how.augmentation.flips, how.augmentation.rotation, target.augmentation.rotation) == (True, 0.0, 90.0)
+    assert (warm_up.optimiser.kind, warm_up.optimiser.rate, warm_up.epochs, warm_up.batch) == ("sgd", 1e-3, 1, 8)
+    assert (target.optimiser.kind, target.optimiser.rate, target.optimiser.momentum, target.optimiser.weight_decay) == ("sgd", 2e-4, 0.9, 5e-4)
+    assert (target.schedule.kind, target.batch, target.epochs, target.selection) == (ScheduleKind.CONSTANT, 8, 100, Selection.BEST)
+    assert (target.class_weights, target.contrastive_weight) == (ClassWeights.INVERSE_COUNT, 0.0)
+    assert (recipe.division.by, recipe.division.shares, recipe.division.repetitions) == ("image", (0.7, 0.2, 0.1), 1)
+
+
+def test_the_source_has_one_place() -> None:
+    both = [
+        "pretraining.enabled=true",
+        "pretraining.batch=8",
+        "pretraining.epochs=1",
+        "pretraining.input.kind=center_crop",
+        "pretraining.optimiser.rate=0.1",
+    ]
+    with pytest.raises(RecipeError, match="goes with neither pretraining nor patches"):
+        load_recipe("dl4all_cnn", changes=both)
+    with pytest.raises(RecipeError, match="goes with neither pretraining nor patches"):
+        load_recipe("dl4all_cnn", changes=["learns=patches"])
+    assert not load_recipe("dl4all_cnn", changes=["interleaving.enabled=false", *both]).interleaves
+    assert [("interleaving" in as_json(load_recipe(name))) for name in ("dl4all_vit", "allnet")] == [True, False]
+    with pytest.raises(RecipeError, match="'regular', 'self', 'greedy' or 'greedy_legacy'"):
+        load_recipe("dl4all_cnn", changes=["interleaving.variant=selfish"])
+
+
 def test_the_published_allnet_is_the_one_with_342082_parameters() -> None:
     recipe = load_recipe("allnet", "published")
     assert (recipe.network.kernel, recipe.network.lbp_relu) == (Kernel.GAUSSIAN, False)
@@ -106,7 +144,9 @@ def test_changes_that_make_no_sense_are_refused_with_their_place(change: str, me
 
 
 def test_unknown_recipes_and_presets_list_what_there_is(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="there are adaptive_unsharpening, all_idb_patches, allnet, dss, histotnet, plain_resnet"):
+    with pytest.raises(
+        RecipeError, match="there are adaptive_unsharpening, all_idb_patches, allnet, dl4all_cnn, dl4all_vit, dss, histotnet, plain_resnet"
+    ):
         load_recipe("alnet")
     with pytest.raises(RecipeError, match="it has published, grouped"):
         load_recipe("allnet", "publisched")
