@@ -14,6 +14,7 @@ from dl4all.diagnosis.v1 import diagnosis_pb2
 from dl4all_client import AsyncDiagnosisClient
 from dl4all_client.client import diagnose_request
 from services.common.phantom import CellKind, PhantomOptions, encode_png, single_cell, smear_field
+from services.common.releases import ReleaseStore
 from services.common.settings import CommonSettings
 from services.embedded import embedded_services
 
@@ -46,13 +47,13 @@ def _real_images(data: Path) -> list[bytes]:
     return found
 
 
-async def _diagnose_all(images: Sequence[bytes], diagnose: Callable[[diagnosis_pb2.DiagnoseRequest], object]) -> list[object]:
+async def _diagnose_all(images: Sequence[bytes], diagnose: Callable[[diagnosis_pb2.DiagnoseRequest], object], release: str = "") -> list[object]:
     places = asyncio.Semaphore(IN_FLIGHT)
 
     async def one(number: int, image: bytes) -> object:
         async with places:
             try:
-                answer = await diagnose(diagnose_request(image, request_id=str(number), explain=True))
+                answer = await diagnose(diagnose_request(image, request_id=str(number), explain=True, release=release))
             except grpc.aio.AioRpcError as error:
                 return error.code()
             return answer.diagnosis
@@ -84,7 +85,8 @@ def _assert_same(left: object, right: object, engine: str) -> None:
             b.reasons,
         )
         assert a.registered_pixels == b.registered_pixels
-        for name in ("blast_probability", "network_probability", "neighbour_vote", "focus_before", "distance_quantile"):
+        assert a.HasField("class_activation") == b.HasField("class_activation")
+        for name in ("blast_probability", "network_probability", "neighbour_vote", "nothing_probability", "focus_before", "distance_quantile"):
             x, y = getattr(a, name), getattr(b, name)
             tolerance = QUANTILE_TOLERANCE if name == "distance_quantile" else TOLERANCE
             assert (math.isnan(x) and math.isnan(y)) or abs(x - y) <= tolerance, name
@@ -102,3 +104,22 @@ async def test_two_hundred_images_three_ways(images, stack, monkeypatch):
     for one, two, three in zip(plain, embedded, distributed, strict=True):
         _assert_same(one, two, "triton")
         _assert_same(one, three, "triton")
+
+
+async def test_every_release_three_ways(images, stack, monkeypatch):
+    """As above, a few images each, whichever release is asked for."""
+    few = images[::20]
+    releases = [r.id for r in ReleaseStore(CommonSettings().releases, CommonSettings().model_repository).releases]
+    async with embedded_services(CommonSettings()) as services:
+        plain = {name: await _diagnose_all(few, services.stubs["gateway"].Diagnose, name) for name in releases}
+    monkeypatch.setenv("DL4ALL_CLASSIFICATION_ENGINE", "triton")
+    monkeypatch.setenv("DL4ALL_CLASSIFICATION_TRITON_ADDRESS", stack["triton"].address)
+    async with embedded_services(CommonSettings()) as services, AsyncDiagnosisClient(stack["gateway"].address) as client:
+        for name in releases:
+            embedded = await _diagnose_all(few, services.stubs["gateway"].Diagnose, name)
+            distributed = await _diagnose_all(few, client._stub.Diagnose, name)
+            assert sum(isinstance(d, diagnosis_pb2.Diagnosis) and len(d.cells) > 0 for d in plain[name]) > len(few) / 2
+            for one, two, three in zip(plain[name], embedded, distributed, strict=True):
+                assert not isinstance(one, diagnosis_pb2.Diagnosis) or one.provenance.release == name
+                _assert_same(one, two, "triton")
+                _assert_same(one, three, "triton")

@@ -33,8 +33,9 @@ class NetworkConfig(BaseModel):
 
     Attributes:
         architecture: the backbone.
-        width: channels of the first stage of a ResNet, dimension of a small transformer's tokens. To train, at least 8: on CPUs without AVX-512
-            the convolutions of torch 2.13 write where they must not with fewer channels in channels-last memory.
+        width: channels of the first stage of a ResNet, dimension of a small transformer's tokens. To train, at least 8, and 16 with the stem
+            ``full_resolution``: on CPUs without AVX-512 the convolutions of torch 2.13 write where they must not with fewer channels in
+            channels-last memory.
         stem: of a ResNet.
         kernel: fixed kernels of local binary convolution.
         lbp_relu: whether a ReLU follows them; the released program has none.
