@@ -1,0 +1,64 @@
+"""Tests of the table of all systems: paired by seed and patient, the better side wins, what cannot be paired is told."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from training.errors import RecipeError
+from training.evaluation.comparison import Arm
+from training.evaluation.systems import markdown, read_side, table
+
+CELLS, PATIENTS = 400, 20
+
+
+def _arm(seed: int, strength: float, noise: int = 0) -> Arm:
+    labels = np.arange(CELLS) % 2
+    chance = np.random.default_rng(100 * noise + seed).normal(0, 1, CELLS)
+    keys = np.array([f"c{i:03d}" for i in range(CELLS)])
+    patients = np.array([f"p{i % PATIENTS // 2:02d}" for i in range(CELLS)])
+    return Arm("x", False, seed, keys, strength * (2 * labels - 1) + chance, labels, patients, ())
+
+
+def test_the_better_side_wins_by_what_it_is_better() -> None:
+    weak, strong = [_arm(s, 0.5) for s in (0, 1)], [_arm(s, 1.5) for s in (0, 1)]
+    rows = table({"weak": weak, "strong": strong, "again": weak})
+    assert [r.seeds for r in rows] == [(0, 1)] * 3
+    assert rows[0].differences == {}
+    better = rows[1].differences["AUC"]
+    assert better.value == pytest.approx(rows[1].figures["AUC"].value - rows[0].figures["AUC"].value)
+    assert better.low > 0.05
+    assert all((d.value, d.low, d.high) == (0.0, 0.0, 0.0) for d in rows[2].differences.values())
+    text = markdown(rows)
+    assert text.count("\n") == 4
+    assert "| strong | 0, 1 | " in text
+    assert f"+{better.value:.4f} [" in text
+
+
+def test_only_seeds_that_both_sides_have_are_paired() -> None:
+    rows = table({"first": [_arm(0, 0.5), _arm(7, 3.0)], "second": [_arm(0, 0.5)]})
+    assert rows[1].differences["AUC"].value == 0.0
+    assert rows[0].figures["AUC"].value > rows[1].figures["AUC"].value + 0.05
+
+
+def test_the_balanced_accuracy_is_that_of_the_sign_of_the_margin() -> None:
+    arm = _arm(0, 1.0)
+    right = (arm.margins >= 0) == (arm.is_blast == 1)
+    expected = np.mean([right[arm.is_blast == k].mean() for k in (0, 1)])
+    assert table({"one": [arm]})[0].figures["balanced accuracy"].value == pytest.approx(expected)
+
+
+def test_what_cannot_be_compared_is_told() -> None:
+    arm = _arm(0, 1.0)
+    with pytest.raises(RecipeError, match="no seed that the first side has"):
+        table({"a": [arm], "b": [_arm(1, 1.0)]})
+    with pytest.raises(RecipeError, match="of one seed twice"):
+        table({"a": [arm, arm]})
+    with pytest.raises(RecipeError, match="did not predict the same cells"):
+        table({"a": [arm], "b": [replace(arm, keys=arm.keys[::-1])]})
+    with pytest.raises(RecipeError, match="A side is NAME=RUN"):
+        read_side("build/runs/x")
+    with pytest.raises(RecipeError, match="is not the folder of a run"):
+        read_side("x=/nowhere")

@@ -1,0 +1,126 @@
+"""All systems in one table: cross-validated runs of any recipes on the same patients, each against one of them, with paired intervals.
+
+    python -m training.evaluation.systems 'plain ResNet=build/runs/plain-cv-0,build/runs/plain-cv-1' 'ALLNet=build/runs/allnet-cv-0,...'
+
+Every NAME=RUN,RUN,... is a side: grouped cross-validations (`dl4all train RECIPE --folds K`) that differ by their seeds. The first is what the
+others are compared with, in the seeds that both have.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.errors import RecipeError, TrainingError
+from training.evaluation.comparison import Arm, read_arm
+from training.evaluation.metrics import Interval, Statistic, auc, balanced_accuracy, bootstrap_of, sensitivity_at_specificity
+
+Double = NDArray[np.float64]
+FIGURES: Mapping[str, Statistic] = {
+    "AUC": auc,
+    "balanced accuracy": lambda margins, labels, weights: balanced_accuracy(margins, labels, weights, threshold=0.0),
+    "sensitivity at 95 % specificity": sensitivity_at_specificity,
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is said of a side: seeds, then by figure its mean over them, and its difference from the first side in the seeds that both have."""
+
+    name: str
+    seeds: tuple[int, ...]
+    figures: Mapping[str, Interval]
+    differences: Mapping[str, Interval]
+
+
+def table(sides: Mapping[str, Sequence[Arm]]) -> list[Row]:
+    """Compare sides by the same cells; the same patients are drawn for all.
+
+    Args:
+        sides: runs by name; the first side is what the others are compared with.
+
+    Raises:
+        RecipeError: a side is empty or has a seed twice, runs are not of the same cells, or a side shares no seed with the first.
+    """
+    (reference_name, reference), *_ = sides.items()
+    if not all(sides.values()):
+        raise RecipeError("Every side needs a run.")
+    first = reference[0]
+    for name, arms in sides.items():
+        seeds = [a.seed for a in arms]
+        if len(set(seeds)) < len(seeds):
+            raise RecipeError(f"{name} has runs of one seed twice.")
+        if not all(np.array_equal(a.keys, first.keys) for a in arms):
+            raise RecipeError(f"The runs of {name} did not predict the same cells as those of {reference_name}.")
+    return [_row(name, arms, () if name == reference_name else reference) for name, arms in sides.items()]
+
+
+def _row(name: str, arms: Sequence[Arm], reference: Sequence[Arm]) -> Row:
+    patients = arms[0].patients
+    figures = {figure: bootstrap_of(partial(_mean, statistic, arms), patients) for figure, statistic in FIGURES.items()}
+    seeds = tuple(sorted(a.seed for a in arms))
+    if not reference:
+        return Row(name, seeds, figures, {})
+    both = {a.seed for a in arms} & {a.seed for a in reference}
+    if not both:
+        raise RecipeError(f"{name} has no seed that the first side has as well: nothing can be paired.")
+    own, other = ([a for a in side if a.seed in both] for side in (arms, reference))
+    differences = {figure: bootstrap_of(partial(_difference, statistic, own, other), patients) for figure, statistic in FIGURES.items()}
+    return Row(name, seeds, figures, differences)
+
+
+def _mean(statistic: Statistic, arms: Sequence[Arm], weights: Double) -> float:
+    return float(np.mean([statistic(a.margins, a.is_blast, weights) for a in arms]))
+
+
+def _difference(statistic: Statistic, own: Sequence[Arm], other: Sequence[Arm], weights: Double) -> float:
+    return _mean(statistic, own, weights) - _mean(statistic, other, weights)
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """The table."""
+    lines = [
+        f"| | seeds | {' | '.join(f'{figure} | against {rows[0].name}' for figure in FIGURES)} |",
+        "|---|---|" + "---|---|" * len(FIGURES),
+    ]
+    for row in rows:
+        cells = [f"{row.figures[figure]} | {_signed(row.differences.get(figure))}" for figure in FIGURES]
+        lines.append(f"| {row.name} | {', '.join(map(str, row.seeds))} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _signed(difference: Interval | None) -> str:
+    return "" if difference is None else f"{difference.value:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}]"
+
+
+def read_side(text: str) -> tuple[str, list[Arm]]:
+    """A side as it is typed, ``NAME=RUN,RUN``.
+
+    Raises:
+        RecipeError: it is none, or a run is not a finished cross-validation.
+    """
+    name, equals, runs = text.partition("=")
+    if not name or not equals or not runs:
+        raise RecipeError(f"A side is NAME=RUN,RUN,..., not {text!r}.")
+    return name, [read_arm(Path(run)) for run in runs.split(",")]
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sides", nargs="+", metavar="NAME=RUN,RUN", help="a side and its cross-validated runs")
+    given = parser.parse_args()
+    try:
+        print(markdown(table(dict(read_side(side) for side in given.sides))))
+    except TrainingError as error:
+        raise SystemExit(f"failed: {error}") from error
+
+
+if __name__ == "__main__":
+    main()
