@@ -29,7 +29,8 @@ def place_without_cell(
         generator: decides.
 
     Returns:
-        Centre and radius in px: the registered square lies inside the image, and no cell within 1.05 of both radii; None where none was found.
+        Centre and radius in px: the registered square lies inside the image, and the centre is farther from that of every cell than 1.05 times both
+        radii; a corner of the square may still show a part of one. None where no such place was found.
     """
     height, width = shape[:2]
     for _ in range(_TRIES):

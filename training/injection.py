@@ -14,23 +14,17 @@ from scipy.cluster.vq import kmeans2
 from training.classification import Samples
 from training.errors import RecipeError
 from training.packs import Pack
-from training.preparation import NOTHING as NOTHING_SUBJECT
 from training.recipes.config import Injection
 from training.splits import Parts
 
 NORMAL, BLAST, NOTHING = 0, 1, 2
 """Columns of the classes; clusters of blasts beyond the first follow after them."""
 Float = NDArray[np.float32]
+Flags = NDArray[np.bool_]
 
 
 def class_count(injection: Injection) -> int:
-    """Classes that the network tells apart while it learns.
-
-    Raises:
-        RecipeError: blasts are to be split without the class nothing, whose column precedes the clusters.
-    """
-    if injection.clusters > 1 and not injection.nothing:
-        raise RecipeError("injection.clusters needs the class nothing; set injection.nothing, such as 0.3.")
+    """Classes that the network tells apart while it learns."""
     return 2 + (injection.nothing > 0) + injection.clusters - 1
 
 
@@ -40,13 +34,14 @@ def merged_classes(injection: Injection) -> tuple[tuple[int, ...], ...]:
     return ((NORMAL,), blasts, *(((NOTHING,),) if injection.nothing else ()))
 
 
-def inject_nothing(samples: Samples, parts: Parts, nothing: Pack, share: float, seed: int) -> tuple[Samples, Parts]:
+def inject_nothing(samples: Samples, parts: Parts, nothing: Pack, allowed: Flags, share: float, seed: int) -> tuple[Samples, Parts]:
     """Add crops without a cell to the training part.
 
     Args:
         samples: cells with labels (N, 2), normal and blast.
         parts: their division.
-        nothing: crops without a cell; places of the cells' own images are taken of the training groups alone.
+        nothing: crops without a cell.
+        allowed: bool (len(nothing),), which of them this division may learn from.
         share: how many, in shares of the training cells.
         seed: decides which.
 
@@ -56,9 +51,7 @@ def inject_nothing(samples: Samples, parts: Parts, nothing: Pack, share: float, 
     Raises:
         RecipeError: there are too few.
     """
-    training = np.arange(len(nothing))
-    if nothing.header.subject == NOTHING_SUBJECT:
-        training = np.flatnonzero(np.isin(nothing.groups, samples.groups[parts.train]))
+    training = np.flatnonzero(allowed)
     wanted = round(share * len(parts.train))
     if len(training) < wanted or not wanted:
         raise RecipeError(f"{wanted} crops without a cell are asked for, and there are {len(training)} to train on. Change injection.nothing.")

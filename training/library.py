@@ -76,7 +76,14 @@ def build(candidates: Candidates, chosen: NDArray[np.int64]) -> ReferenceLibrary
         radii=candidates.radii[chosen],
         projection_mean=mean,
         projection=projection,
+        addition_ids=np.full(len(chosen), -1, np.int64),
     )
+
+
+def checksums(sha256: NDArray[np.str_]) -> NDArray[np.uint8]:
+    """SHA-256 in hexadecimal digits, str (N,), as bytes, uint8 (N, 32), sorted and each once."""
+    unique = sorted(set(sha256.tolist()))
+    return np.frombuffer(bytes.fromhex("".join(unique)), np.uint8).reshape(-1, 32)
 
 
 def exemplar_rows(count: int, taken: int = 0) -> NDArray[np.int32]:

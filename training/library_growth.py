@@ -14,16 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.common.releases import Release, ReleaseStore, sha256_of
-from services.gateway.fusion import CellRule, fuse
+from services.gateway.fusion import CellRule
 from services.gateway.judging import cell_rule
 from services.preprocessing.unsharpening import FocusParameters
 from services.retrieval.additions import Addition, AdditionStore
 from services.retrieval.library import ReferenceLibrary, open_library
 from services.retrieval.neighbours import unit
-from training import calibration, library
+from training import library
+from training.cell_rule import false_blasts, fit_cell_rule
 from training.datasets.dataset import Subset
 from training.errors import GateError, RecipeError
-from training.judged import CalibrationCells, Verdicts, decide, judge, votes
+from training.judged import CalibrationCells, Verdicts, decide, judge
 from training.prepared import Sources
 from training.recipes.config import Input, InputKind
 from training.releases import write_release_content
@@ -92,7 +93,8 @@ def grow(options: GrowthOptions, sources: Sources | None = None) -> Grown:
         raise RecipeError(f"{options.releases / options.release} is there already; give another --id.")
     additions = usable(AdditionStore(options.additions).read(), f"{base.embedder.model}/{base.embedder.version}")
     old = open_library(store.library_path(base))
-    new = grown_library(old, additions)
+    refuse_held_out(additions, old)
+    new = grown_library(without_additions(old), additions)
     cells = calibration_cells(base, store, old, sources)
     numbers, rule = recalibrated(base, cells, new)
     verdicts = decide(cells, new, rule, base.calibration.voting_neighbours)
@@ -106,7 +108,7 @@ def grow(options: GrowthOptions, sources: Sources | None = None) -> Grown:
             "id": options.release,
             "library": {"file": LIBRARY_FILE, "sha256": sha256_of(folder / LIBRARY_FILE)},
             "calibration": numbers,
-            "decision": {**base.decision.model_dump(mode="json"), "false_blasts": _false_blasts(cells, verdicts)},
+            "decision": {**base.decision.model_dump(mode="json"), "false_blasts": [list(row) for row in false_blasts(cells, verdicts)]},
             "data": {**base.data, "library": f"that of {base.id} and {len(additions)} confirmed cells of {_sources(additions)}"},
             "figures": [{"name": n, "value": v} for n, v in [*after.items(), *((BEFORE + n, v) for n, v in before.items())]],
             "created": datetime.datetime.now(datetime.UTC).date().isoformat(),
@@ -128,6 +130,36 @@ def usable(additions: Sequence[Addition], embedder: str) -> list[Addition]:
     if not own:
         raise RecipeError(f"There are no additions of the embedder {embedder}" + (f", only of {', '.join(others)}." if others else "."))
     return own
+
+
+def refuse_held_out(additions: Sequence[Addition], references: ReferenceLibrary) -> None:
+    """Refuse cells of images that calibrate or test the release: as references they would judge themselves.
+
+    Raises:
+        RecipeError: there are such cells.
+    """
+    held_out = {bytes(row).hex() for row in np.asarray(references.held_out_sha256)}
+    if same := [a.id for a in additions if a.reference.image_sha256 in held_out]:
+        raise RecipeError(
+            f"The additions {', '.join(map(str, same))} are of images that calibrate or test the release; withdraw them with `dl4all library withdraw`."
+        )
+
+
+def without_additions(references: ReferenceLibrary) -> ReferenceLibrary:
+    """The references that a library was first built with: additions are taken anew from the store each time, without those withdrawn since."""
+    own = np.flatnonzero(np.asarray(references.addition_ids) < 0)
+    exemplars = np.asarray(references.exemplars)[own]
+    kept = exemplars[exemplars >= 0]
+    rows = np.full(len(references.patches), -1, np.int32)
+    rows[kept] = np.arange(len(kept))
+    per_reference = ("embeddings", "is_blast", "reference_ids", "cell_classes", "patients", "image_sha256", "centers", "radii", "addition_ids")
+    return replace(
+        references,
+        exemplars=np.where(exemplars >= 0, rows[exemplars], -1).astype(np.int32),
+        patches=np.asarray(references.patches)[kept],
+        patch_scales=np.asarray(references.patch_scales)[kept],
+        **{name: np.asarray(getattr(references, name))[own] for name in per_reference},
+    )
 
 
 def grown_library(old: ReferenceLibrary, additions: Sequence[Addition]) -> ReferenceLibrary:
@@ -156,24 +188,20 @@ def grown_library(old: ReferenceLibrary, additions: Sequence[Addition]) -> Refer
         image_sha256=_joined(old.image_sha256, [c.image_sha256 for c in cells]),
         centers=np.concatenate([old.centers, np.array([(c.center_x, c.center_y) for c in cells], np.float32)]),
         radii=np.concatenate([old.radii, np.array([c.radius for c in cells], np.float32)]),
+        addition_ids=np.concatenate([old.addition_ids, np.array([a.id for a in additions], np.int64)]),
     )
 
 
 def recalibrated(base: Release, cells: CalibrationCells, references: ReferenceLibrary) -> tuple[dict[str, object], CellRule]:
     """Weight of the network, thresholds of the prediction sets and distances, fitted anew on calibration patients."""
-    chosen = cells.accepted
-    network = cells.probability[chosen]
-    voted, distances = (v[chosen] for v in votes(cells, references, base.calibration.voting_neighbours))
-    labels, patients = cells.is_blast[chosen].astype(np.int64), cells.groups[chosen]
-    weight = calibration.fit_network_weight(network, voted, labels, calibration.patient_class_weights(labels, patients))
-    thresholds = calibration.min_probabilities(fuse(network, voted, weight), labels, patients)
-    numbers = {
-        **base.calibration.model_dump(mode="json"),
-        "network_weight": weight,
-        "min_probability": thresholds,
-        "nearest_distances": [round(float(q), 4) for q in np.quantile(distances, np.linspace(0, 1, 21))],
+    numbers = base.calibration
+    fitted = fit_cell_rule(cells, references, numbers.voting_neighbours, numbers.max_disagreement, numbers.min_nothing)
+    changed = {
+        "network_weight": fitted.rule.network_weight,
+        "min_probability": fitted.rule.min_probability,
+        "nearest_distances": fitted.nearest_distances,
     }
-    return numbers, CellRule(weight, thresholds, base.calibration.max_disagreement)
+    return {**numbers.model_dump(mode="json"), **changed}, fitted.rule
 
 
 def gated_figures(cells: CalibrationCells, verdicts: Verdicts, rule: CellRule) -> dict[str, float]:
@@ -226,11 +254,6 @@ def calibration_cells(base: Release, store: ReleaseStore, references: ReferenceL
     target = choose(sources, "", TARGETS, "calibration", "--data")
     pack = sources.pack(target, Input(kind=InputKind.REGISTERED_SHARPENED, side=base.input.side), focus=focus)
     return CalibrationCells.of(judge(store.model_path(base.network, "onnxruntime"), pack.select(pack.in_subset(Subset.CALIBRATION))))
-
-
-def _false_blasts(cells: CalibrationCells, verdicts: Verdicts) -> list[list[int]]:
-    table = calibration.false_blast_table(verdicts.suspected, cells.is_blast.astype(np.int64), cells.groups)
-    return [list(row) for row in table]
 
 
 def _mean_by_patient(flags: NDArray[np.bool_], patients: NDArray[np.str_]) -> float:

@@ -6,7 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,10 +17,11 @@ import torch
 from numpy.typing import NDArray
 
 from services.common.releases import CLASSES, NOTHING, RELEASE_ID, Detects, sha256_of
-from services.gateway.fusion import MIN_NOTHING, CellRule, fuse
+from services.gateway.fusion import CellRule
 from services.retrieval.library import ReferenceLibrary
 from training import calibration, library
 from training.architectures.network import parameter_count
+from training.cell_rule import false_blasts, fit_cell_rule
 from training.classification import logits_of
 from training.datasets.dataset import Subset
 from training.datasets.single_cells import PBC_CELLS, PBC_IMMATURE_CLASS, PBC_MATURE_CLASSES
@@ -41,6 +42,7 @@ from training.transfer import FINAL, RUN_FILE, Trained, check_test_subset, crops
 
 VOTING_NEIGHBOURS: Final = 15
 MAX_DISAGREEMENT: Final = 0.6
+MIN_NOTHING: Final = 0.5
 MIN_POOLED_AUC: Final[Mapping[str, float]] = {"allnet": 0.95}
 DEFAULT_MIN_POOLED_AUC: Final = 0.97
 FP32, FP16, INT8 = "model.onnx", "model_fp16.onnx", "model_int8.onnx"
@@ -119,7 +121,7 @@ def build(options: BuildOptions, sources: Sources) -> Built:
     recipe = Recipe.model_validate(trained.about["recipe"])
     detects = detected_by(trained.about["target"], options.detects)
     pack, pbc = _packs(trained, recipe, sources)
-    empty = crops_without_cells(sources, pack, recipe)
+    empty = _empty(trained, pack, recipe, sources)
     pooled = _pooled(options, trained)
     options.model_repository.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".release-", dir=options.model_repository.parent) as temporary:
@@ -134,7 +136,7 @@ def build(options: BuildOptions, sources: Sources) -> Built:
         if pbc is not None:
             figures |= _other_source(judge(exported.cpu, pbc, "judging pbc_cells"), exported.references, rule)
         _log_scoring(options, exported, figures)
-        _write(options, staging, trained, pack, pbc, exported, detects, numbers, _decision(exported, verdicts), figures)
+        _write(options, staging, trained, pack, pbc, exported, detects, numbers, _decision(exported, rule), figures)
         install_release(options.release, options.model, staging, options.releases, options.model_repository)
     return Built(options.release, exported.gates, figures, tuple(_by_patient(exported.judged, verdicts)))
 
@@ -179,7 +181,7 @@ def _write(
     cpu, gpu = version / exported.cpu.name, version / exported.gpu.name
     write_model_configs(version.parent, gpu, recipe.fine_tuning.input.side, cpu_file=cpu.name)
     library_path = releases / options.release / "library.npz"
-    library.save(CalibrationCells.of(exported.judged).keep(exported.references), library_path)
+    library.save(_kept(exported, f"{options.model}/{_VERSION}"), library_path)
     source = trained.about.get("source")
     write_release(
         ReleaseParts(
@@ -222,12 +224,20 @@ def _packs(trained: Trained, recipe: Recipe, sources: Sources) -> tuple[Pack, Pa
     return pack, pbc
 
 
+def _empty(trained: Trained, pack: Pack, recipe: Recipe, sources: Sources) -> Pack | None:
+    """The crops without a cell that the network learned from, with those of the other subsets; None where it learned from none."""
+    empty = crops_without_cells(sources, pack, recipe)
+    if empty is not None and trained.about.get("nothing_digest", empty.digest()) != empty.digest():
+        raise RecipeError("The places without a cell are not those that the network was trained on.")
+    return empty
+
+
 def _pooled(options: BuildOptions, trained: Trained) -> dict[str, Interval | float]:
     if options.cross_validation is None:
         return {}
     arm = read_arm(options.cross_validation)
     about = json.loads((options.cross_validation / RUN_FILE).read_text(encoding="utf-8"))
-    different = [k for k in ("recipe", "target_digest", "source_digest") if about.get(k) != trained.about.get(k)]
+    different = [k for k in ("recipe", "target_digest", "source_digest", "nothing_digest") if about.get(k) != trained.about.get(k)]
     if different:
         raise RecipeError(f"{options.cross_validation} was trained with another {', '.join(different)} than {options.run}.")
     pooled = bootstrap_by_patient(auc, arm.margins, arm.is_blast, arm.patients)
@@ -261,25 +271,35 @@ def _export(trained: Trained, pack: Pack, folder: Path) -> _Exported:
 
     judged = {name: judge(folder / name, pack, f"judging, {name}") for name in (FP32, INT8)}
     libraries = {name: _library(j) for name, j in judged.items()}
-    reference = _two_aucs(judged[FP32], libraries[FP32], calibrating)
+    reference = _measured(judged[FP32], libraries[FP32], calibrating)
     speed = speed_up(folder / FP32, folder / INT8, cells.pixels)
-    int8 = _gate(INT8, reference, _two_aucs(judged[INT8], libraries[INT8], calibrating), speed)
+    int8 = _gate(INT8, reference, _measured(judged[INT8], libraries[INT8], calibrating), speed)
     cpu = INT8 if int8.passed else FP32
     on_gpu = judge(folder / FP16, cells, f"judging, {FP16}")
-    served_by_cpu = _two_aucs(judged[cpu], libraries[cpu], calibrating)
-    fp16 = _gate(FP16, served_by_cpu, _two_aucs(on_gpu, libraries[cpu], np.ones(len(cells), np.bool_)), None)
+    served_by_cpu = _measured(judged[cpu], libraries[cpu], calibrating)
+    fp16 = _gate(FP16, served_by_cpu, _measured(on_gpu, libraries[cpu], np.ones(len(cells), np.bool_)), None)
     gpu = FP16 if fp16.passed else FP32
     return _Exported(folder / cpu, folder / gpu, temperatures, (int8, fp16), gap, judged[cpu], libraries[cpu], ACTIVATIONS in served.outputs)
 
 
-def _two_aucs(judged: Judged, references: ReferenceLibrary, chosen: NDArray[np.bool_]) -> tuple[float, float]:
+@dataclass(frozen=True)
+class _Measured:
+    """AUC of network and vote on some cells, and in which of them no cell is seen."""
+
+    network: float
+    vote: float
+    empty: NDArray[np.bool_]
+
+
+def _measured(judged: Judged, references: ReferenceLibrary, chosen: NDArray[np.bool_]) -> _Measured:
     labels = judged.pack.is_blast[chosen].astype(np.int64)
     vote = votes(judged, references, VOTING_NEIGHBOURS)[0]
-    return auc(judged.probability[chosen], labels), auc(vote[chosen], labels)
+    return _Measured(auc(judged.probability[chosen], labels), auc(vote[chosen], labels), judged.nothing[chosen] >= MIN_NOTHING)
 
 
-def _gate(name: str, reference: tuple[float, float], found: tuple[float, float], speed: float | None) -> GateReport:
-    return GateReport(name, reference[0] - found[0], reference[1] - found[1], speed)
+def _gate(name: str, reference: _Measured, found: _Measured, speed: float | None) -> GateReport:
+    changed = float((reference.empty != found.empty).mean())
+    return GateReport(name, reference.network - found.network, reference.vote - found.vote, speed, changed)
 
 
 def _library(judged: Judged) -> ReferenceLibrary:
@@ -299,32 +319,33 @@ def _library(judged: Judged) -> ReferenceLibrary:
     return library.build(candidates, library.choose(candidates))
 
 
+def _kept(exported: _Exported, embedder: str) -> ReferenceLibrary:
+    """The library as it is kept: with the calibration cells, what may not become a reference, and which model made it."""
+    pack = exported.judged.pack
+    held_out = library.checksums(pack.sha256[pack.in_subset(Subset.CALIBRATION, Subset.TEST)])
+    return replace(CalibrationCells.of(exported.judged).keep(exported.references), held_out_sha256=held_out, embedder=np.array([embedder]))
+
+
 def _calibrate(exported: _Exported) -> tuple[CellRule, dict[str, object]]:
-    judged = exported.judged
-    chosen = judged.of(Subset.CALIBRATION) & judged.accepted
-    network = judged.probability[chosen]
-    voted, distances = (v[chosen] for v in votes(judged, exported.references, VOTING_NEIGHBOURS))
-    labels, patients = judged.pack.is_blast[chosen].astype(np.int64), judged.pack.groups[chosen]
-    weight = calibration.fit_network_weight(network, voted, labels, calibration.patient_class_weights(labels, patients))
-    thresholds = calibration.min_probabilities(fuse(network, voted, weight), labels, patients)
+    cells = CalibrationCells.of(exported.judged)
+    fitted = fit_cell_rule(cells, exported.references, VOTING_NEIGHBOURS, MAX_DISAGREEMENT, MIN_NOTHING)
     numbers: dict[str, object] = {
         "temperature": round(exported.temperatures[exported.cpu.name], 4),
         "voting_neighbours": VOTING_NEIGHBOURS,
-        "network_weight": weight,
+        "network_weight": fitted.rule.network_weight,
         "coverage": calibration.COVERAGE,
-        "min_probability": thresholds,
+        "min_probability": fitted.rule.min_probability,
         "max_disagreement": MAX_DISAGREEMENT,
-        "nearest_distances": [round(float(q), 4) for q in np.quantile(distances, np.linspace(0, 1, 21))],
+        "min_nothing": MIN_NOTHING,
+        "nearest_distances": fitted.nearest_distances,
     }
-    return CellRule(weight, thresholds, MAX_DISAGREEMENT), numbers
+    return fitted.rule, numbers
 
 
-def _decision(exported: _Exported, verdicts: Verdicts) -> dict[str, object]:
-    judged = exported.judged
-    chosen = judged.of(Subset.CALIBRATION)
-    labels = judged.pack.is_blast[chosen].astype(np.int64)
+def _decision(exported: _Exported, rule: CellRule) -> dict[str, object]:
+    cells = CalibrationCells.of(exported.judged)
     return {
-        "false_blasts": calibration.false_blast_table(verdicts.suspected[chosen], labels, judged.pack.groups[chosen]),
+        "false_blasts": false_blasts(cells, decide(cells, exported.references, rule, VOTING_NEIGHBOURS)),
         "min_cells_for_negative": 100,
         "max_fraction_for_negative": 0.05,
         "origin": {
@@ -377,8 +398,10 @@ def _other_source(judged: Judged, references: ReferenceLibrary, rule: CellRule) 
 
 def _no_cell(empty: Judged, cells: Judged) -> dict[str, Interval | float]:
     """How often the network sees no cell, on places without one and on cells of test patients."""
-    places = empty.pack.in_subset(Subset.TEST)
-    tested = cells.of(Subset.TEST)
+    places = empty.pack.in_subset(Subset.TEST) & empty.accepted
+    tested = cells.of(Subset.TEST) & cells.accepted
+    if not places.any():
+        return {}
     return {
         "no cell seen, test patients, places without a cell": _share(empty.nothing[places] >= MIN_NOTHING, empty.pack.groups[places]),
         "no cell seen, test patients, cells": _share(cells.nothing[tested] >= MIN_NOTHING, cells.pack.groups[tested]),

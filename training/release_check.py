@@ -14,6 +14,7 @@ from services.common.model_repository import CONFIG_FILE, CPU_CONFIG_FILE, SHA25
 from services.common.releases import Model, Patches, Release, ReleaseStore
 from services.retrieval.library import open_library
 
+_MEAN_TOLERANCE = 0.02
 _INPUT, _OUTPUTS, _PATCH_OUTPUTS = "images", ("logits", "embedding", "patch_embeddings"), ("logits", "class_activations")
 
 
@@ -28,9 +29,10 @@ def check_releases(releases: Path, model_repository: Path) -> Iterator[str]:
     for release in store.releases:
         dimension = _check_model(store, release, release.embedder, model_repository)
         _check_model(store, release, release.network, model_repository)
+        _check_judgement(store, release)
         if release.patches is not None:
             _check_patches(store, release.id, release.patches, model_repository)
-        library = open_library(store.library_path(release))
+        library = open_library(store.library_path(release), f"{release.embedder.model}/{release.embedder.version}")
         if library.embeddings.shape[1] != dimension:
             raise BrokenReleaseError(
                 "RELEASE_BROKEN", f"{release.id}: the library has {library.embeddings.shape[1]} dimensions, the embedder {dimension}."
@@ -50,6 +52,24 @@ def _check_model(store: ReleaseStore, release: Release, model: Model, model_repo
             raise BrokenReleaseError("RELEASE_BROKEN", f"{path} gives no sensible embedding.")
         dimension = int(embedding.shape[1])
     return dimension
+
+
+def _check_judgement(store: ReleaseStore, release: Release) -> None:
+    """Run the files of the deciding network on one image: a logit per class, the mean of the class activations where there are any."""
+    names = ("logits", "class_activations") if release.class_activations else ("logits",)
+    for path, (logits, *activations) in _outputs(store, release.network, release.input.side, names):
+        if logits.shape != (1, len(release.classes)):
+            raise BrokenReleaseError("RELEASE_BROKEN", f"{path} gives {logits.shape[1]} logits, the release names {len(release.classes)} classes.")
+        if activations and not _are_a_mean(logits, activations[0]):
+            raise BrokenReleaseError("RELEASE_BROKEN", f"{path} does not give logits that are the mean of its class activations.")
+
+
+def _are_a_mean(logits: NDArray[np.float32], activations: NDArray[np.float32]) -> bool:
+    """Whether logits (1, K) are the mean of class activations (1, h, w, K), up to what int8 and float16 lose in one but not in the other."""
+    same_classes = activations.ndim == 4 and activations.shape[3] == logits.shape[1]
+    return same_classes and bool(
+        np.allclose(activations.mean(axis=(1, 2)), logits, atol=_MEAN_TOLERANCE * max(1.0, float(np.abs(activations).max())))
+    )
 
 
 def _check_patches(store: ReleaseStore, release_id: str, patches: Patches, model_repository: Path) -> None:

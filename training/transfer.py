@@ -154,8 +154,10 @@ def run(options: TransferOptions, sources: Sources, at: Place) -> Path:
     if recipe.pretraining is not None and recipe.pretraining.enabled:
         pretrained, source_of = pretrained_weights(options, sources, at)
         description |= source_of
-    describe(folder, description, at)
     nothing = leader_first(at, lambda: crops_without_cells(sources, target, recipe))
+    if nothing is not None:
+        description["nothing_digest"] = nothing.digest()
+    describe(folder, description, at)
     for name, division in parts.items():
         part = {**description, "part": name, "division": division_digest(target, division)}
         _fine_tune(options, target, nothing, division, folder / name, pretrained, part, at)
@@ -163,7 +165,7 @@ def run(options: TransferOptions, sources: Sources, at: Place) -> Path:
 
 
 def crops_without_cells(sources: Sources, target: Pack, recipe: Recipe) -> Pack | None:
-    """Crops that show no nucleated cell, made as those of the cells; None where the recipe wants none."""
+    """Crops in whose middle no nucleated cell is, made as those of the cells; None where the recipe wants none."""
     injection, stage = recipe.injection, recipe.fine_tuning
     if not injection.nothing:
         return None
@@ -347,13 +349,16 @@ def _fine_tune(
     labels = np.stack([target.is_blast == 0, target.is_blast == 1], axis=1).astype(np.int8)
     samples, trained_on = Samples(target.pixels, labels, target.labels.argmax(axis=1), target.groups), parts
     if nothing is not None:
-        samples, trained_on = inject_nothing(samples, parts, nothing, recipe.injection.nothing, options.seed)
+        allowed = _may_be_learned(nothing, target, parts.train, recipe)
+        samples, trained_on = inject_nothing(samples, parts, nothing, allowed, recipe.injection.nothing, options.seed)
     begun = "pretrained" if pretrained is not None else "from scratch"
     title = f"{recipe.system}, {description['part']}, {begun}, seed {options.seed}"
     how = Fit(stage, folder, identity(description), title, options.seed, multi_label=False)
     if recipe.injection.clusters > 1:
-        whole = Fit(stage, folder / UNSPLIT, identity({**description, "part": UNSPLIT}), f"{title}, blasts unsplit", options.seed, multi_label=False)
-        network, normaliser, _ = _trained(recipe, samples, trained_on, whole, pretrained, at)
+        unsplit = Fit(
+            stage, folder / UNSPLIT, identity({**description, "part": UNSPLIT}), f"{title}, blasts unsplit", options.seed, multi_label=False
+        )
+        network, normaliser, _ = _trained(recipe, samples, trained_on, unsplit, pretrained, at)
         embeddings = [o.embedding for o in outputs_of(network, samples.pixels[trained_on.train], normaliser, at.device)]
         samples = split_blasts(samples, trained_on.train, np.concatenate(embeddings), recipe.injection.clusters, options.seed)
     network, normaliser, figures = _trained(recipe, samples, trained_on, how, pretrained, at)
@@ -361,6 +366,15 @@ def _fine_tune(
         predict(as_judged(network, recipe), normaliser, target, parts, at).save(folder / PREDICTIONS_FILE)
         save_network(folder / NETWORK_FILE, network, {**description, "normaliser": vars_of(normaliser), **figures})
     wait_for_all(at)
+
+
+def _may_be_learned(nothing: Pack, target: Pack, training: NDArray[np.int64], recipe: Recipe) -> NDArray[np.bool_]:
+    """Which crops without a cell a division may learn from: places of its training groups, or images where it is by image; all patches."""
+    if recipe.injection.source == "patches":
+        return np.ones(len(nothing), np.bool_)
+    if recipe.division.by == "image":
+        return np.isin(nothing.keys, target.keys[training])
+    return np.isin(nothing.groups, target.groups[training])
 
 
 def _trained(

@@ -100,6 +100,7 @@ class Calibration(_Part):
         coverage: nominal coverage of the prediction sets, per class.
         min_probability: per class, the smallest fused probability of that class that keeps it in the prediction set.
         max_disagreement: largest |network - vote| that is not a disagreement.
+        min_nothing: softmax probability of no cell from which a cell is not decided, where the network learned that class; not calibrated.
         nearest_distances: distances to the nearest reference at evenly spaced quantiles 0..1 of calibration cells.
     """
 
@@ -109,6 +110,7 @@ class Calibration(_Part):
     coverage: Share
     min_probability: dict[str, Share]
     max_disagreement: Share
+    min_nothing: Share = 0.5
     nearest_distances: tuple[float, ...] = Field(min_length=2)
 
     @model_validator(mode="after")

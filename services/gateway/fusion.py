@@ -14,8 +14,6 @@ NORMAL: Final = "normal"
 BLAST: Final = "blast"
 NORMAL_COLUMN, BLAST_COLUMN, NOTHING_COLUMN = 0, 1, 2
 """Columns of the logits; the last only where the release tells that no cell is there."""
-MIN_NOTHING: Final = 0.5
-"""Probability that no cell is there from which none is judged."""
 
 
 class CellReason(StrEnum):
@@ -36,11 +34,13 @@ class CellRule:
         network_weight: weight 0..1 of the network in the fused probability.
         min_probability: per class, the smallest fused probability of it that keeps it in the prediction set.
         max_disagreement: largest |network - vote| that is not a disagreement.
+        min_nothing: probability that no cell is there from which a cell is not decided.
     """
 
     network_weight: float
     min_probability: Mapping[str, float]
     max_disagreement: float
+    min_nothing: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def judge_cell(
         accepted: whether preprocessing lets a network judge this cell.
         quality_reasons: what preprocessing said of it.
         rule: numbers of the release.
-        nothing: probability that there is no nucleated cell, 0..1; NaN where the release does not tell. From one half on the cell is not decided.
+        nothing: probability that there is no nucleated cell, 0..1; NaN where the release does not tell.
     """
     probability = float(fuse(network, vote, rule.network_weight))
     remaining = prediction_set(probability, rule.min_probability)
@@ -111,7 +111,7 @@ def judge_cell(
     disagree = abs(network - vote) > rule.max_disagreement
     if disagree:
         reasons.append(CellReason.NETWORK_AND_NEIGHBOURS_DISAGREE)
-    empty = nothing >= MIN_NOTHING
+    empty = nothing >= rule.min_nothing
     if empty:
         reasons.append(CellReason.NO_CELL_SEEN)
     indeterminate = not accepted or disagree or empty or len(remaining) != 1

@@ -57,7 +57,7 @@ class Asked:
 def cell_rule(release: Release) -> CellRule:
     """The numbers of a release that judge a cell."""
     c = release.calibration
-    return CellRule(c.network_weight, c.min_probability, c.max_disagreement)
+    return CellRule(c.network_weight, c.min_probability, c.max_disagreement, c.min_nothing)
 
 
 def image_rule(release: Release) -> ImageRule:

@@ -38,8 +38,11 @@ class ReferenceLibrary:
             follows, a grown library is recalibrated without their images. M is 0 where they were not kept.
         calibration_logits: float32 (M, K).
         calibration_is_blast: bool (M,).
-        calibration_groups: (M,) which cells are of one patient, by numbers that lead to nobody.
+        calibration_groups: (M,) which cells are of one patient, by numbers that say nothing without the data set.
         calibration_accepted: bool (M,), whether preprocessing accepted the cell.
+        held_out_sha256: uint8 (H, 32), SHA-256 of the images of calibration and test cells, which may never become references.
+        addition_ids: int64 (N,), the addition that a reference came from; -1 for the references that the release was built with.
+        embedder: (1,), model and version that made the embeddings, name/version; empty where the library does not say.
     """
 
     embeddings: NDArray[np.float32]
@@ -60,6 +63,9 @@ class ReferenceLibrary:
     calibration_is_blast: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
     calibration_groups: NDArray[np.str_] = field(default_factory=lambda: np.zeros(0, np.str_))
     calibration_accepted: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
+    held_out_sha256: NDArray[np.uint8] = field(default_factory=lambda: np.zeros((0, 32), np.uint8))
+    addition_ids: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    embedder: NDArray[np.str_] = field(default_factory=lambda: np.zeros(0, np.str_))
 
     def __len__(self) -> int:
         return len(self.embeddings)
@@ -75,15 +81,20 @@ class ReferenceLibrary:
         return None if row < 0 else np.asarray(self.patches[row] * self.patch_scales[row], np.float32)
 
 
-def open_library(path: Path) -> ReferenceLibrary:
+def open_library(path: Path, embedder: str = "") -> ReferenceLibrary:
     """Open a library; what its file holds uncompressed stays on disk until it is used. Without ``exemplars`` every reference is one.
 
+    Args:
+        path: the file.
+        embedder: name/version of the model whose embeddings it must hold; empty to take any.
+
     Raises:
-        BrokenReleaseError: the file is not a reference library.
+        BrokenReleaseError: the file is not a reference library, or says that another model made its embeddings.
     """
     try:
         arrays = map_arrays(path)
         arrays.setdefault("exemplars", np.arange(len(arrays["embeddings"]), dtype=np.int32))
+        arrays.setdefault("addition_ids", np.full(len(arrays["embeddings"]), -1, np.int64))
         library = ReferenceLibrary(**arrays)
     except (OSError, EOFError, LookupError, ValueError, TypeError, NotImplementedError, struct.error, zipfile.BadZipFile, zlib.error) as error:
         raise BrokenReleaseError("LIBRARY_BROKEN", f"{path} is not a reference library: {error}") from error
@@ -92,6 +103,9 @@ def open_library(path: Path) -> ReferenceLibrary:
     lengths = np.linalg.norm(library.embeddings, axis=1)
     if len(library) == 0 or not np.allclose(lengths, 1.0, atol=1e-3):
         raise BrokenReleaseError("LIBRARY_BROKEN", f"{path}: embeddings must have unit length and not be empty.")
+    made_by = str(library.embedder[0]) if len(library.embedder) else ""
+    if embedder and made_by and made_by != embedder:
+        raise BrokenReleaseError("LIBRARY_OF_ANOTHER_EMBEDDER", f"{path}: {made_by} made its embeddings, not {embedder}.")
     return library
 
 
@@ -100,7 +114,7 @@ def _shapes_fit(library: ReferenceLibrary) -> bool:
         return False
     count, dimension = library.embeddings.shape
     texts = (library.reference_ids, library.cell_classes, library.patients, library.image_sha256)
-    per_reference = (library.exemplars, library.is_blast, library.radii, *texts)
+    per_reference = (library.exemplars, library.addition_ids, library.is_blast, library.radii, *texts)
     exemplars = len(library.patches)
     cells = len(library.calibration_embeddings)
     of_calibration = (library.calibration_is_blast, library.calibration_groups, library.calibration_accepted)
@@ -116,4 +130,8 @@ def _shapes_fit(library: ReferenceLibrary) -> bool:
         and all(array.shape == (cells,) for array in of_calibration)
         and len(library.calibration_logits) == cells
         and (cells == 0 or library.calibration_embeddings.shape[1] == dimension)
+        and (cells == 0 or library.calibration_logits.shape[1] in (2, 3))
+        and bool(np.isfinite(library.calibration_embeddings).all() and np.isfinite(library.calibration_logits).all())
+        and library.held_out_sha256.shape[1:] == (32,)
+        and len(library.embedder) <= 1
     )

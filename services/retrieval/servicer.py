@@ -151,7 +151,7 @@ class RetrievalServicer(retrieval_pb2_grpc.RetrievalServiceServicer):
         return self._known[release.id]
 
     def _open(self, release: Release) -> tuple[ReferenceLibrary, ExactSearch]:
-        library = open_library(self._releases.library_path(release))
+        library = open_library(self._releases.library_path(release), f"{release.embedder.model}/{release.embedder.version}")
         return library, ExactSearch(library.embeddings, gpu=self._settings.device == "gpu")
 
     def _store(self) -> AdditionStore:

@@ -53,6 +53,7 @@ def draw(count: int, seed: int = 0) -> ReferenceLibrary:
         radii=np.ones(count, np.float32),
         projection_mean=np.zeros(DIMENSION, np.float32),
         projection=np.ones((2, DIMENSION), np.float32),
+        addition_ids=np.full(count, -1, np.int64),
     )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import grpc
+import numpy as np
 import pytest
 
 from dl4all.diagnosis.v1 import diagnosis_pb2
@@ -20,6 +21,8 @@ from services.embedded import embedded_services
 
 COUNT = 200
 TOLERANCE = 1e-4
+MAP_TOLERANCE = 1
+"""Levels of 255: what is 1e-5 apart may be rounded to two of them."""
 QUANTILE_TOLERANCE = 1e-3
 """Between two known quantiles a distance of 1e-5 can be a quantile of 1e-4."""
 REAL = {"aml_cells": 40, "pbc_cells": 20, "bccd_fields": 10, "chula_fields": 2, "aria_fields": 10}
@@ -86,6 +89,11 @@ def _assert_same(left: object, right: object, engine: str) -> None:
         )
         assert a.registered_pixels == b.registered_pixels
         assert a.HasField("class_activation") == b.HasField("class_activation")
+        assert a.HasField("nothing_probability") == b.HasField("nothing_probability")
+        for shown in ("for_blast", "for_normal"):
+            maps = [np.frombuffer(getattr(c.class_activation, shown).values, np.uint8).astype(int) for c in (a, b)]
+            assert maps[0].shape == maps[1].shape
+            assert np.abs(maps[0] - maps[1]).max(initial=0) <= MAP_TOLERANCE
         for name in ("blast_probability", "network_probability", "neighbour_vote", "nothing_probability", "focus_before", "distance_quantile"):
             x, y = getattr(a, name), getattr(b, name)
             tolerance = QUANTILE_TOLERANCE if name == "distance_quantile" else TOLERANCE

@@ -15,6 +15,7 @@ from services.common.releases import ReleaseStore
 from services.common.settings import CommonSettings
 from services.embedded import embedded_services
 from tests.training.small import SIDE, cell_pack, write_recipe
+from training import transfer
 from training.architectures.network import MergedClasses, Outputs
 from training.classification import Samples
 from training.devices import Place
@@ -44,11 +45,12 @@ def _nothing(patients: int = 18, cells: int = 6) -> Pack:
     return replace(pack, header=header, labels=np.ones((len(pack), 1), np.int8), is_blast=np.full(len(pack), -1, np.int8), pixels=pixels)
 
 
-def test_crops_are_injected_into_the_training_part_from_its_groups_alone() -> None:
+def test_crops_are_injected_into_the_training_part_and_only_allowed_ones() -> None:
     samples = _samples(["P00"] * 3 + ["P01"] * 3 + ["P02"] * 2, [0, 1, 0, 1, 0, 1, 0, 1])
     parts = Parts(np.array([0, 1, 2, 3, 4, 5]), np.array([6, 7]), NONE)
     nothing = _nothing(patients=3, cells=4)
-    injected, divided = inject_nothing(samples, parts, nothing, 0.5, seed=0)
+    allowed = np.isin(nothing.groups, ["P00", "P01"])
+    injected, divided = inject_nothing(samples, parts, nothing, allowed, 0.5, seed=0)
     assert len(injected) == 8 + 3
     assert injected.labels[:8].tolist() == np.pad(samples.labels, ((0, 0), (0, 1))).tolist()
     assert injected.labels[8:].tolist() == [[0, 0, 1]] * 3
@@ -56,7 +58,7 @@ def test_crops_are_injected_into_the_training_part_from_its_groups_alone() -> No
     assert injected.fine[8:].tolist() == [2, 2, 2]
     assert divided.train.tolist() == [0, 1, 2, 3, 4, 5, 8, 9, 10]
     assert (divided.validation.tolist(), divided.test.tolist()) == ([6, 7], [])
-    again, _ = inject_nothing(samples, parts, nothing, 0.5, seed=0)
+    again, _ = inject_nothing(samples, parts, nothing, allowed, 0.5, seed=0)
     np.testing.assert_array_equal(again.pixels, injected.pixels)
 
 
@@ -64,11 +66,13 @@ def test_crops_are_injected_into_the_training_part_from_its_groups_alone() -> No
 def test_too_few_crops_are_told(share: float, groups: int) -> None:
     samples = _samples(["P00"] * 5 + ["P01"] * 5, [0, 1] * 5)
     with pytest.raises(RecipeError, match=r"crops without a cell are asked for"):
-        inject_nothing(samples, Parts(np.arange(10), NONE, NONE), _nothing(patients=groups, cells=4), share, seed=0)
+        inject_nothing(samples, Parts(np.arange(10), NONE, NONE), _nothing(patients=groups, cells=4), np.ones(4 * groups, np.bool_), share, seed=0)
 
 
 def test_blasts_of_the_training_part_are_split_by_their_embeddings() -> None:
-    samples, _ = inject_nothing(_samples(["P00"] * 8, [0, 0, 1, 1, 1, 1, 1, 0]), Parts(np.arange(8), NONE, NONE), _nothing(1, 4), 0.25, seed=0)
+    samples, _ = inject_nothing(
+        _samples(["P00"] * 8, [0, 0, 1, 1, 1, 1, 1, 0]), Parts(np.arange(8), NONE, NONE), _nothing(1, 4), np.ones(4, np.bool_), 0.25, seed=0
+    )
     training = np.array([0, 1, 2, 3, 4, 5])
     embeddings = np.array([[1, 0], [1, 0], [9, 1], [8, 1], [-1, 7], [-2, 8]], np.float32)
     split = split_blasts(samples, training, embeddings, 2, seed=0)
@@ -94,8 +98,30 @@ def test_merged_classes_add_their_probabilities() -> None:
     merged = MergedClasses(Fixed(), merged_classes(injection))(torch.zeros(1))
     torch.testing.assert_close(merged.logits.exp(), torch.tensor([[0.1, 0.6, 0.3]]))
     assert merged_classes(Injection()) == ((0,), (1,))
-    with pytest.raises(RecipeError, match="needs the class nothing"):
-        class_count(Injection(clusters=2))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "changes", "message"),
+    [
+        ("dss", ["injection.nothing=0.0", "injection.clusters=2"], "clusters needs the class nothing"),
+        ("dss", ["injection.source=patches"], "may show the fields of test cells"),
+        ("dl4all_cnn", ["injection.nothing=0.2"], "goes with neither patches nor interleaving"),
+        ("all_idb_patches", ["injection.nothing=0.2"], "goes with neither patches nor interleaving"),
+    ],
+)
+def test_injection_that_would_not_be_learned_is_refused_before_anything_is_trained(recipe: str, changes: list[str], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        load_recipe(recipe, changes=changes)
+
+
+@pytest.mark.parametrize("by", ["group", "image"])
+def test_places_of_images_that_validate_or_test_are_not_learned(tmp_path: Path, by: str) -> None:
+    """Every place has a colour of its own; what a division learns from is seen in its samples."""
+    target, nothing = cell_pack(patients=6), _nothing(6)
+    training = np.flatnonzero(np.isin(target.groups, ["P00", "P01"]) if by == "group" else np.arange(len(target)) % 3 == 0)
+    recipe = load_recipe(str(write_recipe(tmp_path)), changes=["injection.nothing=0.1", f"division.by={by}"])
+    allowed = transfer._may_be_learned(nothing, target, training, recipe)
+    assert allowed.tolist() == np.isin(np.arange(len(target)), training).tolist()
 
 
 @pytest.fixture(scope="module")

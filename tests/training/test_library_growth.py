@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from clients.cli.main import app
+from services.common.errors import BrokenReleaseError
 from services.common.releases import Figure, ReleaseStore, sha256_of
 from services.retrieval.additions import AdditionStore, NewReference
 from services.retrieval.library import ReferenceLibrary, open_library
@@ -20,7 +21,7 @@ from tests.training.small_release import sources_of
 from training.datasets.dataset import Subset
 from training.errors import GateError, RecipeError
 from training.judged import CalibrationCells
-from training.library_growth import BEFORE, GATED, GrowthOptions, check_activation, grow, grown_library, usable
+from training.library_growth import BEFORE, GATED, GrowthOptions, check_activation, grow, grown_library, usable, without_additions
 
 ADDED = 5
 
@@ -164,3 +165,40 @@ def test_a_library_that_keeps_none_asks_for_their_data(copy: Path) -> None:
     release.write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(RecipeError, match="does not keep its calibration cells; name their data set with --data"):
         grow(options(copy))
+
+
+def test_growing_a_grown_library_takes_every_addition_once_and_none_that_was_withdrawn(copy: Path) -> None:
+    additions = add(copy)
+    grow(options(copy))
+    additions.withdraw([2, 4], "Dr B", "mislabelled")
+    again = grow(GrowthOptions("small-1.lib2", "small-1.lib3", copy / "additions.sqlite", copy / "releases", copy / "model_repository"))
+    assert again.added == ADDED - 2
+    store = ReleaseStore(copy / "releases", copy / "model_repository")
+    first, second, third = (open_library(store.library_path(store.held(name))) for name in ("small-1", "small-1.lib2", "small-1.lib3"))
+    assert sorted(third.addition_ids[third.addition_ids >= 0]) == [1, 3, 5]
+    assert len(set(third.reference_ids)) == len(third) == len(first) + ADDED - 2
+    stripped = without_additions(second)
+    for name, array in vars(first).items():
+        np.testing.assert_array_equal(getattr(stripped, name), array, err_msg=name)
+    np.testing.assert_array_equal(third.patch_embeddings(0), first.patch_embeddings(0))
+    assert third.patch_embeddings(len(third) - 1) is not None
+
+
+@pytest.mark.parametrize("subset", [Subset.CALIBRATION, Subset.TEST])
+def test_cells_that_calibrate_or_test_the_release_may_not_become_references(copy: Path, subset: Subset) -> None:
+    store = ReleaseStore(copy / "releases", copy / "model_repository")
+    library = open_library(store.library_path(store.held("small-1")))
+    pack = cell_pack(patients=24)
+    known = replace(references(library, 1)[0], image_sha256=str(pack.sha256[pack.in_subset(subset)][0]))
+    AdditionStore(copy / "additions.sqlite").add("key", "small_1/1", "elsewhere", "Dr A", [known])
+    before = sorted(p.name for p in (copy / "releases").iterdir())
+    with pytest.raises(RecipeError, match="additions 1 are of images that calibrate or test the release"):
+        grow(options(copy))
+    assert sorted(p.name for p in (copy / "releases").iterdir()) == before
+
+
+def test_a_library_of_another_embedder_of_the_same_dimension_is_refused(copy: Path) -> None:
+    path = copy / "releases" / "small-1" / "library.npz"
+    assert str(open_library(path, "small_1/1").embedder[0]) == "small_1/1"
+    with pytest.raises(BrokenReleaseError, match="small_1/1 made its embeddings, not other_1/1"):
+        open_library(path, "other_1/1")

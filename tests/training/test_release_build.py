@@ -263,3 +263,23 @@ def test_every_card_of_the_project_is_what_its_metadata_say(model: str) -> None:
 def test_the_releases_of_the_project_are_whole() -> None:
     root = Path(__file__).resolve().parents[2]
     assert len(list(check_releases(root / "releases", root / "model_repository"))) >= 1
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [({"classes": ["normal", "blast", "nothing"]}, "gives 2 logits, the release names 3 classes"), ({"class_activations": True}, "does not run")],
+)
+def test_a_release_that_says_more_than_its_network_is_told(built: Path, tmp_path: Path, changed: dict[str, Any], message: str) -> None:
+    """The network of the baseline of this project gives no class activations; the small one tells no class nothing."""
+    out = tmp_path / "copy"
+    if "classes" in changed:
+        shutil.copytree(built, out)
+        release = out / "releases" / "small-1" / "release.json"
+    else:
+        for folder, name in (("releases", "histotnet-1"), ("model_repository", "histotnet_1")):
+            shutil.copytree(MODELS.parent / folder / name, out / folder / name)
+        (out / "releases" / "index.json").write_text('{"default": "histotnet-1", "current": {"histotnet": "histotnet-1"}}', encoding="utf-8")
+        release = out / "releases" / "histotnet-1" / "release.json"
+    release.write_text(json.dumps({**json.loads(release.read_text(encoding="utf-8")), **changed}), encoding="utf-8")
+    with pytest.raises(BrokenReleaseError, match=message):
+        list(check_releases(out / "releases", out / "model_repository"))

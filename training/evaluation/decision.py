@@ -49,6 +49,7 @@ REASONS: Final = (
     CellReason.BOTH_CLASSES_POSSIBLE.value,
     CellReason.NO_CLASS_TYPICAL.value,
     CellReason.NETWORK_AND_NEIGHBOURS_DISAGREE.value,
+    CellReason.NO_CELL_SEEN.value,
 )
 """Reasons that make a registered cell INDETERMINATE, in the order in which they are looked for."""
 

@@ -15,6 +15,7 @@ from training.export.onnx_model import INPUT, OUTPUTS
 
 MAX_AUC_LOSS: Final = 0.003
 MIN_SPEED_UP: Final = 1.0
+MAX_CHANGED_EMPTINESS: Final = 0.005
 _ROUNDS: Final = 15
 _BATCH: Final = 8
 
@@ -28,17 +29,20 @@ class GateReport:
         auc_loss: AUC of float32 minus AUC of this file, on calibration cells, network alone.
         vote_auc_loss: the same of the neighbours' vote, with the library of the served CPU file.
         speed_up: median time of float32 over that of this file; None where speed is no condition.
+        changed_emptiness: share of calibration cells in which one of the two files sees no cell and the other does; 0 where neither tells.
     """
 
     file: str
     auc_loss: float
     vote_auc_loss: float
     speed_up: float | None
+    changed_emptiness: float = 0.0
 
     @property
     def passed(self) -> bool:
         """Whether the file may be served."""
-        return max(self.auc_loss, self.vote_auc_loss) <= MAX_AUC_LOSS and (self.speed_up is None or self.speed_up > MIN_SPEED_UP)
+        loss = max(self.auc_loss, self.vote_auc_loss)
+        return loss <= MAX_AUC_LOSS and self.changed_emptiness <= MAX_CHANGED_EMPTINESS and (self.speed_up is None or self.speed_up > MIN_SPEED_UP)
 
     def __str__(self) -> str:
         speed = "" if self.speed_up is None else f", {self.speed_up:.2f} times as fast"

@@ -287,6 +287,12 @@ class Injection(_Part):
     source: Literal["places", "patches"] = "places"
     clusters: int = Field(default=1, ge=1, le=8)
 
+    @model_validator(mode="after")
+    def _clusters_follow_nothing(self) -> Self:
+        if self.clusters > 1 and not self.nothing:
+            raise ValueError("clusters needs the class nothing, whose column precedes theirs; set injection.nothing, such as 0.3")
+        return self
+
 
 class Recipe(_Part):
     """A recipe in one of its presets.
@@ -320,6 +326,14 @@ class Recipe(_Part):
     def interleaves(self) -> bool:
         """Whether source and target are learned at once."""
         return self.interleaving is not None and self.interleaving.enabled
+
+    @model_validator(mode="after")
+    def _injection_is_learned(self) -> Self:
+        if self.injection != Injection() and (self.learns != "cells" or self.interleaves):
+            raise ValueError("injection adds classes of cells to a network that learns cells alone: it goes with neither patches nor interleaving")
+        if self.injection.source == "patches" and self.injection.nothing and self.division.by != "image":
+            raise ValueError('injection.source = "patches" may show the fields of test cells: it goes with division.by = "image" only')
+        return self
 
     @model_validator(mode="after")
     def _source_has_one_place(self) -> Self:
@@ -366,7 +380,7 @@ def load_recipe(name: str, preset: str = GROUPED, changes: Iterable[str] = ()) -
 
 
 def as_json(recipe: Recipe) -> dict[str, Any]:
-    """All switches with their values; without ``interleaving`` where there is none, so that runs from before it was known go on."""
+    """All switches with their values; without ``interleaving`` where there is none."""
     return json.loads(recipe.model_dump_json(exclude=None if recipe.interleaving else {"interleaving"}))
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from services.gateway.fusion import CellReason
 from training.evaluation.decision import (
     REASONS,
     ScoredCells,
@@ -123,6 +124,7 @@ def test_the_row_of_abstentions_says_whether_the_aim_is_reached() -> None:
         BOTH: "33.3% / 33.3% / 33.3% (16.7% / 0.0% / 33.3%)",
         "NO_CLASS_TYPICAL": "none",
         DISAGREE: "16.7% / 33.3% / 0.0% (0.0% / 0.0% / 0.0%)",
+        "NO_CELL_SEEN": "none",
     }
     few = cells(indeterminate=np.zeros(6, np.bool_))
     assert abstention_row("x", few).split(" | ")[4] == "yes"
@@ -157,3 +159,7 @@ def test_the_picture_names_what_it_shows_and_is_small(tmp_path: Path) -> None:
     assert len(text) < 120 * 1024
     for words in ("r0", "r3", "network alone", "what the release decides", "cells decided"):
         assert f"<!-- {words}" in text
+
+
+def test_every_reason_that_leaves_a_registered_cell_undecided_is_told() -> None:
+    assert {r.value for r in CellReason} - {CellReason.NOT_REGISTERED.value} <= set(REASONS)
