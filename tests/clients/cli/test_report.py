@@ -164,6 +164,24 @@ def test_places_of_a_cell_show_where_the_neighbour_resembles_them() -> None:
     assert not [attrs for attrs in broken.named("span") if attrs.get("class") == "place"]
 
 
+def test_where_the_network_decides_is_shown_for_both_classes_on_one_scale() -> None:
+    side = bytes([255, 0, 0, 0])
+    other = bytes([0, 0, 0, 128])
+    activation = diagnosis_pb2.ClassActivation(
+        for_blast=imaging_pb2.Heatmap(values=side, height=2, width=2),
+        for_normal=imaging_pb2.Heatmap(values=other, height=2, width=2),
+        scale=4.0,
+        model="some_model/3",
+    )
+    page = Page(render(make_diagnosis([make_cell(0, class_activation=activation, nothing_probability=0.25), make_cell(1)])))
+    assert page.text.count("they explain some_model/3") == page.text.count("No cell here, says the network") == 1
+    (blast,), (normal,) = (page.pictures(f"Cell 0, where it speaks for {what}") for what in ("a blast", "a normal cell"))
+    assert not page.pictures("Cell 1, where it speaks")
+    first, second = (np.asarray(decode(found["src"])).astype(int) for found in (blast, normal))
+    assert first.shape == second.shape == (SIDE, SIDE, 3)
+    assert np.abs(first[:4, :4] - second[:4, :4]).mean() > 20
+
+
 def test_page_needs_nothing_from_outside(full_page: str) -> None:
     page = Page(full_page)
     assert page.addresses
