@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import numpy as np
+from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from services.retrieval.library import ReferenceLibrary
@@ -14,6 +16,7 @@ from services.retrieval.neighbours import unit
 
 Float = NDArray[np.float32]
 PER_CLASS: Final = 300
+_DATE: Final = (1980, 1, 1, 0, 0, 0)
 MAX_EXEMPLARS: Final = 1000
 """References whose patch embeddings are kept; the others are found and vote, but have no map of their own."""
 
@@ -56,10 +59,10 @@ def choose(candidates: Candidates, per_class: int = PER_CLASS, seed: int = 3) ->
     return np.array(sorted(chosen), np.int64)
 
 
-def build(candidates: Candidates, chosen: NDArray[np.int64]) -> ReferenceLibrary:
-    """Make the library: unit embeddings, quantised patches, principal axes of the references as latent map."""
+def build(candidates: Candidates, chosen: NDArray[np.int64], max_exemplars: int = MAX_EXEMPLARS) -> ReferenceLibrary:
+    """Make the library: unit embeddings, quantised patches of at most so many exemplars, principal axes of the references as latent map."""
     embeddings = unit(candidates.embeddings[chosen])
-    exemplars = exemplar_rows(len(chosen))
+    exemplars = exemplar_rows(len(chosen), most=max_exemplars)
     patches, scales = quantised(candidates.patches[chosen[exemplars >= 0]])
     mean, projection = principal_axes(embeddings)
     return ReferenceLibrary(
@@ -86,14 +89,15 @@ def checksums(sha256: NDArray[np.str_]) -> NDArray[np.uint8]:
     return np.frombuffer(bytes.fromhex("".join(unique)), np.uint8).reshape(-1, 32)
 
 
-def exemplar_rows(count: int, taken: int = 0) -> NDArray[np.int32]:
+def exemplar_rows(count: int, taken: int = 0, most: int = MAX_EXEMPLARS) -> NDArray[np.int32]:
     """Rows of the patches of ``count`` references, int32 (count,), evenly spread over them; -1 where there is no room for more exemplars.
 
     Args:
         count: references.
         taken: exemplars that there are already.
+        most: exemplars of a library.
     """
-    room = min(count, max(0, MAX_EXEMPLARS - taken))
+    room = min(count, max(0, most - taken))
     rows = np.full(count, -1, np.int32)
     if room:
         rows[np.linspace(0, count - 1, room).round().astype(int)] = np.arange(taken, taken + room)
@@ -117,9 +121,16 @@ def principal_axes(embeddings: Float) -> tuple[Float, Float]:
 
 
 def save(library: ReferenceLibrary, path: Path) -> None:
-    """Write a library, uncompressed so that it is mapped; the file appears whole or not at all, and is the same for the same library."""
+    """Write a library, its numbers uncompressed so that they are mapped, its words compressed; the file appears whole or not at all, and is the same
+    for the same library.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".part")
-    with temporary.open("wb") as file:
-        np.savez(file, **vars(library))
+    with zipfile.ZipFile(temporary, "w") as archive:
+        for name, array in vars(library).items():
+            values = np.ascontiguousarray(array)
+            member = zipfile.ZipInfo(f"{name}.npy", _DATE)
+            member.compress_type = zipfile.ZIP_DEFLATED if values.dtype.kind == "U" else zipfile.ZIP_STORED
+            with archive.open(member, "w", force_zip64=True) as stream:
+                npy.write_array(stream, values, allow_pickle=False)
     temporary.replace(path)

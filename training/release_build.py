@@ -62,6 +62,8 @@ class BuildOptions:
         releases, model_repository: where it is written.
         detects: what it detects, where the data do not say.
         replace: whether a release of this id may be replaced.
+        exemplars: references, at most, whose patch embeddings the library keeps for maps of their own.
+        half: whether a GPU may be given a float16 file; else it is given the CPU's, which keeps the release small.
     """
 
     run: Path
@@ -71,6 +73,8 @@ class BuildOptions:
     model_repository: Path
     detects: str = ""
     replace: bool = False
+    exemplars: int = library.MAX_EXEMPLARS
+    half: bool = True
 
     @property
     def model(self) -> str:
@@ -126,7 +130,7 @@ def build(options: BuildOptions, sources: Sources) -> Built:
     options.model_repository.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".release-", dir=options.model_repository.parent) as temporary:
         staging = Path(temporary)
-        exported = _export(trained, pack, staging / "export")
+        exported = _export(options, trained, pack, staging / "export")
         rule, numbers = _calibrate(exported)
         verdicts = decide(exported.judged, exported.references, rule, VOTING_NEIGHBOURS)
         figures: dict[str, Interval | float] = {"largest difference of ONNX and torch, calibration cells": exported.gap, **pooled}
@@ -247,7 +251,7 @@ def _pooled(options: BuildOptions, trained: Trained) -> dict[str, Interval | flo
     return {"AUC, pooled cross-validation by patient, network": pooled}
 
 
-def _export(trained: Trained, pack: Pack, folder: Path) -> _Exported:
+def _export(options: BuildOptions, trained: Trained, pack: Pack, folder: Path) -> _Exported:
     side = pack.header.side
     folder.mkdir(parents=True, exist_ok=True)
     calibrating = pack.in_subset(Subset.CALIBRATION) & (pack.is_blast >= 0)
@@ -270,7 +274,7 @@ def _export(trained: Trained, pack: Pack, folder: Path) -> _Exported:
         temperatures[name] = temperature * own
 
     judged = {name: judge(folder / name, pack, f"judging, {name}") for name in (FP32, INT8)}
-    libraries = {name: _library(j) for name, j in judged.items()}
+    libraries = {name: _library(j, options.exemplars) for name, j in judged.items()}
     reference = _measured(judged[FP32], libraries[FP32], calibrating)
     speed = speed_up(folder / FP32, folder / INT8, cells.pixels)
     int8 = _gate(INT8, reference, _measured(judged[INT8], libraries[INT8], calibrating), speed)
@@ -278,7 +282,7 @@ def _export(trained: Trained, pack: Pack, folder: Path) -> _Exported:
     on_gpu = judge(folder / FP16, cells, f"judging, {FP16}")
     served_by_cpu = _measured(judged[cpu], libraries[cpu], calibrating)
     fp16 = _gate(FP16, served_by_cpu, _measured(on_gpu, libraries[cpu], np.ones(len(cells), np.bool_)), None)
-    gpu = FP16 if fp16.passed else FP32
+    gpu = cpu if not options.half else FP16 if fp16.passed else FP32
     return _Exported(folder / cpu, folder / gpu, temperatures, (int8, fp16), gap, judged[cpu], libraries[cpu], ACTIVATIONS in served.outputs)
 
 
@@ -302,7 +306,7 @@ def _gate(name: str, reference: _Measured, found: _Measured, speed: float | None
     return GateReport(name, reference.network - found.network, reference.vote - found.vote, speed, changed)
 
 
-def _library(judged: Judged) -> ReferenceLibrary:
+def _library(judged: Judged, exemplars: int) -> ReferenceLibrary:
     chosen = judged.of(Subset.TRAIN) & judged.accepted
     pack = judged.pack.select(chosen)
     candidates = library.Candidates(
@@ -316,7 +320,7 @@ def _library(judged: Judged) -> ReferenceLibrary:
         centers=np.stack([pack.measures["center_x"], pack.measures["center_y"]], axis=1),
         radii=pack.measures["radius"],
     )
-    return library.build(candidates, library.choose(candidates))
+    return library.build(candidates, library.choose(candidates), exemplars)
 
 
 def _kept(exported: _Exported, embedder: str) -> ReferenceLibrary:

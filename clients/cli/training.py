@@ -209,6 +209,8 @@ def build_release(
     ] = None,
     detects: Annotated[str, typer.Option(help="lymphoblast or blast_lineage_unspecified; needed for your own cells only.")] = "",
     replace: Annotated[bool, typer.Option(help="Replace a release of this id.")] = False,
+    exemplars: Annotated[int, typer.Option(help="References, at most, that have similarity maps of their own.", min=0, max=1000)] = 1000,
+    half: Annotated[bool, typer.Option(help="Give GPUs a float16 file, where it passes its gate; else the CPU's: a smaller release.")] = True,
     releases: Annotated[Path, typer.Option(help="Folder of releases.")] = Path("releases"),
     model_repository: Annotated[Path, typer.Option(help="Folder of models.")] = Path("model_repository"),
     cache: Annotated[Path, typer.Option(help="Folder where prepared crops are kept.")] = _BUILD / "packs",
@@ -221,7 +223,8 @@ def build_release(
         from training.prepared import Sources
         from training.release_build import BuildOptions, build
 
-        built = build(BuildOptions(run, cross_validation, release, releases, model_repository, detects, replace), Sources.find(data, cache))
+        options = BuildOptions(run, cross_validation, release, releases, model_repository, detects, replace, exemplars, half)
+        built = build(options, Sources.find(data, cache))
         for gate in built.gates:
             typer.echo(str(gate))
         for name, figure in built.figures.items():
