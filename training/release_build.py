@@ -63,7 +63,7 @@ class BuildOptions:
         detects: what it detects, where the data do not say.
         replace: whether a release of this id may be replaced.
         exemplars: references, at most, whose patch embeddings the library keeps for maps of their own.
-        half: whether a GPU may be given a float16 file; else it is given the CPU's, which keeps the release small.
+        half: whether a GPU is given a float16 file also where the CPU is given the float32 one, which both can share.
     """
 
     run: Path
@@ -282,7 +282,7 @@ def _export(options: BuildOptions, trained: Trained, pack: Pack, folder: Path) -
     on_gpu = judge(folder / FP16, cells, f"judging, {FP16}")
     served_by_cpu = _measured(judged[cpu], libraries[cpu], calibrating)
     fp16 = _gate(FP16, served_by_cpu, _measured(on_gpu, libraries[cpu], np.ones(len(cells), np.bool_)), None)
-    gpu = cpu if not options.half else FP16 if fp16.passed else FP32
+    gpu = FP16 if fp16.passed and (options.half or cpu == INT8) else FP32
     return _Exported(folder / cpu, folder / gpu, temperatures, (int8, fp16), gap, judged[cpu], libraries[cpu], ACTIVATIONS in served.outputs)
 
 

@@ -210,7 +210,9 @@ def build_release(
     detects: Annotated[str, typer.Option(help="lymphoblast or blast_lineage_unspecified; needed for your own cells only.")] = "",
     replace: Annotated[bool, typer.Option(help="Replace a release of this id.")] = False,
     exemplars: Annotated[int, typer.Option(help="References, at most, that have similarity maps of their own.", min=0, max=1000)] = 1000,
-    half: Annotated[bool, typer.Option(help="Give GPUs a float16 file, where it passes its gate; else the CPU's: a smaller release.")] = True,
+    half: Annotated[
+        bool, typer.Option(help="Give GPUs a float16 file also where CPUs are given float32, which both can share: a larger release.")
+    ] = True,
     releases: Annotated[Path, typer.Option(help="Folder of releases.")] = Path("releases"),
     model_repository: Annotated[Path, typer.Option(help="Folder of models.")] = Path("model_repository"),
     cache: Annotated[Path, typer.Option(help="Folder where prepared crops are kept.")] = _BUILD / "packs",
