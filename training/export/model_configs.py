@@ -6,7 +6,7 @@ the same names.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -44,17 +44,21 @@ def write_model_configs(folder: Path, path: Path, side: int, max_batch: int = MA
         folder: folder of the model in the model repository; its name is the model's.
         path: the ONNX file, of which names and shapes of the outputs are read.
         side: side of the input in px.
-        max_batch: largest batch of one inference; every size up to it is warmed up.
+        max_batch: largest batch of one inference. On a GPU every size up to it is warmed up, because each has algorithms of its own; on a CPU the
+            powers of two, which fill the arena, so that a repository of many models starts in seconds.
         cpu_file: another file that the CPU serves (int8), in the same version folder.
     """
     shapes = {o.name: [int(d.dim_value) for d in o.type.tensor_type.shape.dim][1:] for o in onnx.load(str(path)).graph.output}
     for_cpu = path if cpu_file is None else path.with_name(cpu_file)
     (folder / CONFIG_FILE).write_text(
-        _text(folder.name, path, shapes, side, max_batch, "KIND_GPU", 1, GPU_QUEUE_DELAY_MICROSECONDS, _GPU), encoding="utf-8"
+        _text(folder.name, path, shapes, side, range(1, max_batch + 1), "KIND_GPU", 1, GPU_QUEUE_DELAY_MICROSECONDS, _GPU), encoding="utf-8"
     )
     cpu = folder / CPU_CONFIG_FILE
     cpu.parent.mkdir(exist_ok=True)
-    cpu.write_text(_text(folder.name, for_cpu, shapes, side, max_batch, "KIND_CPU", 2, CPU_QUEUE_DELAY_MICROSECONDS, _CPU), encoding="utf-8")
+    powers = [2**k for k in range(max_batch.bit_length()) if 2**k < max_batch]
+    cpu.write_text(
+        _text(folder.name, for_cpu, shapes, side, [*powers, max_batch], "KIND_CPU", 2, CPU_QUEUE_DELAY_MICROSECONDS, _CPU), encoding="utf-8"
+    )
 
 
 def _text(
@@ -62,7 +66,7 @@ def _text(
     file: Path,
     shapes: Mapping[str, list[int]],
     side: int,
-    max_batch: int,
+    warmed_up: Sequence[int],
     kind: str,
     instances: int,
     delay: int,
@@ -73,10 +77,10 @@ def _text(
         f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}' for key, value in {**parameters, SHA256: sha256_of(file)}.items()
     )
     sample = f'inputs {{ key: "{INPUT}" value {{ data_type: TYPE_UINT8, dims: [{side}, {side}, 3], random_data: true }} }}'
-    warm_up = "\n".join(f'model_warmup {{ name: "batch of {n}" batch_size: {n} {sample} }}' for n in range(1, max_batch + 1))
+    warm_up = "\n".join(f'model_warmup {{ name: "batch of {n}" batch_size: {n} {sample} }}' for n in warmed_up)
     return f"""name: "{name}"
 backend: "onnxruntime"
-max_batch_size: {max_batch}
+max_batch_size: {max(warmed_up)}
 default_model_filename: "{file.name}"
 input [
   {{ name: "{INPUT}", data_type: TYPE_UINT8, format: FORMAT_NONE, dims: [{side}, {side}, 3] }}

@@ -52,7 +52,8 @@ def test_each_device_has_its_instances_file_limits_and_warm_up(folder: Path, nam
     assert config.default_model_filename == file
     assert config.parameters["sha256"].string_value == sha256_of(folder / "1" / file)
     assert config.parameters[parameter].string_value
-    assert [sample.batch_size for sample in config.model_warmup] == list(range(1, 9))
+    sizes = list(range(1, 9)) if kind == KINDS.KIND_GPU else [1, 2, 4, 8]
+    assert [sample.batch_size for sample in config.model_warmup] == sizes
     assert config.dynamic_batching.default_queue_policy.allow_timeout_override
 
 
