@@ -64,5 +64,6 @@ def test_every_model_of_the_releases_has_configurations_for_both_devices() -> No
                 config = _parsed(ROOT / "model_repository" / model.model / name)
                 assert config.default_model_filename == model.files[engine].file
                 assert config.parameters["sha256"].string_value == model.files[engine].sha256
-                assert [sample.batch_size for sample in config.model_warmup] == list(range(1, config.max_batch_size + 1))
+                sizes = list(range(1, 33)) if name == CONFIG_FILE else [1, 2, 4, 8, 16, 32]
+                assert [sample.batch_size for sample in config.model_warmup] == sizes
                 assert config.input == _parsed(ROOT / "model_repository" / model.model / CONFIG_FILE).input
