@@ -46,7 +46,7 @@ up: $(VENV)/serving.stamp .triton/installed.stamp ## Start five services and a T
 serve: $(VENV)/serving.stamp ## Serve all five services in one process on port 50051
 	$(BIN)/dl4all serve
 
-# Tracebacks without carets: to draw them every thread parses source, and CPython before 3.11.10 fails when two do at once (gh-106905).
+# Tracebacks without carets: to draw them source is parsed, in whichever thread logs, and CPython 3.11 can fail when two threads parse at once (gh-106905).
 test: export PYTHONNODEBUGRANGES = 1
 test: $(VENV)/dev.stamp .triton/installed.stamp ## Run all tests, real processes and a real Triton included
 	$(BIN)/python -m pytest

@@ -55,8 +55,24 @@ class JudgedCells(Protocol):
         """Why preprocessing did not accept each cell; N, empty where it did or where that is not known."""
 
 
+class _ByLogits:
+    """What follows from the logits of N cells, float32 (N, 2 or 3)."""
+
+    logits: Float
+
+    @property
+    def probability(self) -> Double:
+        """Probability of blast by the network alone, float64 (N,)."""
+        return np.asarray(blast_probability(self.logits), np.float64)
+
+    @property
+    def nothing(self) -> Double:
+        """Probability that no cell is there, float64 (N,); NaN where the network does not tell."""
+        return np.asarray(nothing_probability(self.logits), np.float64)
+
+
 @dataclass(frozen=True)
-class CalibrationCells:
+class CalibrationCells(_ByLogits):
     """The calibration cells of a release, none ambiguous.
 
     Attributes:
@@ -107,23 +123,13 @@ class CalibrationCells:
         )
 
     @property
-    def probability(self) -> Double:
-        """See ``JudgedCells``."""
-        return np.asarray(blast_probability(self.logits), np.float64)
-
-    @property
-    def nothing(self) -> Double:
-        """See ``JudgedCells``."""
-        return np.asarray(nothing_probability(self.logits), np.float64)
-
-    @property
     def refusals(self) -> Sequence[tuple[str, ...]]:
         """Not kept: empty."""
         return [()] * len(self)
 
 
 @dataclass(frozen=True)
-class Judged:
+class Judged(_ByLogits):
     """Outputs of an exported file for the crops of a pack.
 
     Attributes:
@@ -153,16 +159,6 @@ class Judged:
         enlarged = self.pack.measures["upscale_factor"] > MAX_UPSCALE
         why = [(QualityReason.LOW_RESOLUTION.value if e else QualityReason.POOR_FOCUS.value,) for e in enlarged]
         return tuple(() if accepted else reasons for accepted, reasons in zip(self.accepted, why, strict=True))
-
-    @property
-    def probability(self) -> Double:
-        """Probability of blast by the network alone, float64 (N,)."""
-        return np.asarray(blast_probability(self.logits), np.float64)
-
-    @property
-    def nothing(self) -> Double:
-        """Probability that no cell is there, float64 (N,); NaN where the network does not tell."""
-        return np.asarray(nothing_probability(self.logits), np.float64)
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ def _samples(recipe: Recipe, count: int) -> Samples:
 
 def _bare(recipe: Recipe, at: Place) -> Callable[[], float]:
     stage = recipe.fine_tuning
-    network = build_network(recipe.network, {HEAD: 2}, stage.input.side).to(device=at.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    network = build_network(recipe.network, {HEAD: 2}, stage.input.side).to(device=at.device, memory_format=torch.channels_last).train()
     samples = _samples(recipe, stage.batch)
     images = Normaliser((0.7,) * 3, (0.2,) * 3)(torch.from_numpy(samples.pixels).to(at.device))
     classes = torch.from_numpy(samples.labels.argmax(axis=1)).to(at.device)

@@ -209,11 +209,11 @@ def test_transformers_take_a_step(architecture: Architecture, variant: str) -> N
     task = _task(variant, small, network=_network(architecture, width=32))
     assert task.readaptation == (0 if architecture is Architecture.VIT_B16 else 3)
     assert task.domains.refreshes is (architecture is Architecture.VIT_SMALL)
-    before: Tensor = task.judged.heads[HEAD].weight.detach().clone()  # type: ignore[union-attr, operator]
+    before: Tensor = task.judged.heads[HEAD].weight.detach().clone()
     task.network.train()
     loss = task.take_step(task.network, task.batch(0))
     assert bool(torch.isfinite(loss))
-    assert not torch.equal(before, task.judged.heads[HEAD].weight)  # type: ignore[arg-type]
+    assert not torch.equal(before, task.judged.heads[HEAD].weight)
 
 
 @pytest.mark.parametrize("variant", ["regular", "greedy"])

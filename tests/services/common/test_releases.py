@@ -250,7 +250,7 @@ def test_all_that_was_put_there_is_taken_in_and_a_broken_one_is_told_once_and_me
     known = {r.id for r in store.releases}
     for name in ("later-1", "later-2"):
         shutil.copytree(release_copy.releases / _default(release_copy), release_copy.releases / name)
-        _edit(release_copy.releases / name / RELEASE_FILE, lambda r, name=name: r.update(id=name))  # type: ignore[misc]
+        _edit(release_copy.releases / name / RELEASE_FILE, lambda r, name=name: r.update(id=name))
     library = release_copy.releases / "later-2" / "library.npz"
     whole = library.read_bytes()
     library.write_bytes(b"half")

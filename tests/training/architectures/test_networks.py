@@ -18,7 +18,7 @@ from training.export.allnet import load_allnet
 
 
 def _network(architecture: Architecture, classes: int, side: int = 224, **options: object) -> Network:
-    return build_network(NetworkConfig(architecture=architecture, **options), {HEAD: classes}, side)  # type: ignore[arg-type]
+    return build_network(NetworkConfig(architecture=architecture, **options), {HEAD: classes}, side)
 
 
 @pytest.mark.parametrize(

@@ -267,15 +267,15 @@ def test_a_patient_outside_the_committed_list_is_told(tmp_path: Path) -> None:
 def test_missing_labels_and_missing_images_are_told(every: Path, read: object) -> None:
     names = {read_aml_cells: "aml_cells", read_pbc_cells: "pbc_cells", tissue.read_lc25000_tiles: "lc25000_tiles"}
     names |= {tissue.read_adp: "adp", fields.read_aria_fields: "aria_fields"}
-    folder = every / f"my_{names[read]}"  # type: ignore[index]
+    folder = every / f"my_{names[read]}"
     image = sorted(p for p in folder.rglob("*") if p.suffix in (".jpg", ".png"))[0]
     image.unlink()
     with pytest.raises(DatasetError, match=r"is named in .* but missing"):
-        read(folder)  # type: ignore[operator]
+        read(folder)
     for table in folder.glob("*.csv"):
         table.unlink()
     with pytest.raises(DatasetError, match="is missing"):
-        read(folder)  # type: ignore[operator]
+        read(folder)
 
 
 @pytest.mark.parametrize("zipped", [False, True])
