@@ -76,6 +76,7 @@ def run(options: TransferOptions, sources: Sources, at: Place) -> Path:
         "source_digest": source.digest(),
         "seed": options.seed,
         "folds": options.folds,
+        **options.patients,
     }
     folder = options.runs / options.name
     describe(folder, description, at)

@@ -26,7 +26,7 @@ from training.classification import logits_of
 from training.datasets.dataset import Subset
 from training.datasets.single_cells import PBC_CELLS, PBC_IMMATURE_CLASS, PBC_MATURE_CLASSES
 from training.errors import GateError, RecipeError
-from training.evaluation.comparison import read_arm
+from training.evaluation.arms import read_arm
 from training.evaluation.metrics import Interval, auc, balanced_accuracy, bootstrap_by_patient, protocol_figures
 from training.evidence import ORIGINS, detected_by, limits_of
 from training.export.gates import GateReport, speed_up
@@ -38,7 +38,7 @@ from training.packs import Pack
 from training.prepared import Sources, focus_of
 from training.recipes.config import InputKind, Recipe
 from training.releases import ReleaseParts, install_release, write_release
-from training.transfer import FINAL, RUN_FILE, Trained, check_test_subset, crops_without_cells, load_trained
+from training.transfer import ALL_PATIENTS, FINAL, RUN_FILE, Trained, check_test_subset, crops_without_cells, load_trained
 
 VOTING_NEIGHBOURS: Final = 15
 MAX_DISAGREEMENT: Final = 0.6
@@ -244,6 +244,8 @@ def _pooled(options: BuildOptions, trained: Trained) -> dict[str, Interval | flo
     different = [k for k in ("recipe", "target_digest", "source_digest", "nothing_digest") if about.get(k) != trained.about.get(k)]
     if different:
         raise RecipeError(f"{options.cross_validation} was trained with another {', '.join(different)} than {options.run}.")
+    if about.get("patients") == ALL_PATIENTS:
+        raise RecipeError(f"{options.cross_validation} was validated on the test patients as well; a release is chosen without them.")
     pooled = bootstrap_by_patient(auc, arm.margins, arm.is_blast, arm.patients)
     needed = MIN_POOLED_AUC.get(arm.system, DEFAULT_MIN_POOLED_AUC)
     if pooled.value < needed:

@@ -39,6 +39,7 @@ from training.splits import Parts, greedy_folds, greedy_group_folds, grouped_fol
 
 CLASSES: Final = ("normal", "blast")
 FINAL: Final = "final"
+ALL_PATIENTS: Final = "all"
 WARM_UP, UNSPLIT = "warm-up", "unsplit"
 RUN_FILE, NETWORK_FILE, PREDICTIONS_FILE = "run.json", "network.safetensors", "predictions.safetensors"
 SOURCES: Final = (ADP, LC25000_TILES)
@@ -59,6 +60,7 @@ class TransferOptions:
         folds: folds of a grouped cross-validation over training and calibration groups; 0 for none.
         runs: folder of all runs.
         name: folder of this run below it.
+        everyone: whether a cross-validation is over the test groups as well: a last estimate, by which nothing is chosen any more.
     """
 
     recipe: Recipe
@@ -68,6 +70,16 @@ class TransferOptions:
     folds: int
     runs: Path
     name: str
+    everyone: bool = False
+
+    def __post_init__(self) -> None:
+        if self.everyone and not (self.folds and self.recipe.division.by == "group"):
+            raise RecipeError("Test patients take part in a cross-validation by patient only: give --folds, or leave --all-patients out.")
+
+    @property
+    def patients(self) -> dict[str, str]:
+        """What a run notes of its patients; nothing where the test groups stay out."""
+        return {"patients": ALL_PATIENTS} if self.everyone else {}
 
 
 @dataclass(frozen=True)
@@ -148,6 +160,7 @@ def run(options: TransferOptions, sources: Sources, at: Place) -> Path:
         "target_digest": target.digest(),
         "seed": options.seed,
         "folds": options.folds,
+        **options.patients,
     }
     pretrained: Weights | None = None
     source_of: dict[str, Any] = {}
@@ -225,7 +238,8 @@ def divisions(target: Pack, options: TransferOptions) -> dict[str, Parts]:
         training, calibration = target.in_subset(Subset.TRAIN), target.in_subset(Subset.CALIBRATION)
         check_test_subset(target)
         if options.folds:
-            development = np.flatnonzero(training | calibration)
+            test = target.in_subset(Subset.TEST) & options.everyone
+            development = np.flatnonzero(training | calibration | test)
             fold = grouped_folds(target.groups[development], target.is_blast[development] == 1, options.folds, options.seed)
             for k in range(options.folds):
                 made[f"fold-{k}"] = Parts(development[fold != k], development[fold == k], np.zeros(0, np.int64))

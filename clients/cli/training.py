@@ -44,6 +44,9 @@ def train(
     preset: Annotated[str, typer.Option(help="published: the paper's protocol; grouped: by patient, small enough for 2 cores.")] = "grouped",
     seed: Annotated[int, typer.Option(help="Decides weights, order, augmentation and random divisions.", min=0)] = 0,
     folds: Annotated[int, typer.Option(help="Cross-validate by patient in this many folds instead of one final network.", min=0)] = 0,
+    all_patients: Annotated[
+        bool, typer.Option("--all-patients", help="With --folds: test patients as well. A last estimate: choose nothing by it.")
+    ] = False,
     changes: Annotated[list[str] | None, typer.Option("--set", help="Change a switch: fine_tuning.epochs=5. Any number.", show_default=False)] = None,
     source: Annotated[str, typer.Option(help="Source data set, where --data names several.")] = "",
     target: Annotated[str, typer.Option(help="Target data set, where --data names several.")] = "",
@@ -65,10 +68,10 @@ def train(
         from training.recipes.config import load_recipe
 
         given = load_recipe(recipe, preset, changes or ())
-        words = [f"cv{folds}"] * bool(folds) + [str(seed)] + [_word(w) for w in (source, target, *(changes or [])) if w]
+        words = [f"cv{folds}"] * bool(folds) + ["all"] * all_patients + [str(seed)] + [_word(w) for w in (source, target, *(changes or [])) if w]
         named = name or "-".join([Path(recipe).stem, preset, *words])
         with place(device) as at:
-            options = transfer.TransferOptions(given, source, target, seed, folds, runs, named)
+            options = transfer.TransferOptions(given, source, target, seed, folds, runs, named, all_patients)
             is_cells = given.learns == "cells"
             way = interleaved_training if given.interleaves else transfer if is_cells else patch_training
             folder = way.run(options, Sources.find(data, cache), at)

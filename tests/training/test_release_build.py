@@ -147,6 +147,12 @@ def test_a_cross_validation_of_another_recipe_is_refused(trained: Path, tmp_path
     other = run(TransferOptions(recipe, "", "", 0, 2, tmp_path / "runs", "cv"), sources_of(trained), CPU)
     with pytest.raises(RecipeError, match="was trained with another recipe"):
         build(replace(build_options(trained, tmp_path), cross_validation=other), sources_of(trained))
+    everyone = tmp_path / "everyone"
+    shutil.copytree(trained / "runs" / "cv", everyone)
+    about = json.loads((everyone / "run.json").read_text(encoding="utf-8"))
+    (everyone / "run.json").write_text(json.dumps({**about, "patients": "all"}), encoding="utf-8")
+    with pytest.raises(RecipeError, match="on the test patients as well"):
+        build(replace(build_options(trained, tmp_path), cross_validation=everyone), sources_of(trained))
     with pytest.raises(RecipeError, match="not a finished cross-validation"):
         build(replace(build_options(trained, tmp_path), cross_validation=trained / "runs" / "final"), sources_of(trained))
 

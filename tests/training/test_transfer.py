@@ -20,7 +20,7 @@ from training.checkpoints import load_network
 from training.datasets.dataset import GroupKind, Subset
 from training.devices import Place
 from training.errors import ArrayFileError, DatasetError, RecipeError, SplitError
-from training.evaluation.comparison import read_arm
+from training.evaluation.arms import read_arm
 from training.packs import write_pack
 from training.prepared import Sources
 from training.recipes.config import Input, InputKind, load_recipe
@@ -187,6 +187,18 @@ def test_an_unfinished_cross_validation_is_not_read(tmp_path: Path, sources: Sou
         read_arm(folder)
     with pytest.raises(RecipeError, match="not the folder of a run"):
         read_arm(tmp_path)
+
+
+def test_test_patients_take_part_only_where_all_are_asked_for(tmp_path: Path, sources: Sources) -> None:
+    options = _options(tmp_path, "pretraining.enabled=false", folds=3)
+    everyone = run(replace(options, everyone=True, name="everyone"), sources, CPU)
+    predicted, cells = read_arm(everyone), sources.pack("aml_cells", options.recipe.fine_tuning.input)
+    assert set(predicted.keys) == set(cells.keys[cells.is_blast >= 0])
+    assert set(cells.groups[cells.in_subset(Subset.TEST)]) <= set(predicted.patients)
+    with pytest.raises(RecipeError, match="another patients"):
+        run(replace(options, name="everyone"), sources, CPU)
+    with pytest.raises(RecipeError, match="give --folds"):
+        replace(options, everyone=True, folds=0)
 
 
 def test_packs_of_another_level_or_focus_are_told(tmp_path: Path) -> None:

@@ -1,143 +1,159 @@
-"""Does pretraining help? Runs with and without it, compared cell by cell on the same patients, with paired intervals.
+"""Cross-validated runs of any recipes on the same patients, each side against the first, with paired intervals by patient.
 
-    python -m training.evaluation.comparison RUN... --curves PICTURE.svg
+    python -m training.evaluation.comparison 'DSS=build/runs/dss-cv-0,build/runs/dss-cv-1' 'ALLNet=build/runs/allnet-cv-*'
+    python -m training.evaluation.comparison --data DATA 'DSS=docs/runs/dss-?.safetensors' 'without triplets=docs/runs/dss-no-triplets-?.safetensors'
 
-Every run is a grouped cross-validation (`dl4all train RECIPE --folds K`). Runs of one recipe are paired by seed.
+Every NAME=RUN,RUN,... is a side: grouped cross-validations (`dl4all train RECIPE --folds K`), or the files kept of them
+(`python -m training.evaluation.arms`), that differ by their seeds; RUN may have wildcards. The others are compared with the first in the seeds that both have.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from glob import glob, has_magic
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from training.checkpoints import load_network
 from training.errors import RecipeError, TrainingError
-from training.evaluation.metrics import Interval, Statistic, auc, bootstrap_of, sensitivity_at_specificity
-from training.transfer import NETWORK_FILE, PREDICTIONS_FILE, RUN_FILE, Predictions
+from training.evaluation.arms import Arm, read_arm
+from training.evaluation.metrics import Interval, Statistic, auc, balanced_accuracy, bootstrap_of, sensitivity_at_specificity
+from training.evaluation.run_pictures import draw_curves, draw_patients
+from training.prepared import Sources
 
 Double = NDArray[np.float64]
+FIGURES: Mapping[str, Statistic] = {
+    "AUC": auc,
+    "balanced accuracy": lambda margins, labels, weights: balanced_accuracy(margins, labels, weights, threshold=0.0),
+    "sensitivity at 95 % specificity": sensitivity_at_specificity,
+}
 
 
 @dataclass(frozen=True)
-class Arm:
-    """One cross-validated run.
+class Row:
+    """What is said of a side: seeds, then by figure its mean over them, and its difference from the first side in the seeds that both have."""
 
-    Attributes:
-        system: recipe.
-        pretrained: whether it started from a source.
-        seed: of the run.
-        keys: of the cells, in order.
-        margins: out-of-fold logits of blast minus those of normal, all folds pooled as they are.
-        is_blast, patients: of the same cells.
-        histories: learning curve of each fold.
-    """
-
-    system: str
-    pretrained: bool
-    seed: int
-    keys: NDArray[np.str_]
-    margins: Double
-    is_blast: NDArray[np.int64]
-    patients: NDArray[np.str_]
-    histories: tuple[tuple[dict[str, float], ...], ...]
+    name: str
+    seeds: tuple[int, ...]
+    figures: Mapping[str, Interval]
+    differences: Mapping[str, Interval]
 
 
-def read_arm(folder: Path) -> Arm:
-    """Pool the out-of-fold predictions of a run, in the order of the keys.
+def table(sides: Mapping[str, Sequence[Arm]]) -> list[Row]:
+    """Compare sides by the same cells; the same patients are drawn for all.
+
+    Args:
+        sides: runs by name; the first side is what the others are compared with.
 
     Raises:
-        RecipeError: it is no cross-validation, or a fold is not finished.
+        RecipeError: a side is empty or has a seed twice, runs are not of the same cells, or a side shares no seed with the first.
     """
-    try:
-        about = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RecipeError(f"{folder} is not the folder of a run: {error}") from error
-    folds = [folder / f"fold-{k}" for k in range(about.get("folds", 0))]
-    if not folds or not all((f / PREDICTIONS_FILE).exists() and (f / NETWORK_FILE).exists() for f in folds):
-        raise RecipeError(f"{folder} is not a finished cross-validation; train it with --folds, to the end.")
-    found = [Predictions.load(f / PREDICTIONS_FILE) for f in folds]
-    keys = np.concatenate([p.keys for p in found])
-    if len(np.unique(keys)) != len(keys):
-        raise RecipeError(f"{folder}: a cell was predicted by two folds.")
-    order = np.argsort(keys)
-    margins, is_blast, patients = (np.concatenate(c)[order] for c in zip(*((p.margin, p.is_blast, p.groups) for p in found), strict=True))
-    histories = tuple(tuple(load_network(f / NETWORK_FILE)[1]["history"]) for f in folds)
-    return Arm(about["recipe"]["system"], "source" in about, about["seed"], keys[order], margins, is_blast.astype(np.int64), patients, histories)
+    (reference_name, reference), *_ = sides.items()
+    if not all(sides.values()):
+        raise RecipeError("Every side needs a run.")
+    first = reference[0]
+    for name, arms in sides.items():
+        seeds = [a.seed for a in arms]
+        if len(set(seeds)) < len(seeds):
+            raise RecipeError(f"{name} has runs of one seed twice.")
+        if not all(np.array_equal(a.keys, first.keys) for a in arms):
+            raise RecipeError(f"The runs of {name} did not predict the same cells as those of {reference_name}.")
+    return [_row(name, arms, () if name == reference_name else reference) for name, arms in sides.items()]
 
 
-def paired(pretrained: Sequence[Arm], scratch: Sequence[Arm]) -> dict[str, tuple[Interval, Interval, Interval]]:
-    """Mean over seeds with, without, and of the difference, for each figure; the same patients are drawn for all.
+def _row(name: str, arms: Sequence[Arm], reference: Sequence[Arm]) -> Row:
+    patients = arms[0].patients
+    figures = {figure: bootstrap_of(partial(_mean, statistic, arms), patients) for figure, statistic in FIGURES.items()}
+    seeds = tuple(sorted(a.seed for a in arms))
+    if not reference:
+        return Row(name, seeds, figures, {})
+    both = {a.seed for a in arms} & {a.seed for a in reference}
+    if not both:
+        raise RecipeError(f"{name} has no seed that the first side has as well: nothing can be paired.")
+    own, other = ([a for a in side if a.seed in both] for side in (arms, reference))
+    differences = {figure: bootstrap_of(partial(_difference, statistic, own, other), patients) for figure, statistic in FIGURES.items()}
+    return Row(name, seeds, figures, differences)
+
+
+def _mean(statistic: Statistic, arms: Sequence[Arm], weights: Double) -> float:
+    return float(np.mean([statistic(a.margins, a.is_blast, weights) for a in arms]))
+
+
+def _difference(statistic: Statistic, own: Sequence[Arm], other: Sequence[Arm], weights: Double) -> float:
+    return _mean(statistic, own, weights) - _mean(statistic, other, weights)
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """The table."""
+    lines = [
+        f"| | seeds | {' | '.join(f'{figure} | against {rows[0].name}' for figure in FIGURES)} |",
+        "|---|---|" + "---|---|" * len(FIGURES),
+    ]
+    for row in rows:
+        cells = [f"{row.figures[figure]} | {signed(row.differences.get(figure))}" for figure in FIGURES]
+        lines.append(f"| {row.name} | {', '.join(map(str, row.seeds))} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def signed(difference: Interval | None) -> str:
+    """A difference with its sign; nothing where there is none."""
+    return "" if difference is None else f"{difference.value:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}]"
+
+
+def by_seed(sides: Mapping[str, Sequence[Arm]]) -> str:
+    """The AUC of every single run, as a table."""
+    seeds = sorted({a.seed for arms in sides.values() for a in arms})
+    lines = [f"| AUC | {' | '.join(f'seed {s}' for s in seeds)} |", "|---|" + "---|" * len(seeds)]
+    for name, arms in sides.items():
+        found = {a.seed: f"{auc(a.margins, a.is_blast):.4f}" for a in arms}
+        lines.append(f"| {name} | {' | '.join(found.get(s, '') for s in seeds)} |")
+    return "\n".join(lines)
+
+
+def read_side(text: str, sources: Sources | None = None) -> tuple[str, list[Arm]]:
+    """A side as it is typed, ``NAME=RUN,RUN``.
 
     Raises:
-        RecipeError: the arms are not of the same seeds and cells.
+        RecipeError: it is none, a wildcard fits nothing, or a run is not a finished cross-validation.
     """
-    if [a.seed for a in pretrained] != [a.seed for a in scratch] or not pretrained:
-        raise RecipeError("The runs of the two sides are not of the same seeds.")
-    first = pretrained[0]
-    for arm in (*pretrained, *scratch):
-        if not np.array_equal(arm.keys, first.keys):
-            raise RecipeError("The runs did not predict the same cells.")
-
-    def figures(statistic: Statistic) -> tuple[Interval, Interval, Interval]:
-        def mean(arms: Sequence[Arm], weights: Double) -> float:
-            return float(np.mean([statistic(a.margins, a.is_blast, weights) for a in arms]))
-
-        return (
-            bootstrap_of(lambda w: mean(pretrained, w), first.patients),
-            bootstrap_of(lambda w: mean(scratch, w), first.patients),
-            bootstrap_of(lambda w: mean(pretrained, w) - mean(scratch, w), first.patients),
-        )
-
-    return {"AUC": figures(auc), "sensitivity at 95 % specificity": figures(sensitivity_at_specificity)}
+    name, equals, runs = text.partition("=")
+    if not name or not equals or not runs:
+        raise RecipeError(f"A side is NAME=RUN,RUN,..., not {text!r}.")
+    paths = [path for run in runs.split(",") for path in _matching(run)]
+    return name, [read_arm(path, sources) for path in paths]
 
 
-def draw_curves(arms: Iterable[Arm], path: Path) -> None:
-    """Draw the training loss of every fold by epoch, one panel per recipe, as SVG."""
-    from matplotlib.figure import Figure
-
-    every = list(arms)
-    systems = sorted({a.system for a in every})
-    figure = Figure(figsize=(4.8 * len(systems), 3.4), layout="constrained")
-    axes = figure.subplots(1, len(systems), squeeze=False)[0]
-    for axis, system in zip(axes, systems, strict=True):
-        for arm in (a for a in every if a.system == system):
-            for history in arm.histories:
-                colour = "#1f6fb2" if arm.pretrained else "#c4622d"
-                axis.plot([h["epoch"] for h in history], [h["loss"] for h in history], color=colour, alpha=0.45, linewidth=1)
-        for label, colour in (("pretrained on tissue", "#1f6fb2"), ("from scratch", "#c4622d")):
-            axis.plot([], [], color=colour, label=label)
-        axis.set(title=system, xlabel="epoch", ylabel="training loss")
-        axis.grid(alpha=0.3)
-        axis.legend(frameon=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, format="svg", metadata={"Date": None, "Creator": None})
+def _matching(run: str) -> list[Path]:
+    if not has_magic(run):
+        return [Path(run)]
+    found = sorted(map(Path, glob(run)))
+    if not found:
+        raise RecipeError(f"No run fits {run!r}.")
+    return found
 
 
 def main() -> None:
-    """Print the table, draw the curves."""
+    """Print the tables, draw the pictures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", type=Path, nargs="+", help="folders of cross-validated runs")
-    parser.add_argument("--curves", type=Path, help="SVG file for the learning curves")
+    parser.add_argument("sides", nargs="+", metavar="NAME=RUN,RUN", help="a side and its cross-validated runs")
+    parser.add_argument("--data", type=Path, nargs="+", help="folder of the data, whose labels kept files need")
+    parser.add_argument("--curves", type=Path, metavar="SVG", help="draw the training loss by epoch")
+    parser.add_argument("--patients", type=Path, metavar="SVG", help="draw the AUC of every patient")
     given = parser.parse_args()
     try:
-        arms = sorted((read_arm(folder) for folder in given.runs), key=lambda a: (a.system, a.seed))
-        for arm in arms:
-            print(f"{arm.system}, seed {arm.seed}, {'pretrained' if arm.pretrained else 'from scratch'}: AUC {auc(arm.margins, arm.is_blast):.4f}")
-        print("| recipe | figure | pretrained | from scratch | difference |\n|---|---|---|---|---|")
-        for system in sorted({a.system for a in arms}):
-            of_system = [a for a in arms if a.system == system]
-            for name, values in paired([a for a in of_system if a.pretrained], [a for a in of_system if not a.pretrained]).items():
-                print(f"| {system} | {name} | {' | '.join(str(v) for v in values)} |")
+        sources = Sources.find(given.data, Path("build/packs")) if given.data else None
+        sides = dict(read_side(side, sources) for side in given.sides)
+        print(markdown(table(sides)), by_seed(sides), sep="\n\n")
     except TrainingError as error:
         raise SystemExit(f"failed: {error}") from error
     if given.curves:
-        draw_curves(arms, given.curves)
+        draw_curves(sides, given.curves)
+    if given.patients:
+        draw_patients(sides, given.patients)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Does sharpening help? The same network on the same patients, on sharpened crops and on the same crops unsharpened.
 
-    python -m training.evaluation.sharpening --sharpened RUN... --unsharpened RUN... --pack SHARPENED.pack
+    python -m training.evaluation.sharpening --sharpened RUN,RUN --unsharpened RUN,RUN --pack SHARPENED.pack [--data DATA]
 
 Runs are grouped cross-validations, paired by seed. The pack tells how blurred each cell was before sharpening.
 """
@@ -16,8 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.errors import RecipeError, TrainingError
-from training.evaluation.comparison import Arm, paired, read_arm
+from training.evaluation.arms import Arm
+from training.evaluation.comparison import FIGURES, read_side, signed
+from training.evaluation.comparison import table as compared
 from training.packs import Pack, read_pack
+from training.prepared import Sources
 
 
 def of_cells(arm: Arm, wanted: NDArray[np.str_]) -> Arm:
@@ -56,23 +59,25 @@ def table(sharpened: Sequence[Arm], unsharpened: Sequence[Arm], pack: Pack) -> s
     """Markdown table: mean over seeds of either side, and their difference, for all cells and by focus."""
     lines = ["| cells | figure | sharpened | unsharpened | difference |", "|---|---|---|---|---|"]
     for name, keys in by_focus(pack).items():
-        figures = paired([of_cells(a, keys) for a in sharpened], [of_cells(a, keys) for a in unsharpened])
-        lines += [f"| {name} | {figure} | {' | '.join(map(str, values))} |" for figure, values in figures.items()]
+        without, with_it = compared({"unsharpened": [of_cells(a, keys) for a in unsharpened], "sharpened": [of_cells(a, keys) for a in sharpened]})
+        lines += [f"| {name} | {f} | {with_it.figures[f]} | {without.figures[f]} | {signed(with_it.differences[f])} |" for f in FIGURES]
     return "\n".join(lines)
 
 
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sharpened", type=Path, nargs="+", required=True, help="folders of cross-validated runs on sharpened crops")
-    parser.add_argument("--unsharpened", type=Path, nargs="+", required=True, help="folders of runs on unsharpened crops, same seeds")
+    for side in ("sharpened", "unsharpened"):
+        parser.add_argument(f"--{side}", required=True, metavar="RUN,RUN", help=f"cross-validated runs on {side} crops, or files kept of them")
+    parser.add_argument("--data", type=Path, nargs="+", help="folder of the data, whose labels kept files need")
     parser.add_argument("--pack", type=Path, required=True, help="pack of the sharpened crops")
     given = parser.parse_args()
     try:
-        sides = [sorted((read_arm(folder) for folder in folders), key=lambda a: a.seed) for folders in (given.sharpened, given.unsharpened)]
+        sources = Sources.find(given.data, Path("build/packs")) if given.data else None
+        sharpened, unsharpened = (read_side(f"{side}={getattr(given, side)}", sources)[1] for side in ("sharpened", "unsharpened"))
         pack = read_pack(given.pack)
         print(shares(pack))
-        print(table(sides[0], sides[1], pack))
+        print(table(sharpened, unsharpened, pack))
     except TrainingError as error:
         raise SystemExit(f"failed: {error}") from error
 

@@ -1,8 +1,6 @@
-"""Tests of the figures of the protocol, of paired comparison and of the confounder report."""
+"""Tests of the figures of the protocol and of the confounder report."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,8 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.training.small import cell_pack
-from training.errors import RecipeError
-from training.evaluation.comparison import Arm, draw_curves, paired
 from training.evaluation.confounders import border_statistics, colour_statistics, cross_validated_scores, report
 from training.evaluation.metrics import (
     auc,
@@ -69,40 +65,6 @@ def test_patients_are_drawn_not_cells() -> None:
     interval = bootstrap_of(lambda w: float((values * w).sum() / w.sum()), patients)
     assert interval.value == 4.5
     assert interval.high - interval.low > 3
-
-
-def _arm(pretrained: bool, seed: int, shift: float, keys: int = 200) -> Arm:
-    labels = np.arange(keys) % 2
-    noise = np.random.default_rng(100 + seed + 50 * pretrained).normal(0, 1, keys)
-    history = tuple({"epoch": float(e), "loss": 1.0 / e} for e in range(1, 5))
-    patients = np.array([f"p{i % 20:02d}" for i in range(keys)])
-    return Arm("allnet", pretrained, seed, np.arange(keys).astype(str), labels * shift + noise, labels, patients, (history,))
-
-
-def test_a_real_difference_has_an_interval_above_zero_and_none_has_one_around_it() -> None:
-    scratch = [_arm(False, s, 0.5) for s in range(3)]
-    better = paired([_arm(True, s, 2.5) for s in range(3)], scratch)["AUC"]
-    assert better[2].low > 0
-    assert better[0].value - better[1].value == pytest.approx(better[2].value)
-    alike = paired([_arm(True, s, 0.5) for s in range(3)], scratch)["AUC"]
-    assert alike[2].low < 0 < alike[2].high
-
-
-def test_arms_of_other_seeds_or_cells_are_not_compared() -> None:
-    with pytest.raises(RecipeError, match="not of the same seeds"):
-        paired([_arm(True, 0, 1)], [_arm(False, 1, 1)])
-    with pytest.raises(RecipeError, match="did not predict the same cells"):
-        paired([_arm(True, 0, 1)], [_arm(False, 0, 1, keys=100)])
-    with pytest.raises(RecipeError, match="not of the same seeds"):
-        paired([], [])
-
-
-def test_curves_are_drawn_the_same_every_time(tmp_path: Path) -> None:
-    arms = [_arm(p, s, 1.0) for p in (True, False) for s in range(2)]
-    draw_curves(arms, tmp_path / "a.svg")
-    text = (tmp_path / "a.svg").read_text(encoding="utf-8")
-    assert "<svg" in text
-    assert text.count("#1f6fb2") >= 3
 
 
 def test_statistics_of_the_border_do_not_see_the_middle() -> None:

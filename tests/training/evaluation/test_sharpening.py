@@ -7,7 +7,7 @@ import pytest
 
 from tests.training.small import cell_pack
 from training.errors import RecipeError
-from training.evaluation.comparison import Arm
+from training.evaluation.arms import Arm
 from training.evaluation.sharpening import by_focus, of_cells, table
 
 
@@ -15,7 +15,7 @@ def _arm(keys: np.ndarray, quality: float, seed: int = 0) -> Arm:
     is_blast = np.arange(len(keys)) % 2
     margins = quality * (2.0 * is_blast - 1) + np.random.default_rng(seed).normal(size=len(keys))
     patients = np.array([f"p{i % 7}" for i in range(len(keys))])
-    return Arm("any", False, seed, keys, margins, is_blast, patients, ())
+    return Arm("any", seed, keys, margins, is_blast, patients, ())
 
 
 def test_quarters_by_focus() -> None:
@@ -47,5 +47,5 @@ def test_the_better_side_wins() -> None:
     pack.measures["focus_before"] = np.arange(len(pack.keys), dtype=np.float32)
     keys = np.sort(pack.keys)
     lines = table([_arm(keys, 2.0)], [_arm(keys, 0.2)], pack).splitlines()
-    assert len(lines) == 2 + 3 * 2
+    assert len(lines) == 2 + 3 * 3
     assert float(lines[2].split("|")[5].split("[")[0]) > 0.1

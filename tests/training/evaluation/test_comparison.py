@@ -1,15 +1,16 @@
-"""Tests of the table of all systems: paired by seed and patient, the better side wins, what cannot be paired is told."""
+"""Tests of the comparison of runs: paired by seed and patient, the better side wins, what cannot be paired is told."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from training.errors import RecipeError
-from training.evaluation.comparison import Arm
-from training.evaluation.systems import markdown, read_side, table
+from training.evaluation.arms import Arm
+from training.evaluation.comparison import by_seed, markdown, read_side, table
 
 CELLS, PATIENTS = 400, 20
 
@@ -19,7 +20,7 @@ def _arm(seed: int, strength: float, noise: int = 0) -> Arm:
     chance = np.random.default_rng(100 * noise + seed).normal(0, 1, CELLS)
     keys = np.array([f"c{i:03d}" for i in range(CELLS)])
     patients = np.array([f"p{i % PATIENTS // 2:02d}" for i in range(CELLS)])
-    return Arm("x", False, seed, keys, strength * (2 * labels - 1) + chance, labels, patients, ())
+    return Arm("x", seed, keys, strength * (2 * labels - 1) + chance, labels, patients, ())
 
 
 def test_the_better_side_wins_by_what_it_is_better() -> None:
@@ -62,3 +63,29 @@ def test_what_cannot_be_compared_is_told() -> None:
         read_side("build/runs/x")
     with pytest.raises(RecipeError, match="is not the folder of a run"):
         read_side("x=/nowhere")
+    with pytest.raises(RecipeError, match="No run fits"):
+        read_side("x=/nowhere/a-*")
+
+
+def test_a_real_difference_has_an_interval_above_zero_and_none_has_one_around_it() -> None:
+    scratch = [_arm(s, 0.5) for s in range(3)]
+    rows = table({"scratch": scratch, "better": [_arm(s, 1.5, noise=1) for s in range(3)], "alike": [_arm(s, 0.5, noise=1) for s in range(3)]})
+    assert rows[1].differences["AUC"].low > 0
+    alike = rows[2].differences["AUC"]
+    assert alike.low < 0 < alike.high
+
+
+def test_every_run_is_told_by_its_seed() -> None:
+    lines = by_seed({"one": [_arm(0, 0.5), _arm(2, 0.5)], "other": [_arm(1, 3.0)]}).splitlines()
+    assert lines[0] == "| AUC | seed 0 | seed 1 | seed 2 |"
+    assert [c.strip() == "" for c in lines[2].split("|")[2:-1]] == [False, True, False]
+    assert [c.strip() == "" for c in lines[3].split("|")[2:-1]] == [True, False, True]
+
+
+def test_wildcards_name_runs_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    monkeypatch.setattr("training.evaluation.comparison.read_arm", lambda path, sources: read.append(path.name))
+    for name in ("b-1", "b-0", "c-0"):
+        (tmp_path / name).mkdir()
+    read_side(f"x={tmp_path}/c-0,{tmp_path}/b-*")
+    assert read == ["c-0", "b-0", "b-1"]

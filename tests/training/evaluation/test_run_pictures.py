@@ -1,0 +1,43 @@
+"""Tests of the pictures of runs: every side has its colour, patients with too few cells are left out, the file is the same every time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from training.evaluation.arms import Arm
+from training.evaluation.run_pictures import COLOURS, draw_curves, draw_patients
+
+
+@pytest.fixture(autouse=True)
+def _words_as_text() -> None:
+    import matplotlib
+
+    matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "x"})
+
+
+def _arm(system: str, seed: int) -> Arm:
+    patients = np.array([f"p{i // 20}" for i in range(100)])
+    is_blast = np.where(patients == "p3", 0, np.arange(100) % 2)
+    history = tuple({"epoch": float(e), "loss": 1.0 / e} for e in range(1, 5))
+    return Arm(system, seed, np.arange(100).astype(str), np.random.default_rng(seed).normal(size=100), is_blast, patients, (history, history))
+
+
+def test_curves_have_a_panel_per_recipe_and_a_colour_per_side(tmp_path: Path) -> None:
+    sides = {"with": [_arm("allnet", 0), _arm("allnet", 1)], "without": [_arm("allnet", 0)], "other": [_arm("dss", 0)]}
+    draw_curves(sides, tmp_path / "a.svg")
+    draw_curves(sides, tmp_path / "b.svg")
+    text = (tmp_path / "a.svg").read_text(encoding="utf-8")
+    assert text == (tmp_path / "b.svg").read_text(encoding="utf-8")
+    assert all(f">{word}<" in text for word in ("with", "without", "other", "allnet", "dss"))
+    first, second = (text.count(f"stroke: {colour}") for colour in COLOURS[:2])
+    assert (first, second) == (2 * 2 + 1 + 2 + 1, 2 + 1)
+
+
+def test_patients_without_blasts_are_not_drawn(tmp_path: Path) -> None:
+    draw_patients({"one": [_arm("dss", 0), _arm("dss", 1)], "other": [_arm("allnet", 0)]}, tmp_path / "a.svg")
+    text = (tmp_path / "a.svg").read_text(encoding="utf-8")
+    assert ">p4<" in text
+    assert ">p3<" not in text
