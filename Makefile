@@ -98,6 +98,9 @@ bench: $(VENV)/dev.stamp .triton/installed.stamp ## Compare a warm server, and f
 bench-slide: $(VENV)/dev.stamp .triton/installed.stamp ## Diagnose a drawn slide of 30,000 x 30,000 px: memory, progress, and the same cells as its quarters
 	$(BIN)/python -m tests.benchmarks.slide
 
+bench-releases: $(VENV)/dev.stamp ## Compare what a cell costs by release: sizes, CPU milliseconds of the network and of the whole Diagnose
+	$(BIN)/python -m tests.benchmarks.releases
+
 bench-search: $(VENV)/dev.stamp ## Compare Search with bare FAISS on the same batch; open a library of a million cells
 	$(BIN)/python -m tests.benchmarks.search
 
@@ -121,4 +124,4 @@ release: $(VENV)/dev.stamp ## Train RECIPE and build its release ID from DATA=fo
 clean: ## Remove what was built, not what was installed
 	rm -rf build report.html phantom.png
 
-.PHONY: help setup setup-dev diagnose triton up serve test lint format protos protos-check protos-breaking bench bench-slide bench-search bench-training bench-preprocessing bench-location soak-preprocessing release clean
+.PHONY: help setup setup-dev diagnose triton up serve test lint format protos protos-check protos-breaking bench bench-slide bench-releases bench-search bench-training bench-preprocessing bench-location soak-preprocessing release clean

@@ -1,6 +1,7 @@
 """Does the decision hold on the test patients? Fusion, coverage of the prediction sets, abstentions, and risk against coverage.
 
-    python -m training.evaluation.decision --release ID... --data .../aml_cells [--picture docs/pictures/risk_coverage.svg] [--legacy-vote]
+    python -m training.evaluation.decision --release ID... --data .../aml_cells [--legacy-vote]
+        [--picture docs/pictures/risk_coverage.svg] [--reliability docs/pictures/reliability.svg] [--patients docs/pictures/patients.svg]
 
 The cells are judged by the file that ONNX Runtime serves and by the functions that serve. Intervals: 95 %, bootstrap by patient.
 """
@@ -27,6 +28,7 @@ from services.retrieval.search import ExactSearch
 from training.datasets.dataset import Subset
 from training.errors import TrainingError
 from training.evaluation.metrics import RESAMPLES, Interval, balanced_accuracy, bootstrap_of
+from training.evaluation.release_pictures import draw_patients, draw_reliability, reliability
 from training.evaluation.risk_coverage import Line, draw, risk_coverage
 from training.judged import Judged, cell_verdicts, judge_as_served, votes
 from training.prepared import Sources
@@ -259,12 +261,14 @@ def _table(head: Sequence[str], rows: Sequence[str]) -> str:
 
 
 def main() -> None:
-    """Print the tables, draw the picture."""
+    """Print the tables, draw the pictures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="folder of aml_cells, or packs of it")
     parser.add_argument("--release", nargs="+", default=[""], help="release ids or systems; the default release if not given")
     parser.add_argument("--cache", type=Path, default=Path("build/packs"), help="folder where prepared crops are kept (default: %(default)s)")
     parser.add_argument("--picture", type=Path, help="SVG file for risk against coverage")
+    parser.add_argument("--reliability", type=Path, help="SVG file for the observed share of blasts by probability")
+    parser.add_argument("--patients", type=Path, help="SVG file for what the first release says of every patient")
     parser.add_argument("--legacy-vote", action="store_true", help="compare the paper's vote with that of the release, and nothing else")
     given = parser.parse_args()
     settings = CommonSettings()
@@ -282,6 +286,11 @@ def main() -> None:
         print(_table(_LEGACY_HEAD, [legacy_row(release.id, judged, references, cells) for release, judged, references, cells in found]))
         return
     print_tables([(release, cells) for release, _, _, cells in found], given.picture)
+    if given.reliability:
+        draw_reliability({release.id: reliability(cells.fused, cells.is_blast, cells.patients) for release, _, _, cells in found}, given.reliability)
+    if given.patients:
+        release, _, _, cells = found[0]
+        draw_patients(release.id, cells.patients, cells.is_blast, cells.suspected, cells.indeterminate, given.patients)
 
 
 def print_tables(found: Sequence[tuple[Release, ScoredCells]], picture: Path | None) -> None:
