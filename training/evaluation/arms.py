@@ -1,6 +1,6 @@
 """What a cross-validated run said of cells that it did not learn from, as a folder of a run or as the small file that is kept of it.
 
-    python -m training.evaluation.arms RUN... --data DATA --out docs/runs
+    python -m training.evaluation.arms RUN... --data DATA --out docs/runs [--votes]
 
 A kept file holds scores and learning curves, no image, name or label of a cell: whoever holds the data can print every comparison again in seconds.
 """
@@ -22,6 +22,7 @@ from training.array_file import SUFFIX, read_arrays, write_arrays
 from training.checkpoints import load_network
 from training.datasets.dataset import LabelledImage
 from training.errors import ArrayFileError, RecipeError, TrainingError
+from training.evaluation.fold_votes import fold_votes
 from training.prepared import Sources
 from training.transfer import NETWORK_FILE, PREDICTIONS_FILE, RUN_FILE, Predictions
 
@@ -42,6 +43,7 @@ class Arm:
         margins: out-of-fold logits of blast minus those of normal, all folds pooled as they are.
         is_blast, patients: of the same cells.
         histories: learning curve of each fold.
+        votes: out-of-fold share of blasts among the nearest training cells, 0..1, of the same cells; None where they were not kept.
     """
 
     system: str
@@ -51,6 +53,7 @@ class Arm:
     is_blast: NDArray[np.int64]
     patients: NDArray[np.str_]
     histories: tuple[History, ...]
+    votes: Double | None = None
 
 
 def read_arm(path: Path, sources: Sources | None = None) -> Arm:
@@ -67,8 +70,14 @@ def read_arm(path: Path, sources: Sources | None = None) -> Arm:
     return _read_kept(path, sources) if path.suffix == SUFFIX else _read_run(path)
 
 
-def keep(run: Path, sources: Sources, out: Path) -> Path:
+def keep(run: Path, sources: Sources, out: Path, *, with_votes: bool = False) -> Path:
     """Keep what a cross-validated run said, in ``out`` under the name of the run.
+
+    Args:
+        run: folder of the run.
+        sources: the data that it predicted; its crops as well, where votes are wanted.
+        out: folder for the file.
+        with_votes: whether to keep the votes of the nearest training cells too, which every fold's network is run for.
 
     Returns:
         The file.
@@ -82,18 +91,24 @@ def keep(run: Path, sources: Sources, out: Path) -> Path:
     place = {key: i for i, key in enumerate(keys)}
     if not set(arm.keys) <= set(keys):
         raise RecipeError(f"{run} predicted cells that {about['target']} does not hold.")
-    margins = np.full(len(keys), np.nan, np.float16)
-    margins[[place[key] for key in arm.keys]] = arm.margins
+    rows = [place[key] for key in arm.keys]
+    scores = {"margins": arm.margins}
+    if with_votes:
+        votes = fold_votes(_folds(run, about), about["target"], sources)
+        scores["votes"] = np.array([votes[key] for key in arm.keys])
+    arrays = {name: np.full(len(keys), np.nan, np.float16) for name in scores}
+    for name, values in scores.items():
+        arrays[name][rows] = values
     kept = {name: about[name] for name in ("recipe", "target", "seed", "folds")}
     curves = [[{name: round(float(row[name]), 5) for name in _CURVE} for row in history] for history in arm.histories]
     path = out / (run.name + SUFFIX)
-    write_arrays(path, {"margins": margins}, {"kind": _KIND, **kept, "cells": _digest(cells), "histories": curves})
+    write_arrays(path, arrays, {"kind": _KIND, **kept, "cells": _digest(cells), "histories": curves})
     return path
 
 
 def _read_run(folder: Path) -> Arm:
     about = _about(folder)
-    folds = [folder / f"fold-{k}" for k in range(about.get("folds", 0))]
+    folds = _folds(folder, about)
     if not folds or not all((f / PREDICTIONS_FILE).exists() and (f / NETWORK_FILE).exists() for f in folds):
         raise RecipeError(f"{folder} is not a finished cross-validation; train it with --folds, to the end.")
     found = [Predictions.load(f / PREDICTIONS_FILE) for f in folds]
@@ -104,6 +119,10 @@ def _read_run(folder: Path) -> Arm:
     margins, is_blast, patients = (np.concatenate(c)[order] for c in zip(*((p.margin, p.is_blast, p.groups) for p in found), strict=True))
     histories = tuple(tuple(load_network(f / NETWORK_FILE)[1]["history"]) for f in folds)
     return Arm(about["recipe"]["system"], about["seed"], keys[order], margins, is_blast.astype(np.int64), patients, histories)
+
+
+def _folds(folder: Path, about: Mapping[str, Any]) -> list[Path]:
+    return [folder / f"fold-{k}" for k in range(about.get("folds", 0))]
 
 
 def _about(folder: Path) -> dict[str, Any]:
@@ -133,6 +152,7 @@ def _read_kept(path: Path, sources: Sources | None) -> Arm:
         is_blast=np.array([c.is_blast for c in chosen], np.int64),
         patients=np.array([c.group for c in chosen]),
         histories=tuple(tuple(h) for h in about["histories"]),
+        votes=arrays["votes"][predicted].astype(np.float64) if "votes" in arrays else None,
     )
 
 
@@ -151,11 +171,12 @@ def main() -> None:
     parser.add_argument("runs", type=Path, nargs="+", help="folders of cross-validated runs")
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="folder of the data that they predicted")
     parser.add_argument("--out", type=Path, required=True, help="folder for the files")
+    parser.add_argument("--votes", action="store_true", help="keep the votes of the nearest training cells as well; takes a minute or two per run")
     given = parser.parse_args()
     try:
         sources = Sources.find(given.data, Path("build/packs"))
         for run in given.runs:
-            print(keep(run, sources, given.out))
+            print(keep(run, sources, given.out, with_votes=given.votes))
     except TrainingError as error:
         raise SystemExit(f"failed: {error}") from error
 

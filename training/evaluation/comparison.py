@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from glob import glob, has_magic
 from pathlib import Path
@@ -104,6 +104,17 @@ def signed(difference: Interval | None) -> str:
     return "" if difference is None else f"{difference.value:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}]"
 
 
+def by_vote(arm: Arm) -> Arm:
+    """A run as its embedding judges: the vote of the nearest training cells, less one half, in place of the margin.
+
+    Raises:
+        RecipeError: the run holds no votes.
+    """
+    if arm.votes is None:
+        raise RecipeError(f"A run of {arm.system}, seed {arm.seed}, holds no votes: keep it with `python -m training.evaluation.arms --votes`.")
+    return replace(arm, margins=arm.votes - 0.5)
+
+
 def by_seed(sides: Mapping[str, Sequence[Arm]]) -> str:
     """The AUC of every single run, as a table."""
     seeds = sorted({a.seed for arms in sides.values() for a in arms})
@@ -141,12 +152,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sides", nargs="+", metavar="NAME=RUN,RUN", help="a side and its cross-validated runs")
     parser.add_argument("--data", type=Path, nargs="+", help="folder of the data, whose labels kept files need")
+    parser.add_argument("--vote", action="store_true", help="compare the votes of the nearest training cells instead of the classifiers")
     parser.add_argument("--curves", type=Path, metavar="SVG", help="draw the training loss by epoch")
     parser.add_argument("--patients", type=Path, metavar="SVG", help="draw the AUC of every patient")
     given = parser.parse_args()
     try:
         sources = Sources.find(given.data, Path("build/packs")) if given.data else None
         sides = dict(read_side(side, sources) for side in given.sides)
+        if given.vote:
+            sides = {name: [by_vote(arm) for arm in arms] for name, arms in sides.items()}
         print(markdown(table(sides)), by_seed(sides), sep="\n\n")
     except TrainingError as error:
         raise SystemExit(f"failed: {error}") from error

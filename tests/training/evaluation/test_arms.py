@@ -62,6 +62,16 @@ def test_what_is_kept_says_what_the_run_says(tmp_path: Path) -> None:
     assert b"secret" not in path.read_bytes()
 
 
+def test_votes_are_kept_beside_the_margins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sources = _own_cells(tmp_path / "cells")
+    run = _run(tmp_path / "run", sources)
+    keys = read_arm(run).keys
+    monkeypatch.setattr("training.evaluation.arms.fold_votes", lambda folds, target, sources: {k: i / 32 for i, k in enumerate(keys)})
+    assert read_arm(keep(run, sources, tmp_path), sources).votes is None
+    votes = read_arm(keep(run, sources, tmp_path, with_votes=True), sources).votes
+    np.testing.assert_array_equal(votes, np.arange(len(keys)) / 32)
+
+
 def test_other_data_than_those_of_the_run_are_refused(tmp_path: Path) -> None:
     sources = _own_cells(tmp_path / "cells")
     run = _run(tmp_path / "run", sources)

@@ -10,7 +10,7 @@ import pytest
 
 from training.errors import RecipeError
 from training.evaluation.arms import Arm
-from training.evaluation.comparison import by_seed, markdown, read_side, table
+from training.evaluation.comparison import by_seed, by_vote, markdown, read_side, table
 
 CELLS, PATIENTS = 400, 20
 
@@ -89,3 +89,11 @@ def test_wildcards_name_runs_in_order(tmp_path: Path, monkeypatch: pytest.Monkey
         (tmp_path / name).mkdir()
     read_side(f"x={tmp_path}/c-0,{tmp_path}/b-*")
     assert read == ["c-0", "b-0", "b-1"]
+
+
+def test_votes_judge_in_place_of_the_classifier() -> None:
+    arm = _arm(0, 1.0)
+    judged = by_vote(replace(arm, votes=arm.is_blast * 0.4 + 0.2))
+    assert table({"one": [judged]})[0].figures["balanced accuracy"].value == 1.0
+    with pytest.raises(RecipeError, match="holds no votes"):
+        by_vote(arm)
