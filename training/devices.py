@@ -13,6 +13,7 @@ import cv2
 import torch
 from torch import distributed
 
+from services.common.memory import keep_freed_memory
 from training.errors import TrainingError
 
 
@@ -65,6 +66,8 @@ def place(device: str = "auto") -> Iterator[Place]:
     if device == "cuda" and not torch.cuda.is_available():
         raise TrainingError("There is no GPU that torch can use; leave --device out, or install a torch with CUDA.")
     on_gpu = device != "cpu" and torch.cuda.is_available()
+    if not on_gpu:
+        keep_freed_memory(of_any_size=True)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=on_gpu)
     torch.backends.cudnn.benchmark = False

@@ -18,6 +18,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from services.common.memory import keep_freed_memory
 from training.array_file import SUFFIX, read_arrays, write_arrays
 from training.checkpoints import load_network
 from training.datasets.dataset import LabelledImage
@@ -173,6 +174,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for the files")
     parser.add_argument("--votes", action="store_true", help="keep the votes of the nearest training cells as well; takes a minute or two per run")
     given = parser.parse_args()
+    keep_freed_memory(of_any_size=True)
     try:
         sources = Sources.find(given.data, Path("build/packs"))
         for run in given.runs:

@@ -151,7 +151,7 @@ def main() -> None:
     """Print the tables, draw the pictures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sides", nargs="+", metavar="NAME=RUN,RUN", help="a side and its cross-validated runs")
-    parser.add_argument("--data", type=Path, nargs="+", help="folder of the data, whose labels kept files need")
+    parser.add_argument("--data", type=Path, action="append", help="folder of the data, whose labels kept files need")
     parser.add_argument("--vote", action="store_true", help="compare the votes of the nearest training cells instead of the classifiers")
     parser.add_argument("--curves", type=Path, metavar="SVG", help="draw the training loss by epoch")
     parser.add_argument("--patients", type=Path, metavar="SVG", help="draw the AUC of every patient")
