@@ -142,10 +142,14 @@ def _write(content: Mapping[str, Any], model: str, about: Mapping[str, object], 
     _write_json(releases / release.id / RELEASE_FILE, release.model_dump(mode="json"))
     _write_json(releases / INDEX_FILE, _updated_index(releases / INDEX_FILE, release).model_dump(mode="json"))
     metadata = {"release": release.id, **about, **content}
-    _write_json(model_repository / model / METADATA_FILE, metadata)
-    (model_repository / model / CARD_FILE).write_text(model_card(metadata), encoding="utf-8")
+    _write_about(model_repository / model, metadata)
     ReleaseStore(releases, model_repository)
     return release
+
+
+def _write_about(model: Path, metadata: Mapping[str, Any]) -> None:
+    _write_json(model / METADATA_FILE, metadata)
+    (model / CARD_FILE).write_text(model_card(metadata), encoding="utf-8")
 
 
 def write_release_content(content: Mapping[str, Any], folder: Path) -> Release:
@@ -157,6 +161,23 @@ def write_release_content(content: Mapping[str, Any], folder: Path) -> Release:
     release = _validated(content)
     _write_json(folder / RELEASE_FILE, release.model_dump(mode="json"))
     return release
+
+
+def add_limit(release: Release, limit: str, releases: Path, model_repository: Path) -> Release:
+    """State a limit that was found after a release was built: in the release, and in the metadata and card of the model that came with it.
+
+    Raises:
+        RecipeError: the limit is empty or stated already.
+    """
+    if not limit.strip() or limit in release.limits:
+        raise RecipeError(f"{release.id}: a limit is a sentence that is not stated yet.")
+    said = {"limits": [*release.limits, limit]}
+    changed = write_release_content({**release.model_dump(mode="json"), **said}, releases / release.id)
+    model = (release.patches.network if release.patches else release.network).model
+    metadata = json.loads((model_repository / model / METADATA_FILE).read_text(encoding="utf-8"))
+    if metadata["release"] == release.id:
+        _write_about(model_repository / model, {**metadata, **said})
+    return changed
 
 
 def activate(release: Release, releases: Path) -> None:

@@ -288,6 +288,22 @@ def activate_release(
         say(f"{candidate.id} is the current release of {candidate.system}", "green")
 
 
+@release_app.command("add-limit")
+def add_limit_to_release(
+    release: Annotated[str, typer.Argument(help="Id of the release.")],
+    limit: Annotated[str, typer.Argument(help="A sentence: what the release fails at, and how that is known.")],
+    releases: Annotated[Path, typer.Option(help="Folder of releases.")] = Path("releases"),
+    model_repository: Annotated[Path, typer.Option(help="Folder of models.")] = Path("model_repository"),
+) -> None:
+    """State a limit that was found after a release was built; `dl4all systems` and the model card show it from then on."""
+    with explained():
+        from services.common.releases import ReleaseStore
+        from training.releases import add_limit
+
+        changed = add_limit(ReleaseStore(releases, model_repository).resolve(release), limit, releases, model_repository)
+        say(f"{changed.id} states {len(changed.limits)} limits", "green")
+
+
 @release_app.command("verify")
 def verify_releases(
     releases: Annotated[Path, typer.Option(help="Folder of releases.")] = Path("releases"),

@@ -166,6 +166,23 @@ def test_list_shows_every_release(built: Path) -> None:
     assert "default, current" in result.stdout
 
 
+def test_a_limit_that_is_found_later_is_stated_everywhere(built: Path, tmp_path: Path) -> None:
+    for part in ("releases", "model_repository"):
+        shutil.copytree(built / part, tmp_path / part)
+    places = ["--releases", str(tmp_path / "releases"), "--model-repository", str(tmp_path / "model_repository")]
+    limit = "Takes monocytes for blasts: 3 of 10."
+    assert CliRunner().invoke(app, ["release", "add-limit", "small-1", limit, *places]).exit_code == 0
+    (release,) = ReleaseStore(tmp_path / "releases", tmp_path / "model_repository").releases
+    assert release.limits[-1] == limit
+    model = tmp_path / "model_repository" / release.network.model
+    assert json.loads((model / "metadata.json").read_text(encoding="utf-8"))["limits"] == list(release.limits)
+    assert (model / "MODEL_CARD.md").read_text(encoding="utf-8").endswith(f"\n- {limit}\n")
+    assert list(check_releases(tmp_path / "releases", tmp_path / "model_repository"))
+    again = CliRunner().invoke(app, ["release", "add-limit", "small-1", limit, *places])
+    assert again.exit_code == 1
+    assert "not stated yet" in again.output
+
+
 def test_building_twice_gives_the_same_files(trained: Path, built: Path, tmp_path: Path) -> None:
     build(build_options(trained, tmp_path), sources_of(trained))
     for part in ("releases/small-1/library.npz",):
