@@ -173,11 +173,16 @@ def add_limit(release: Release, limit: str, releases: Path, model_repository: Pa
         raise RecipeError(f"{release.id}: a limit is a sentence that is not stated yet.")
     said = {"limits": [*release.limits, limit]}
     changed = write_release_content({**release.model_dump(mode="json"), **said}, releases / release.id)
-    model = (release.patches.network if release.patches else release.network).model
-    metadata = json.loads((model_repository / model / METADATA_FILE).read_text(encoding="utf-8"))
-    if metadata["release"] == release.id:
-        _write_about(model_repository / model, {**metadata, **said})
+    describe_model(release, said, model_repository)
     return changed
+
+
+def describe_model(release: Release, said: Mapping[str, Any], model_repository: Path) -> None:
+    """Say something else in metadata and card of the model that came with a release; a release that came with none is left alone."""
+    model = model_repository / (release.patches.network if release.patches else release.network).model
+    metadata = json.loads((model / METADATA_FILE).read_text(encoding="utf-8"))
+    if metadata["release"] == release.id:
+        _write_about(model, {**metadata, **said})
 
 
 def activate(release: Release, releases: Path) -> None:
