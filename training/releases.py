@@ -5,7 +5,8 @@ from __future__ import annotations
 import datetime
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -167,22 +168,42 @@ def add_limit(release: Release, limit: str, releases: Path, model_repository: Pa
     """State a limit that was found after a release was built: in the release, and in the metadata and card of the model that came with it.
 
     Raises:
-        RecipeError: the limit is empty or stated already.
+        RecipeError: the limit is empty or stated already, or the metadata cannot be read; nothing is changed.
     """
     if not limit.strip() or limit in release.limits:
         raise RecipeError(f"{release.id}: a limit is a sentence that is not stated yet.")
-    said = {"limits": [*release.limits, limit]}
-    changed = write_release_content({**release.model_dump(mode="json"), **said}, releases / release.id)
-    describe_model(release, said, model_repository)
-    return changed
+    return restate(release, {"limits": [*release.limits, limit]}, releases, model_repository)
 
 
-def describe_model(release: Release, said: Mapping[str, Any], model_repository: Path) -> None:
-    """Say something else in metadata and card of the model that came with a release; a release that came with none is left alone."""
+def restate(release: Release, said: Mapping[str, Any], releases: Path, model_repository: Path) -> Release:
+    """Say something else in a release and, in the metadata and card of the model that came with it, where one did.
+
+    Raises:
+        RecipeError: it makes no sense, or the metadata cannot be read; nothing is changed.
+    """
+    content = _validated({**release.model_dump(mode="json"), **said})
     model = model_repository / (release.patches.network if release.patches else release.network).model
-    metadata = json.loads((model / METADATA_FILE).read_text(encoding="utf-8"))
-    if metadata["release"] == release.id:
-        _write_about(model, {**metadata, **said})
+    with restored_on_failure([releases / release.id / RELEASE_FILE, model / METADATA_FILE, model / CARD_FILE]):
+        _write_json(releases / release.id / RELEASE_FILE, content.model_dump(mode="json"))
+        try:
+            metadata = json.loads((model / METADATA_FILE).read_text(encoding="utf-8"))
+            if metadata["release"] == release.id:
+                _write_about(model, {**metadata, **said})
+        except (ValueError, KeyError) as error:
+            raise RecipeError(f"{model / METADATA_FILE} does not describe a model: {error!r}") from error
+    return content
+
+
+@contextmanager
+def restored_on_failure(paths: Iterable[Path]) -> Iterator[None]:
+    """Give files that are there the content that they had, if anything fails."""
+    before = {path: path.read_bytes() for path in paths if path.exists()}
+    try:
+        yield
+    except BaseException:
+        for path, content in before.items():
+            path.write_bytes(content)
+        raise
 
 
 def activate(release: Release, releases: Path) -> None:

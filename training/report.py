@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from training.checkpoints import load_network
 from training.evaluation.metrics import auc, protocol_figures
+from training.pictures import save_svg
 from training.transfer import NETWORK_FILE, PREDICTIONS_FILE, Predictions
 
 SUMMARY_FILE: Final = "summary.json"
@@ -75,7 +76,7 @@ def draw_curves(histories: dict[str, list[dict[str, float]]], path: Path) -> Non
             )
         other.set(ylabel="validation accuracy (dashed)")
     axis.legend(frameon=False, fontsize="small")
-    figure.savefig(path, format="svg", metadata={"Date": None, "Creator": None})
+    save_svg(figure, path)
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

@@ -295,7 +295,7 @@ def add_limit_to_release(
     releases: Annotated[Path, typer.Option(help="Folder of releases.")] = Path("releases"),
     model_repository: Annotated[Path, typer.Option(help="Folder of models.")] = Path("model_repository"),
 ) -> None:
-    """State a limit that was found after a release was built; `dl4all systems` and the model card show it from then on."""
+    """State a limit that was found after a release was built; the model card shows it, and `dl4all systems` once the services are started again."""
     with explained():
         from services.common.releases import ReleaseStore
         from training.releases import add_limit

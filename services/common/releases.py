@@ -232,8 +232,8 @@ class ReleaseStore:
     """The releases that are held, each checked once.
 
     A release that is put there later is taken in when it is first asked for or at the next ``take_in``, and another index when a name is next
-    resolved or then: what is broken is logged and left out, and what was in use stays in use. Releases never change; what was handed out stays
-    valid.
+    resolved or then: what is broken is logged and left out, and what was in use stays in use. What was handed out stays valid: a release
+    that is held is not read again, so that what is said of it afterwards, such as a limit, is seen at the next start.
 
     Args:
         releases: folder of releases.

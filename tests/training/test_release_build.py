@@ -178,6 +178,11 @@ def test_a_limit_that_is_found_later_is_stated_everywhere(built: Path, tmp_path:
     assert json.loads((model / "metadata.json").read_text(encoding="utf-8"))["limits"] == list(release.limits)
     assert (model / "MODEL_CARD.md").read_text(encoding="utf-8").endswith(f"\n- {limit}\n")
     assert list(check_releases(tmp_path / "releases", tmp_path / "model_repository"))
+    (model / "metadata.json").write_text("[", encoding="utf-8")
+    broken = CliRunner().invoke(app, ["release", "add-limit", "small-1", "Another.", *places])
+    assert broken.exit_code == 1
+    assert "does not describe a model" in broken.output
+    assert ReleaseStore(tmp_path / "releases", tmp_path / "model_repository").releases[0].limits[-1] == limit
     again = CliRunner().invoke(app, ["release", "add-limit", "small-1", limit, *places])
     assert again.exit_code == 1
     assert "not stated yet" in again.output

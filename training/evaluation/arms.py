@@ -30,6 +30,7 @@ from training.transfer import NETWORK_FILE, PREDICTIONS_FILE, RUN_FILE, Predicti
 Double = NDArray[np.float64]
 History = tuple[Mapping[str, float], ...]
 _KIND: Final = "cross-validated scores 1"
+_KEPT: Final = ("recipe", "source", "target", "seed", "folds", "patients")
 _CURVE: Final = ("epoch", "loss")
 
 
@@ -93,6 +94,8 @@ def keep(run: Path, sources: Sources, out: Path, *, with_votes: bool = False) ->
     if not set(arm.keys) <= set(keys):
         raise RecipeError(f"{run} predicted cells that {about['target']} does not hold.")
     rows = [place[key] for key in arm.keys]
+    if [(cells[i].group, cells[i].is_blast) for i in rows] != list(zip(arm.patients.tolist(), arm.is_blast.tolist(), strict=True)):
+        raise RecipeError(f"{run} knew other labels or patients than those of the {about['target']} that --data names.")
     scores = {"margins": arm.margins}
     if with_votes:
         votes = fold_votes(_folds(run, about), about["target"], sources)
@@ -100,7 +103,7 @@ def keep(run: Path, sources: Sources, out: Path, *, with_votes: bool = False) ->
     arrays = {name: np.full(len(keys), np.nan, np.float16) for name in scores}
     for name, values in scores.items():
         arrays[name][rows] = values
-    kept = {name: about[name] for name in ("recipe", "target", "seed", "folds")}
+    kept: dict[str, object] = {name: about[name] for name in _KEPT if name in about}
     curves = [[{name: round(float(row[name]), 5) for name in _CURVE} for row in history] for history in arm.histories]
     path = out / (run.name + SUFFIX)
     write_arrays(path, arrays, {"kind": _KIND, **kept, "cells": _digest(cells), "histories": curves})
@@ -173,10 +176,11 @@ def main() -> None:
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="folder of the data that they predicted")
     parser.add_argument("--out", type=Path, required=True, help="folder for the files")
     parser.add_argument("--votes", action="store_true", help="keep the votes of the nearest training cells as well; takes a minute or two per run")
+    parser.add_argument("--cache", type=Path, default=Path("build/packs"), help="folder where prepared crops are kept (default: %(default)s)")
     given = parser.parse_args()
     keep_freed_memory(of_any_size=True)
     try:
-        sources = Sources.find(given.data, Path("build/packs"))
+        sources = Sources.find(given.data, given.cache)
         for run in given.runs:
             print(keep(run, sources, given.out, with_votes=given.votes))
     except TrainingError as error:

@@ -60,9 +60,13 @@ def table(sides: Mapping[str, Sequence[Arm]]) -> list[Row]:
         seeds = [a.seed for a in arms]
         if len(set(seeds)) < len(seeds):
             raise RecipeError(f"{name} has runs of one seed twice.")
-        if not all(np.array_equal(a.keys, first.keys) for a in arms):
-            raise RecipeError(f"The runs of {name} did not predict the same cells as those of {reference_name}.")
+        if not all(_same_cells(a, first) for a in arms):
+            raise RecipeError(f"The runs of {name} did not predict the same cells as those of {reference_name}, or knew other labels or patients.")
     return [_row(name, arms, () if name == reference_name else reference) for name, arms in sides.items()]
+
+
+def _same_cells(arm: Arm, other: Arm) -> bool:
+    return all(np.array_equal(getattr(arm, part), getattr(other, part)) for part in ("keys", "is_blast", "patients"))
 
 
 def _row(name: str, arms: Sequence[Arm], reference: Sequence[Arm]) -> Row:
@@ -138,6 +142,21 @@ def read_side(text: str, sources: Sources | None = None) -> tuple[str, list[Arm]
     return name, [read_arm(path, sources) for path in paths]
 
 
+def read_sides(texts: Sequence[str], sources: Sources | None = None) -> dict[str, list[Arm]]:
+    """Sides by name, in order; see ``read_side``.
+
+    Raises:
+        RecipeError: two have the same name, or one cannot be read.
+    """
+    sides: dict[str, list[Arm]] = {}
+    for text in texts:
+        name, arms = read_side(text, sources)
+        if name in sides:
+            raise RecipeError(f"Two sides are called {name!r}.")
+        sides[name] = arms
+    return sides
+
+
 def _matching(run: str) -> list[Path]:
     if not has_magic(run):
         return [Path(run)]
@@ -158,7 +177,7 @@ def main() -> None:
     given = parser.parse_args()
     try:
         sources = Sources.find(given.data, Path("build/packs")) if given.data else None
-        sides = dict(read_side(side, sources) for side in given.sides)
+        sides = read_sides(given.sides, sources)
         if given.vote:
             sides = {name: [by_vote(arm) for arm in arms] for name, arms in sides.items()}
         print(markdown(table(sides)), by_seed(sides), sep="\n\n")

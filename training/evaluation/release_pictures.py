@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.evaluation.metrics import bootstrap_of
+from training.pictures import save_svg
 
 Double = NDArray[np.float64]
 BINS: Final = (0.0, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.95, 0.98, 1.0)
@@ -68,7 +69,7 @@ def draw_reliability(found: Mapping[str, Double], path: Path) -> None:
         panel.set_visible(False)
     figure.supxlabel("probability of blast that the release gives")
     figure.supylabel("share of blasts among these cells")
-    _save(figure, path)
+    save_svg(figure, path)
 
 
 def draw_patients(name: str, patients: NDArray[np.str_], is_blast: NDArray[np.int64], suspected: Any, indeterminate: Any, path: Path) -> None:
@@ -98,9 +99,4 @@ def draw_patients(name: str, patients: NDArray[np.str_], is_blast: NDArray[np.in
     axis.set_xticks(range(len(names)), names, rotation=90, fontsize="small")
     figure.suptitle(f"{name}: every test patient; above the bars, how many cells", fontsize="medium")
     figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize="small")
-    _save(figure, path)
-
-
-def _save(figure: Any, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, format="svg", metadata={"Date": None, "Creator": None})
+    save_svg(figure, path)

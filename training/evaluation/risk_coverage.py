@@ -11,6 +11,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from training.pictures import save_svg
+
 Double = NDArray[np.float64]
 Integers = NDArray[np.int64]
 _DRAWN_POINTS: Final = 400
@@ -91,8 +93,7 @@ def draw(lines: Sequence[Line], path: Path) -> None:
     axis.set_ylim(bottom=0)
     axis.grid(alpha=0.3)
     axis.legend(frameon=False, fontsize="small")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, format="svg", metadata={"Date": None, "Creator": None})
+    save_svg(figure, path)
 
 
 def _thinned(curve: Curve) -> tuple[Double, Double]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
 from training.evaluation.arms import Arm
 from training.evaluation.metrics import auc
+from training.pictures import save_svg
 
 COLOURS: Final = ("#1f6fb2", "#c4622d", "#3f8f4f", "#7a4fa3", "#6b6b6b", "#c43f7a", "#1b1b1b", "#b08a00")
 MIN_OF_EACH: Final = 5
@@ -21,6 +23,7 @@ def draw_curves(sides: Mapping[str, Sequence[Arm]], path: Path) -> None:
     """Draw the training loss of every fold of every run by epoch, one panel per recipe, one colour per side, as SVG."""
     from matplotlib.figure import Figure
 
+    colours = dict(zip(sides, cycle(COLOURS), strict=False))
     systems = sorted({a.system for arms in sides.values() for a in arms})
     columns = min(len(systems), _PANELS_IN_A_ROW)
     rows = -(-len(systems) // columns)
@@ -28,7 +31,8 @@ def draw_curves(sides: Mapping[str, Sequence[Arm]], path: Path) -> None:
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for panel, system in zip(panels, systems, strict=False):
         own = {name: [a for a in arms if a.system == system] for name, arms in sides.items()}
-        for colour, (name, arms) in zip(COLOURS, ((n, a) for n, a in own.items() if a), strict=False):
+        for name, arms in ((n, a) for n, a in own.items() if a):
+            colour = colours[name]
             for history in (h for arm in arms for h in arm.histories):
                 panel.plot([row["epoch"] for row in history], [row["loss"] for row in history], color=colour, alpha=0.45, linewidth=1)
             panel.plot([], [], color=colour, label=name)
@@ -37,7 +41,7 @@ def draw_curves(sides: Mapping[str, Sequence[Arm]], path: Path) -> None:
         panel.legend(frameon=False, fontsize="small")
     for panel in panels[len(systems) :]:
         panel.set_visible(False)
-    _save(figure, path)
+    save_svg(figure, path)
 
 
 def draw_patients(sides: Mapping[str, Sequence[Arm]], path: Path) -> None:
@@ -50,20 +54,15 @@ def draw_patients(sides: Mapping[str, Sequence[Arm]], path: Path) -> None:
     order = np.argsort(np.mean(list(found.values()), axis=0))
     figure = Figure(figsize=(max(6.0, 0.24 * len(patients)), 4.0), layout="constrained")
     axis = figure.subplots()
-    for colour, (name, values) in zip(COLOURS, found.items(), strict=False):
+    for (name, values), colour in zip(found.items(), cycle(COLOURS), strict=False):
         axis.plot(range(len(patients)), values[order], color=colour, marker="o", markersize=3.5, linestyle="none", alpha=0.8, label=name)
     axis.set_xticks(range(len(patients)), [patients[i] for i in order], rotation=90, fontsize="x-small")
     axis.set(ylabel="AUC of the patient's cells, not seen in training", xlim=(-0.7, len(patients) - 0.3))
     axis.grid(alpha=0.3)
     axis.legend(frameon=False, fontsize="small", loc="lower right")
-    _save(figure, path)
+    save_svg(figure, path)
 
 
 def _auc_of(arm: Arm, patient: str) -> float:
     own = arm.patients == patient
     return auc(arm.margins[own], arm.is_blast[own])
-
-
-def _save(figure: Any, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, format="svg", metadata={"Date": None, "Creator": None})

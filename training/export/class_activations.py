@@ -9,10 +9,9 @@ embeddings and patch embeddings stay the same to the bit. Every release that nam
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import onnx
@@ -21,12 +20,14 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from services.common.engines.onnx_runtime import open_session
 from services.common.errors import DomainError
-from services.common.releases import SERVED_BY, Release, ReleaseStore, sha256_of
+from services.common.model_repository import CONFIG_FILE, CPU_CONFIG_FILE
+from services.common.releases import RELEASE_FILE, SERVED_BY, Release, ReleaseStore, sha256_of
 from training.errors import GateError, RecipeError, TrainingError
 from training.export.model_configs import write_model_configs
-from training.export.onnx_model import ACTIVATIONS, INPUT, LOGITS, PARITY, difference
-from training.releases import describe_model, write_release_content
+from training.export.onnx_model import ACTIVATIONS, INPUT, LOGITS, OUTPUTS, PARITY, difference
+from training.releases import restate, restored_on_failure
 
+PATCHES: Final = OUTPUTS[2]
 _OWN: Final = f"{ACTIVATIONS}/"
 
 
@@ -48,8 +49,9 @@ def with_class_activations(model: ModelProto) -> ModelProto:
     pooled = _expect(made_by, head.input[0], "ReduceMean")
     attributes = {a.name: helper.get_attribute_value(a) for a in head.attribute}
     plain = attributes.get("alpha", 1.0) == 1.0 and attributes.get("beta", 1.0) == 1.0 and not attributes.get("transA", 0)
-    if not plain or head.input[1] not in constants or head.input[2] not in constants:
-        raise GateError("The head of the network is not a linear layer of its own.")
+    patches = next((output for output in graph.output if output.name == PATCHES), None)
+    if not plain or len(head.input) != 3 or not {*head.input[1:]} <= set(constants) or patches is None:
+        raise GateError(f"The head of the network is not a linear layer with weight and bias of its own, or it gives no {PATCHES}.")
     weight = numpy_helper.to_array(constants[head.input[1]])
     by_class = weight.T if attributes.get("transB", 0) else weight
     graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(by_class), f"{_OWN}weight"))
@@ -62,8 +64,8 @@ def with_class_activations(model: ModelProto) -> ModelProto:
             helper.make_node("Div", [_OWN + steps[2], divided.input[1]], [ACTIVATIONS]),
         ]
     )
-    patches = next(output for output in graph.output if output.name == "patch_embeddings").type.tensor_type.shape.dim
-    shape = [patches[0].dim_param or patches[0].dim_value, patches[1].dim_value, patches[2].dim_value, by_class.shape[1]]
+    count, rows, columns, _ = patches.type.tensor_type.shape.dim
+    shape = [count.dim_param or count.dim_value, rows.dim_value, columns.dim_value, by_class.shape[1]]
     graph.output.append(helper.make_tensor_value_info(ACTIVATIONS, TensorProto.FLOAT, shape))
     onnx.checker.check_model(changed, full_check=True)
     return changed
@@ -108,35 +110,34 @@ def give_class_activations(model: str, releases: Path, model_repository: Path) -
     Raises:
         RecipeError: no release judges cells with it, or it is served from several files.
         GateError: the network has no class activations, or the changed file answers otherwise.
+
+    Whatever fails, all files are as they were.
     """
     store = ReleaseStore(releases, model_repository)
-    users = [r for r in store.releases if r.network.model == model]
+    users = [r for r in store.releases if model in (r.network.model, r.embedder.model)]
     if not users:
         raise RecipeError(f"No release judges cells with {model}.")
-    path = store.model_path(users[0].network, SERVED_BY[0])
-    if len({file.file for file in users[0].network.files.values()}) > 1:
-        raise RecipeError(f"{model} is served from several files; build its releases anew from their runs.")
-    side = users[0].input.side
+    if any(r.network != r.embedder or len({file.file for file in r.network.files.values()}) > 1 for r in users):
+        raise RecipeError(f"{model} is served from several files, or beside another embedder; build its releases anew from their runs.")
+    path, folder = store.model_path(users[0].network, SERVED_BY[0]), model_repository / model
     part = path.with_name(path.name + ".part")
+    described = [releases / r.id / RELEASE_FILE for r in users]
     try:
         onnx.save(with_class_activations(onnx.load(str(path))), str(part))
-        refuse_other_answers(path, part, side)
-        part.replace(path)
+        refuse_other_answers(path, part, users[0].input.side)
+        with restored_on_failure(
+            [path, folder / CONFIG_FILE, folder / CPU_CONFIG_FILE, *described, *model_repository.glob("*/*.json"), *model_repository.glob("*/*.md")]
+        ):
+            part.replace(path)
+            write_model_configs(folder, path, users[0].input.side)
+            file = {"file": path.name, "sha256": sha256_of(path)}
+            network = {**users[0].network.model_dump(mode="json"), "files": dict.fromkeys(SERVED_BY, file)}
+            said = {"network": network, "embedder": network, "class_activations": True}
+            changed = tuple(restate(user, said, releases, model_repository) for user in users)
+            ReleaseStore(releases, model_repository)
     finally:
         part.unlink(missing_ok=True)
-    write_model_configs(model_repository / model, path, side)
-    served = {engine: {"file": path.name, "sha256": sha256_of(path)} for engine in SERVED_BY}
-    changed = tuple(_changed(user, served, releases, model_repository) for user in users)
-    ReleaseStore(releases, model_repository)
     return changed
-
-
-def _changed(release: Release, served: Mapping[str, Any], releases: Path, model_repository: Path) -> Release:
-    content = release.model_dump(mode="json")
-    said = {part: {**content[part], "files": served} for part in ("network", "embedder")} | {"class_activations": True}
-    written = write_release_content({**content, **said}, releases / release.id)
-    describe_model(release, said, model_repository)
-    return written
 
 
 def main() -> None:
@@ -148,7 +149,7 @@ def main() -> None:
     given = parser.parse_args()
     try:
         changed = give_class_activations(given.model, given.releases, given.model_repository)
-    except (TrainingError, DomainError, json.JSONDecodeError) as error:
+    except (TrainingError, DomainError, OSError) as error:
         raise SystemExit(f"failed: {error}") from error
     print(f"{given.model} gives class activations; so say {', '.join(r.id for r in changed)}")
 

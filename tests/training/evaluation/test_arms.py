@@ -80,6 +80,8 @@ def test_other_data_than_those_of_the_run_are_refused(tmp_path: Path) -> None:
         read_arm(path)
     with pytest.raises(RecipeError, match="made of other cells or labels"):
         read_arm(path, _own_cells(tmp_path / "cells", first_label=1))
+    with pytest.raises(RecipeError, match="knew other labels or patients"):
+        keep(run, _own_cells(tmp_path / "cells", first_label=1), tmp_path)
     with pytest.raises(RecipeError, match="does not hold"):
         keep(run, _own_cells(tmp_path / "cells", cells=CELLS - 2), tmp_path)
 

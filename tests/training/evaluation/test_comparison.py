@@ -10,7 +10,7 @@ import pytest
 
 from training.errors import RecipeError
 from training.evaluation.arms import Arm
-from training.evaluation.comparison import by_seed, by_vote, markdown, read_side, table
+from training.evaluation.comparison import by_seed, by_vote, markdown, read_side, read_sides, table
 
 CELLS, PATIENTS = 400, 20
 
@@ -59,6 +59,8 @@ def test_what_cannot_be_compared_is_told() -> None:
         table({"a": [arm, arm]})
     with pytest.raises(RecipeError, match="did not predict the same cells"):
         table({"a": [arm], "b": [replace(arm, keys=arm.keys[::-1])]})
+    with pytest.raises(RecipeError, match="other labels or patients"):
+        table({"a": [arm], "b": [replace(arm, is_blast=1 - arm.is_blast)]})
     with pytest.raises(RecipeError, match="A side is NAME=RUN"):
         read_side("build/runs/x")
     with pytest.raises(RecipeError, match="is not the folder of a run"):
@@ -89,6 +91,8 @@ def test_wildcards_name_runs_in_order(tmp_path: Path, monkeypatch: pytest.Monkey
         (tmp_path / name).mkdir()
     read_side(f"x={tmp_path}/c-0,{tmp_path}/b-*")
     assert read == ["c-0", "b-0", "b-1"]
+    with pytest.raises(RecipeError, match="Two sides are called 'x'"):
+        read_sides([f"x={tmp_path}/c-0", f"x={tmp_path}/b-0"])
 
 
 def test_votes_judge_in_place_of_the_classifier() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,11 @@ from training.evaluation.release_pictures import MIN_CELLS, draw_patients, draw_
 
 
 @pytest.fixture(autouse=True)
-def _words_as_text() -> None:
+def _words_as_text() -> Iterator[None]:
     import matplotlib
 
-    matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "x"})
+    with matplotlib.rc_context({"svg.fonttype": "none"}):
+        yield
 
 
 def test_reliability_by_hand() -> None:

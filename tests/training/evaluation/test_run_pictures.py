@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,11 @@ from training.evaluation.run_pictures import COLOURS, draw_curves, draw_patients
 
 
 @pytest.fixture(autouse=True)
-def _words_as_text() -> None:
+def _words_as_text() -> Iterator[None]:
     import matplotlib
 
-    matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "x"})
+    with matplotlib.rc_context({"svg.fonttype": "none"}):
+        yield
 
 
 def _arm(system: str, seed: int) -> Arm:
@@ -32,8 +34,17 @@ def test_curves_have_a_panel_per_recipe_and_a_colour_per_side(tmp_path: Path) ->
     text = (tmp_path / "a.svg").read_text(encoding="utf-8")
     assert text == (tmp_path / "b.svg").read_text(encoding="utf-8")
     assert all(f">{word}<" in text for word in ("with", "without", "other", "allnet", "dss"))
-    first, second = (text.count(f"stroke: {colour}") for colour in COLOURS[:2])
-    assert (first, second) == (2 * 2 + 1 + 2 + 1, 2 + 1)
+    lines = [text.count(f"stroke: {colour}") for colour in COLOURS[:3]]
+    assert lines == [2 * 2 + 1, 2 + 1, 2 + 1]
+
+
+def test_many_sides_are_all_drawn(tmp_path: Path) -> None:
+    sides = {f"side {i}": [_arm("allnet", 0)] for i in range(10)}
+    draw_curves(sides, tmp_path / "a.svg")
+    draw_patients(sides, tmp_path / "b.svg")
+    for name in ("a.svg", "b.svg"):
+        text = (tmp_path / name).read_text(encoding="utf-8")
+        assert all(f">side {i}<" in text for i in range(10))
 
 
 def test_patients_without_blasts_are_not_drawn(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from services.common.engines.onnx_runtime import open_session
 from services.common.model_repository import read_model_config
-from services.common.releases import SERVED_BY, ReleaseStore
+from services.common.releases import SERVED_BY, ReleaseStore, sha256_of
 from tests.training.small import small_network
 from training.errors import GateError, RecipeError
 from training.export.class_activations import give_class_activations, refuse_other_answers, with_class_activations
@@ -72,53 +72,81 @@ def test_a_file_that_answers_otherwise_is_refused(older: Path, tmp_path: Path) -
         refuse_other_answers(tmp_path / "other.onnx", tmp_path / "right.onnx", SIDE)
 
 
-def test_what_has_them_or_cannot_have_them_is_told(older: Path, tmp_path: Path) -> None:
+def test_what_has_them_or_cannot_have_them_is_told(older: Path) -> None:
     with pytest.raises(GateError, match="gives class_activations already"):
         with_class_activations(with_class_activations(onnx.load(str(older))))
-    model = onnx.load(str(older))
-    head = next(node for node in model.graph.node if node.op_type == "Gemm")
-    head.input[0] = "embedding"
-    with pytest.raises(GateError, match=r"not the mean of class activations|not a linear layer"):
-        with_class_activations(_with_relu_before(head, model))
+    with pytest.raises(GateError, match="Relu stands where ReduceMean is expected"):
+        with_class_activations(_with_hidden_layer(onnx.load(str(older))))
+    without_bias = onnx.load(str(older))
+    del _head(without_bias).input[2]
+    with pytest.raises(GateError, match="not a linear layer with weight and bias"):
+        with_class_activations(without_bias)
 
 
-def _with_relu_before(head: onnx.NodeProto, model: onnx.ModelProto) -> onnx.ModelProto:
+def _head(model: onnx.ModelProto) -> onnx.NodeProto:
+    return next(node for node in model.graph.node if node.op_type == "Gemm")
+
+
+def _with_hidden_layer(model: onnx.ModelProto) -> onnx.ModelProto:
+    head = _head(model)
     at = list(model.graph.node).index(head)
     model.graph.node.insert(at, onnx.helper.make_node("Relu", [head.input[0]], ["hidden"]))
     model.graph.node[at + 1].input[0] = "hidden"
     return model
 
 
-def test_releases_of_the_model_say_so(tmp_path: Path) -> None:
-    """A copy of a shipped release, served from its float32 file alone."""
-    name, model = "adaptive-unsharpening-1", "adaptive_unsharpening_1"
-    shutil.copytree(ROOT / "releases" / name, tmp_path / "releases" / name)
-    shutil.copytree(ROOT / "model_repository" / model, tmp_path / "model_repository" / model)
-    index = {"default": name, "current": {"adaptive_unsharpening": name}}
-    (tmp_path / "releases" / "index.json").write_text(json.dumps(index), encoding="utf-8")
-    path = tmp_path / "releases" / name / "release.json"
-    content = json.loads(path.read_text(encoding="utf-8"))
-    for part in ("network", "embedder"):
-        content[part]["files"] = dict.fromkeys(SERVED_BY, content[part]["files"]["onnxruntime"])
-    path.write_text(json.dumps(content), encoding="utf-8")
+NAME, MODEL = "adaptive-unsharpening-1", "adaptive_unsharpening_1"
 
-    (changed,) = give_class_activations(model, tmp_path / "releases", tmp_path / "model_repository")
-    (release,) = ReleaseStore(tmp_path / "releases", tmp_path / "model_repository").releases
-    assert release == changed
-    assert release.class_activations
-    folder = tmp_path / "model_repository" / model
+
+@pytest.fixture
+def served(tmp_path: Path) -> Path:
+    """A copy of a shipped release, served from its float32 file alone, and a second release with the same model."""
+    shutil.copytree(ROOT / "model_repository" / MODEL, tmp_path / "model_repository" / MODEL)
+    for name in (NAME, "second-1"):
+        shutil.copytree(ROOT / "releases" / NAME, tmp_path / "releases" / name)
+        path = tmp_path / "releases" / name / "release.json"
+        content = json.loads(path.read_text(encoding="utf-8")) | {"id": name}
+        for part in ("network", "embedder"):
+            content[part]["files"] = dict.fromkeys(SERVED_BY, content[part]["files"]["onnxruntime"])
+        path.write_text(json.dumps(content), encoding="utf-8")
+    (tmp_path / "releases" / "index.json").write_text(json.dumps({"default": NAME, "current": {"adaptive_unsharpening": NAME}}), encoding="utf-8")
+    return tmp_path
+
+
+def _files(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_all_releases_of_the_model_say_so(served: Path) -> None:
+    changed = give_class_activations(MODEL, served / "releases", served / "model_repository")
+    releases = ReleaseStore(served / "releases", served / "model_repository").releases
+    assert {r.id: r for r in releases} == {r.id: r for r in changed}
+    assert {r.id for r in releases} == {NAME, "second-1"}
+    assert all(r.class_activations for r in releases)
+    folder = served / "model_repository" / MODEL
     assert read_model_config(folder).output_shapes["class_activations"] == (4, 4, 2)
     metadata = json.loads((folder / "metadata.json").read_text(encoding="utf-8"))
-    assert metadata["network"]["files"]["onnxruntime"]["sha256"] == release.network.files["onnxruntime"].sha256
+    assert metadata["network"]["files"]["onnxruntime"]["sha256"] == releases[0].network.files["onnxruntime"].sha256
     assert "class activations" in (folder / "MODEL_CARD.md").read_text(encoding="utf-8")
-    assert list(check_releases(tmp_path / "releases", tmp_path / "model_repository"))
+    assert len(list(check_releases(served / "releases", served / "model_repository"))) == 2
     assert not list(folder.glob("**/*.part"))
-    with pytest.raises(GateError, match="already"):
-        give_class_activations(model, tmp_path / "releases", tmp_path / "model_repository")
 
 
-def test_models_with_lighter_files_are_left_to_their_runs() -> None:
+def test_a_failure_in_the_middle_leaves_everything_as_it_was(served: Path) -> None:
+    (served / "model_repository" / MODEL / "metadata.json").write_text("{", encoding="utf-8")
+    before = _files(served)
+    with pytest.raises(RecipeError, match="does not describe a model"):
+        give_class_activations(MODEL, served / "releases", served / "model_repository")
+    assert _files(served) == before
+
+
+def test_models_that_cannot_be_changed_in_one_file_are_left_to_their_runs(served: Path) -> None:
+    path = served / "releases" / "second-1" / "release.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    half = served / "model_repository" / MODEL / "1" / "model_fp16.onnx"
+    content["network"]["files"]["triton_gpu"] = {"file": half.name, "sha256": sha256_of(half)}
+    path.write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(RecipeError, match="served from several files"):
-        give_class_activations("histotnet_1", ROOT / "releases", ROOT / "model_repository")
+        give_class_activations(MODEL, served / "releases", served / "model_repository")
     with pytest.raises(RecipeError, match="No release judges cells"):
-        give_class_activations("nothing", ROOT / "releases", ROOT / "model_repository")
+        give_class_activations("nothing", served / "releases", served / "model_repository")
