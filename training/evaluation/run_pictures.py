@@ -37,6 +37,7 @@ def draw_curves(sides: Mapping[str, Sequence[Arm]], path: Path) -> None:
                 panel.plot([row["epoch"] for row in history], [row["loss"] for row in history], color=colour, alpha=0.45, linewidth=1)
             panel.plot([], [], color=colour, label=name)
         panel.set(title=system, xlabel="epoch", ylabel="training loss")
+        panel.xaxis.get_major_locator().set_params(integer=True)
         panel.grid(alpha=0.3)
         panel.legend(frameon=False, fontsize="small")
     for panel in panels[len(systems) :]:

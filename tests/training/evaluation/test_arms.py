@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 
 from tests.training.small import small_network
+from training.array_file import read_arrays
 from training.checkpoints import save_network
 from training.errors import ArrayFileError, RecipeError
 from training.evaluation.arms import keep, read_arm
 from training.prepared import Sources
+from training.recipes.config import Recipe
 from training.transfer import NETWORK_FILE, PREDICTIONS_FILE, Predictions
 
 CELLS = 24
@@ -93,3 +95,15 @@ def test_another_file_is_told(tmp_path: Path) -> None:
         read_arm(run / "fold-0" / PREDICTIONS_FILE, sources)
     with pytest.raises(RecipeError, match="not the folder of a run"):
         keep(tmp_path / "nowhere", sources, tmp_path)
+
+
+@pytest.mark.parametrize("path", sorted((Path(__file__).resolve().parents[3] / "docs" / "runs").glob("*.safetensors")), ids=lambda p: p.stem)
+def test_the_files_that_are_kept_hold_scores_and_nothing_else(path: Path) -> None:
+    arrays, about = read_arrays(path)
+    recipe = Recipe.model_validate(about["recipe"])
+    assert set(about) <= {"kind", "recipe", "source", "target", "seed", "folds", "patients", "cells", "histories"}
+    assert set(arrays) <= {"margins", "votes"}
+    predicted = ~np.isnan(arrays["margins"])
+    assert predicted.sum() > 4900
+    assert all(np.array_equal(np.isnan(values), ~predicted) for values in arrays.values())
+    assert [len(history) for history in about["histories"]] == [recipe.fine_tuning.epochs] * about["folds"]
