@@ -235,7 +235,7 @@ def test_a_release_is_missing_in_one_service(stack: Stack, phantom_cell: bytes, 
     stack[name].start()
     try:
         stack[name].wait_serving()
-        outcome = diagnose(stack, phantom_cell)
+        outcome = _once_it_is_reached(stack, phantom_cell)
         assert outcome.error is not None
         assert (outcome.error.code, outcome.error.reason) == ("FAILED_PRECONDITION", "RELEASE_NOT_HELD")
         assert stack[name].health(release_name("other-1")) == SERVING
@@ -249,6 +249,19 @@ def test_a_release_is_missing_in_one_service(stack: Stack, phantom_cell: bytes, 
         stack[name].part = original
         stack[name].start()
     assert_recovered(stack, phantom_cell, pids, name)
+
+
+def _once_it_is_reached(stack: Stack, image: bytes) -> Outcome:
+    """What is answered when the gateway has connected again: until then, a service that was started anew is unavailable to it."""
+    outcomes: list[Outcome] = []
+
+    def reached() -> bool:
+        outcomes.append(diagnose(stack, image))
+        error = outcomes[-1].error
+        return error is None or error.code != "UNAVAILABLE"
+
+    eventually(reached, what="the gateway reaches the service that was started anew")
+    return outcomes[-1]
 
 
 def _renamed_release(folder: Path) -> Path:
