@@ -75,6 +75,9 @@ def _are_a_mean(logits: NDArray[np.float32], activations: NDArray[np.float32]) -
 def _check_patches(store: ReleaseStore, release_id: str, patches: Patches, model_repository: Path) -> None:
     """Run the files of a network of patches on one image: the logits are the mean of the class activations."""
     _check_configs(release_id, patches.network, patches.side, model_repository)
+    given = read_model_config(model_repository / patches.network.model).output_shapes
+    if set(given) != set(_PATCH_OUTPUTS):
+        raise BrokenReleaseError("RELEASE_BROKEN", f"{release_id}: {patches.network.model} is no network of patches: it gives {', '.join(given)}.")
     for path, (logits, activations) in _outputs(store, patches.network, patches.side, _PATCH_OUTPUTS):
         if logits.shape != (1, 2) or activations.ndim != 4 or not np.allclose(activations.mean(axis=(1, 2)), logits, atol=1e-4):
             raise BrokenReleaseError("RELEASE_BROKEN", f"{path} does not give two logits that are the mean of its class activations.")

@@ -105,7 +105,9 @@ def test_the_model_is_whole_and_its_card_says_what_it_is(built: Built) -> None:
     assert "patches by small_patches_1" in whole[0]
 
 
-@pytest.mark.parametrize(("side", "own", "message"), [(128, False, "does not run"), (64, True, "the release gives 64 px")])
+@pytest.mark.parametrize(
+    ("side", "own", "message"), [(128, False, "plain_resnet_128 is no network of patches"), (64, True, "the release gives 64 px")]
+)
 def test_a_release_whose_network_of_patches_is_another_is_not_whole(built: Built, tmp_path: Path, side: int, own: bool, message: str) -> None:
     releases = Path(shutil.copytree(built.releases, tmp_path / "releases"))
     path = releases / "small-patches-1" / "release.json"
