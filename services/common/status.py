@@ -56,6 +56,10 @@ def error_of(status: status_pb2.Status) -> DomainError:
     return _rebuilt(kind, reason, status.message, field, metadata)
 
 
+_STATUS_LOST: Final = "Internal error from Core"
+"""What asyncio gRPC says where a service ended a call that was still being written to, instead of the service's status (grpc/grpc#36066)."""
+
+
 def error_of_rpc(error: grpc.aio.AioRpcError, dependency: str) -> DomainError:
     """Domain error for a failed call of another service.
 
@@ -84,6 +88,9 @@ def error_of_rpc(error: grpc.aio.AioRpcError, dependency: str) -> DomainError:
         return errors.DeadlineError("DEADLINE_EXCEEDED", "The time that the caller gave is over.")
     if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
         message = f"The {dependency} service cannot be reached; try again later."
+        return errors.DependencyUnavailableError("DEPENDENCY_UNAVAILABLE", message, metadata={"dependency": dependency})
+    if error.code() is grpc.StatusCode.INTERNAL and error.details() == _STATUS_LOST:
+        message = f"The {dependency} service ended the call before all was sent, and its reason was lost on the way; try again."
         return errors.DependencyUnavailableError("DEPENDENCY_UNAVAILABLE", message, metadata={"dependency": dependency})
     if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
         message = f"The {dependency} service has as much work as it accepts; try again later."

@@ -205,7 +205,8 @@ def test_more_slides_than_are_read_at_once_are_refused(slides: SlideStack, drawn
     with DiagnosisClient(slides.gateway.address) as client:
         first = client.diagnose_slide(drawn[0], seconds=300)
         next(first)
-        assert slides.error("phantom.tif").reason == "SLIDES_BUSY"
+        reasons = (slides.error("phantom.tif").reason for _ in range(10))  # gRPC may lose a status that comes while it writes: grpc/grpc#36066
+        assert next(r for r in reasons if r != "DEPENDENCY_UNAVAILABLE") == "SLIDES_BUSY"
         first.close()
     _until_quiet(slides)
 

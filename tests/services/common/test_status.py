@@ -81,6 +81,12 @@ def test_bare_statuses_of_another_service(code: grpc.StatusCode, kind: type[erro
         assert back.metadata == {"dependency": "patching"}
 
 
+def test_a_status_that_grpc_lost_while_it_wrote_is_to_be_tried_again() -> None:
+    back = error_of_rpc(_rpc_error(grpc.StatusCode.INTERNAL, details="Internal error from Core"), "patching")
+    assert (type(back), back.reason) == (errors.DependencyUnavailableError, "DEPENDENCY_UNAVAILABLE")
+    assert type(error_of_rpc(_rpc_error(grpc.StatusCode.INTERNAL), "patching")) is errors.InternalError
+
+
 @pytest.mark.parametrize("kind", [errors.NotFoundError, errors.InternalError, errors.AlreadyExistsError])
 def test_what_is_wrong_between_services_is_internal(kind: type[errors.DomainError]) -> None:
     status = status_of(kind("INNER", "Inner words."))
