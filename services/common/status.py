@@ -17,6 +17,8 @@ IMAGE_READER: Final = "patching"
 """The one service that is given what callers sent, byte for byte."""
 OVERLOADED: Final = "OVERLOADED"
 """Reason of a server that has as many calls under way as it accepts (``guard.py``); others are of what was asked."""
+_STATUS_LOST: Final = "Internal error from Core"
+"""What asyncio gRPC says where a service ended a call that was still being written to, instead of the service's status (grpc/grpc#36066)."""
 STATUS_METADATA_KEY: Final = "grpc-status-details-bin"
 _BY_CODE: Final[dict[str, type[DomainError]]] = {
     "INVALID_ARGUMENT": errors.InvalidRequestError,
@@ -54,10 +56,6 @@ def error_of(status: status_pb2.Status) -> DomainError:
         elif detail.Unpack(bad) and bad.field_violations:
             field = bad.field_violations[0].field
     return _rebuilt(kind, reason, status.message, field, metadata)
-
-
-_STATUS_LOST: Final = "Internal error from Core"
-"""What asyncio gRPC says where a service ended a call that was still being written to, instead of the service's status (grpc/grpc#36066)."""
 
 
 def error_of_rpc(error: grpc.aio.AioRpcError, dependency: str) -> DomainError:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from training.errors import RecipeError, TrainingError
 from training.evaluation.arms import Arm, read_arm
 from training.evaluation.metrics import Interval, Statistic, auc, balanced_accuracy, bootstrap_of, sensitivity_at_specificity
-from training.evaluation.run_pictures import draw_curves, draw_patients
+from training.evaluation.run_pictures import draw_auc_by_patient, draw_curves
 from training.prepared import Sources
 
 Double = NDArray[np.float64]
@@ -186,7 +186,7 @@ def main() -> None:
     if given.curves:
         draw_curves(sides, given.curves)
     if given.patients:
-        draw_patients(sides, given.patients)
+        draw_auc_by_patient(sides, given.patients)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from services.retrieval.search import ExactSearch
 from training.datasets.dataset import Subset
 from training.errors import TrainingError
 from training.evaluation.metrics import RESAMPLES, Interval, balanced_accuracy, bootstrap_of
-from training.evaluation.release_pictures import draw_patients, draw_reliability, reliability
+from training.evaluation.release_pictures import draw_reliability, draw_verdicts_by_patient, reliability
 from training.evaluation.risk_coverage import Line, draw, risk_coverage
 from training.judged import Judged, cell_verdicts, judge_as_served, votes
 from training.prepared import Sources
@@ -290,7 +290,7 @@ def main() -> None:
         draw_reliability({release.id: reliability(cells.fused, cells.is_blast, cells.patients) for release, _, _, cells in found}, given.reliability)
     if given.patients:
         release, _, _, cells = found[0]
-        draw_patients(release.id, cells.patients, cells.is_blast, cells.suspected, cells.indeterminate, given.patients)
+        draw_verdicts_by_patient(release.id, cells.patients, cells.is_blast, cells.suspected, cells.indeterminate, given.patients)
 
 
 def print_tables(found: Sequence[tuple[Release, ScoredCells]], picture: Path | None) -> None:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from training.evaluation.metrics import bootstrap_of
+from training.evaluation.metrics import bootstrap_by_patient
 from training.pictures import save_svg
 
 Double = NDArray[np.float64]
+Flags = NDArray[np.bool_]
 BINS: Final = (0.0, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.95, 0.98, 1.0)
 """Edges of the bins of probability; finer at the ends, where most cells are."""
 MIN_CELLS: Final = 10
@@ -37,10 +38,13 @@ def reliability(probability: Double, is_blast: NDArray[np.int64], patients: NDAr
     for own in (bin_of == k for k in range(len(BINS) - 1)):
         if own.sum() < MIN_CELLS:
             continue
-        labels = is_blast[own]
-        share = bootstrap_of(lambda w, labels=labels: float((w * labels).sum() / w.sum()) if w.sum() else np.nan, patients[own], _RESAMPLES)  # type: ignore[misc]
+        share = bootstrap_by_patient(_share_of_blasts, probability[own], is_blast[own], patients[own], _RESAMPLES)
         rows.append((float(probability[own].mean()), share.value, share.low, share.high))
     return np.array(rows).reshape(-1, 4)
+
+
+def _share_of_blasts(_: Double, is_blast: NDArray[np.int64], weights: Double) -> float:
+    return float((weights * is_blast).sum() / weights.sum())
 
 
 def draw_reliability(found: Mapping[str, Double], path: Path) -> None:
@@ -72,12 +76,16 @@ def draw_reliability(found: Mapping[str, Double], path: Path) -> None:
     save_svg(figure, path)
 
 
-def draw_patients(name: str, patients: NDArray[np.str_], is_blast: NDArray[np.int64], suspected: Any, indeterminate: Any, path: Path) -> None:
+def draw_verdicts_by_patient(
+    name: str, patients: NDArray[np.str_], is_blast: NDArray[np.int64], suspected: Flags, indeterminate: Flags, path: Path
+) -> None:
     """Draw what a release says of the blasts and of the normal cells of each patient, as stacked bars, as SVG.
 
     Args:
         name: of the release.
-        patients, is_blast, suspected, indeterminate: (N,) of the cells.
+        patients: str (N,).
+        is_blast: (N,) 0 or 1.
+        suspected, indeterminate: bool (N,).
         path: the file.
     """
     from matplotlib.figure import Figure

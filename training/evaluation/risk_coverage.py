@@ -11,14 +11,13 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from training.pictures import save_svg
+from training.pictures import COLOURS, save_svg
 
 Double = NDArray[np.float64]
 Integers = NDArray[np.int64]
 _DRAWN_POINTS: Final = 400
 _FIRST_DRAWN: Final = 0.05
 """Share decided from which a curve is drawn: of fewer cells a single wrong one is a spike."""
-_COLOURS: Final = ("#1f6fb2", "#c4622d", "#3f8f4f", "#7a4fa3", "#6b6b6b", "#c43f7a", "#1b1b1b", "#b08a00")
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ def draw(lines: Sequence[Line], path: Path) -> None:
 
     figure = Figure(figsize=(7.2, 4.4), layout="constrained")
     axis = figure.subplots()
-    for line, colour in zip(lines, cycle(_COLOURS), strict=False):
+    for line, colour in zip(lines, cycle(COLOURS), strict=False):
         axis.plot(*_thinned(line.fused), color=colour, linewidth=1.4, label=line.name)
         axis.plot(*_thinned(line.network), color=colour, linewidth=0.9, linestyle="--", alpha=0.7)
         axis.plot([100 * line.decided], [100 * line.error], color=colour, marker="o", markersize=7, markeredgecolor="black")

@@ -11,9 +11,8 @@ import numpy as np
 
 from training.evaluation.arms import Arm
 from training.evaluation.metrics import auc
-from training.pictures import save_svg
+from training.pictures import COLOURS, save_svg
 
-COLOURS: Final = ("#1f6fb2", "#c4622d", "#3f8f4f", "#7a4fa3", "#6b6b6b", "#c43f7a", "#1b1b1b", "#b08a00")
 MIN_OF_EACH: Final = 5
 """Blasts and normal cells that a patient must have for an AUC of his own."""
 _PANELS_IN_A_ROW: Final = 4
@@ -45,7 +44,7 @@ def draw_curves(sides: Mapping[str, Sequence[Arm]], path: Path) -> None:
     save_svg(figure, path)
 
 
-def draw_patients(sides: Mapping[str, Sequence[Arm]], path: Path) -> None:
+def draw_auc_by_patient(sides: Mapping[str, Sequence[Arm]], path: Path) -> None:
     """Draw the AUC of every patient, mean over seeds, hardest first, one colour per side, as SVG; patients with few cells of a class are left out."""
     from matplotlib.figure import Figure
 

@@ -26,7 +26,8 @@ from training.prepared import Sources
 def of_cells(arm: Arm, wanted: NDArray[np.str_]) -> Arm:
     """The part of a run that predicts some of the cells, by key."""
     chosen = np.isin(arm.keys, wanted)
-    return replace(arm, keys=arm.keys[chosen], margins=arm.margins[chosen], is_blast=arm.is_blast[chosen], patients=arm.patients[chosen], votes=None)
+    votes = None if arm.votes is None else arm.votes[chosen]
+    return replace(arm, keys=arm.keys[chosen], margins=arm.margins[chosen], is_blast=arm.is_blast[chosen], patients=arm.patients[chosen], votes=votes)
 
 
 def by_focus(pack: Pack) -> dict[str, NDArray[np.str_]]:

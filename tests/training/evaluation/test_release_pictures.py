@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training.evaluation.release_pictures import MIN_CELLS, draw_patients, draw_reliability, reliability
+from training.evaluation.release_pictures import MIN_CELLS, draw_reliability, draw_verdicts_by_patient, reliability
 
 
 @pytest.fixture(autouse=True)
@@ -46,6 +46,6 @@ def test_every_patient_is_drawn_with_the_number_of_cells(tmp_path: Path) -> None
     patients = np.repeat(["P1", "P2"], [7, 13])
     is_blast = np.array([1] * 7 + [0] * 13)
     suspected = np.arange(20) < 5
-    draw_patients("r1", patients, is_blast, suspected, np.arange(20) > 17, tmp_path / "picture.svg")
+    draw_verdicts_by_patient("r1", patients, is_blast, suspected, np.arange(20) > 17, tmp_path / "picture.svg")
     text = (tmp_path / "picture.svg").read_text(encoding="utf-8")
     assert all(f">{word}<" in text for word in ("P1", "P2", "7", "13", "0", "suspected", "undecided", "not suspected"))

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from training.evaluation.arms import Arm
-from training.evaluation.run_pictures import COLOURS, draw_curves, draw_patients
+from training.evaluation.run_pictures import draw_auc_by_patient, draw_curves
+from training.pictures import COLOURS
 
 
 @pytest.fixture(autouse=True)
@@ -41,14 +42,14 @@ def test_curves_have_a_panel_per_recipe_and_a_colour_per_side(tmp_path: Path) ->
 def test_many_sides_are_all_drawn(tmp_path: Path) -> None:
     sides = {f"side {i}": [_arm("allnet", 0)] for i in range(10)}
     draw_curves(sides, tmp_path / "a.svg")
-    draw_patients(sides, tmp_path / "b.svg")
+    draw_auc_by_patient(sides, tmp_path / "b.svg")
     for name in ("a.svg", "b.svg"):
         text = (tmp_path / name).read_text(encoding="utf-8")
         assert all(f">side {i}<" in text for i in range(10))
 
 
 def test_patients_without_blasts_are_not_drawn(tmp_path: Path) -> None:
-    draw_patients({"one": [_arm("dss", 0), _arm("dss", 1)], "other": [_arm("allnet", 0)]}, tmp_path / "a.svg")
+    draw_auc_by_patient({"one": [_arm("dss", 0), _arm("dss", 1)], "other": [_arm("allnet", 0)]}, tmp_path / "a.svg")
     text = (tmp_path / "a.svg").read_text(encoding="utf-8")
     assert ">p4<" in text
     assert ">p3<" not in text
