@@ -11,6 +11,7 @@ from typing import Final
 
 import numpy as np
 
+from services.common.releases import sha256_of
 from services.preprocessing.unsharpening import FocusParameters
 from training.datasets.dataset import Dataset, ImageKind, Subset
 from training.datasets.registry import find_folders, read_dataset
@@ -86,9 +87,10 @@ class Sources:
         if name in self.packs:
             return self._given(name, wanted, level, focus)
         dataset = self.dataset(name, level)
+        images = _images_digest(dataset)
         if wanted.kind.sharpens and focus is None:
-            focus = self._focus(dataset, wanted)
-        path = self.cache / f"{name}-{_digest(dataset, wanted, focus)}{SUFFIX}"
+            focus = self._focus(dataset, wanted, images)
+        path = self.cache / f"{name}-{_digest(images, wanted, focus)}{SUFFIX}"
         if not path.exists():
             write_pack(prepare(dataset, wanted, focus), path)
         return read_pack(path)
@@ -113,10 +115,10 @@ class Sources:
                 raise RecipeError(f"{name}: the pack was sharpened with other focus parameters. Make one with `dl4all pack --focus-from PACK`.")
         return fitting[0]
 
-    def _focus(self, dataset: Dataset, wanted: Input) -> FocusParameters:
+    def _focus(self, dataset: Dataset, wanted: Input, images: str) -> FocusParameters:
         rule = "" if wanted.threshold == "quantile" else f"-{wanted.threshold}"
         kind = "-legacy" if wanted.kind is InputKind.LEGACY_SHARPENED else ""
-        path = self.cache / f"{dataset.name}-{wanted.side}-{_names_digest(dataset)}{kind}{rule}.focus.json"
+        path = self.cache / f"{dataset.name}-{wanted.side}-{images}{kind}{rule}.focus.json"
         if not path.exists():
             training = [i for i in dataset.images if i.subset is Subset.TRAIN and i.is_blast is not None]
             if not training:
@@ -141,11 +143,12 @@ def focus_of(pack: Pack) -> FocusParameters | None:
     return None if pack.header.focus is None else FocusParameters(**pack.header.focus)
 
 
-def _names_digest(dataset: Dataset) -> str:
-    rows = "\n".join(f"{i.key} {i.classes} {i.group} {i.subset} {i.path.stat().st_size} {i.path.stat().st_mtime_ns}" for i in dataset.images)
+def _images_digest(dataset: Dataset) -> str:
+    """Digest of the files and of what is said of them; not of their dates, which copying a data set changes."""
+    rows = "\n".join(f"{i.key} {i.classes} {i.group} {i.subset} {sha256_of(i.path)}" for i in dataset.images)
     return hashlib.sha256(rows.encode()).hexdigest()[:16]
 
 
-def _digest(dataset: Dataset, wanted: Input, focus: FocusParameters | None) -> str:
-    words = f"{_names_digest(dataset)} {wanted.model_dump_json()} {focus}"
+def _digest(images: str, wanted: Input, focus: FocusParameters | None) -> str:
+    words = f"{images} {wanted.model_dump_json()} {focus}"
     return hashlib.sha256(words.encode()).hexdigest()[:16]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -106,11 +108,16 @@ def test_a_data_set_is_prepared_once_and_again_when_it_changes(tmp_path: Path) -
     assert {s: int((first.subsets == s).sum()) for s in ("train", "calibration", "test")} == {"train": 18, "calibration": 4, "test": 4}
     (kept,) = (tmp_path / "cache").iterdir()
     written = kept.stat().st_mtime_ns
-    again = Sources.find([folder], tmp_path / "cache").pack("all_idb2", wanted)
+    copy = tmp_path / "copy" / "data"
+    shutil.copytree(folder, copy, copy_function=shutil.copyfile)
+    again = Sources.find([copy], tmp_path / "cache").pack("all_idb2", wanted)
     assert again.digest() == first.digest()
     assert kept.stat().st_mtime_ns == written
-    Image.fromarray(single_cell(99, CellKind.LYMPHOCYTE).image).save(folder / "img" / "Im001_1.tif")
-    changed = Sources.find([folder], tmp_path / "cache").pack("all_idb2", wanted)
+    image = copy / "img" / "Im001_1.tif"
+    dated = image.stat()
+    Image.fromarray(single_cell(99, CellKind.LYMPHOCYTE).image).save(image)
+    os.utime(image, ns=(dated.st_atime_ns, dated.st_mtime_ns))
+    changed = Sources.find([copy], tmp_path / "cache").pack("all_idb2", wanted)
     assert changed.digest() != first.digest()
     assert len(list((tmp_path / "cache").iterdir())) == 2
 
