@@ -47,7 +47,7 @@ class ReleaseParts:
 
 
 def write_release(parts: ReleaseParts, releases: Path, model_repository: Path) -> Release:
-    """Write the release, make it the current one of its system, and check the whole store.
+    """Write the release, make it the current one of its system where that has none, and check the whole store.
 
     Raises:
         RecipeError: a part of it makes no sense, such as a figure that is no number.
@@ -206,18 +206,25 @@ def restored_on_failure(paths: Iterable[Path]) -> Iterator[None]:
         raise
 
 
-def activate(release: Release, releases: Path) -> None:
-    """Make a release the current one of its system, and the default where that was the system's before; the index is swapped whole."""
+def activate(release: Release, releases: Path, *, as_default: bool = False) -> None:
+    """Make a release the current one of its system, and the default where that was the system's before; the index is swapped whole.
+
+    Args:
+        release: which.
+        releases: folder of releases.
+        as_default: whether it becomes the default in any case.
+    """
     path = releases / INDEX_FILE
     index = Index.model_validate_json(path.read_bytes())
-    default = release.id if index.default == index.current.get(release.system) else index.default
+    default = release.id if as_default or index.default == index.current.get(release.system) else index.default
     _write_json(path, Index(default=default, current={**index.current, release.system: release.id}).model_dump(mode="json"))
 
 
 def install_release(release: str, model: str, staging: Path, releases: Path, model_repository: Path) -> None:
     """Move a release and its model from a staging folder, where ``write_release`` made them whole, to where they are served from.
 
-    What is there under the same names is moved out first and comes back if anything fails; the index is written last.
+    What is there under the same names is moved out first and comes back if anything fails; the index is written last. The release becomes
+    the current one of its system where that has none; else `activate` makes it so.
 
     Args:
         release: id.
@@ -273,7 +280,7 @@ def _updated_index(path: Path, release: Release) -> Index:
     if not path.exists():
         return Index(default=release.id, current={release.system: release.id})
     index = Index.model_validate_json(path.read_bytes())
-    return Index(default=index.default, current={**index.current, release.system: release.id})
+    return Index(default=index.default, current={release.system: release.id, **index.current})
 
 
 def _write_json(path: Path, content: object) -> None:

@@ -18,6 +18,8 @@ Data = Annotated[
     typer.Option(help="Folder of a data set, folder that holds several, or a .pack; may be given several times.", show_default=False),
 ]
 Device = Annotated[str, typer.Option(help="auto (a GPU if there is one), cpu or cuda.")]
+Releases = Annotated[Path, typer.Option(help="Folder of releases.", envvar="DL4ALL_RELEASES")]
+Models = Annotated[Path, typer.Option(help="Folder of models.", envvar="DL4ALL_MODEL_REPOSITORY")]
 _BUILD = Path("build")
 
 release_app = typer.Typer(no_args_is_help=True, help="Build, check and list releases: what belongs together, with every checksum.")
@@ -216,8 +218,8 @@ def build_release(
     half: Annotated[
         bool, typer.Option(help="Give GPUs a float16 file also where CPUs are given float32, which both can share: a larger release.")
     ] = True,
-    releases: Annotated[Path, typer.Option(help="Folder of releases.")] = Path("releases"),
-    model_repository: Annotated[Path, typer.Option(help="Folder of models.")] = Path("model_repository"),
+    releases: Releases = Path("releases"),
+    model_repository: Models = Path("model_repository"),
     cache: Annotated[Path, typer.Option(help="Folder where prepared crops are kept.")] = _BUILD / "packs",
 ) -> None:
     """Export a run, pass the gates, calibrate, choose the library, score the test groups, write the release.
@@ -236,7 +238,16 @@ def build_release(
             typer.echo(f"{name}: {figure}")
         for line in built.by_patient:
             typer.echo(line)
-        say(f"built: {releases / release}", "green")
+        _say_built(releases, model_repository, release)
+
+
+def _say_built(releases: Path, model_repository: Path, release: str) -> None:
+    from services.common.releases import ReleaseStore
+
+    current = ReleaseStore(releases, model_repository).index.current
+    say(f"built: {releases / release}", "green")
+    if release not in current.values():
+        say(f"not yet the current one of its system: `dl4all release activate {release}` makes it so")
 
 
 @release_app.command("build-patches")
@@ -246,8 +257,8 @@ def build_patch_release(
     release: Annotated[str, typer.Option("--id", help="Id of the release, such as all-idb-patches-1.")],
     cells: Annotated[str, typer.Option(help="Release or system whose cell network, library and calibration it takes over.")] = "plain_resnet",
     replace: Annotated[bool, typer.Option(help="Replace a release of this id.")] = False,
-    releases: Annotated[Path, typer.Option(help="Folder of releases.")] = Path("releases"),
-    model_repository: Annotated[Path, typer.Option(help="Folder of models.")] = Path("model_repository"),
+    releases: Releases = Path("releases"),
+    model_repository: Models = Path("model_repository"),
     cache: Annotated[Path, typer.Option(help="Folder where prepared crops are kept.")] = _BUILD / "packs",
 ) -> None:
     """Export a network of patches, tune its thresholds on calibration patients, score the test patients, write the release.
@@ -262,19 +273,21 @@ def build_patch_release(
         figures = build(PatchBuildOptions(run, release, cells, releases, model_repository, replace), Sources.find(data, cache))
         for name, figure in figures.items():
             typer.echo(f"{name}: {figure}")
-        say(f"built: {releases / release}", "green")
+        _say_built(releases, model_repository, release)
 
 
 @release_app.command("activate")
 def activate_release(
     release: Annotated[str, typer.Argument(help="Id of the release.")],
     margin: Annotated[float, typer.Option(help="How much lower sensitivity and coverage on calibration patients may be.", min=0.0, max=1.0)] = 0.02,
-    releases: Annotated[Path, typer.Option(help="Folder of releases.")] = Path("releases"),
-    model_repository: Annotated[Path, typer.Option(help="Folder of models.")] = Path("model_repository"),
+    releases: Releases = Path("releases"),
+    model_repository: Models = Path("model_repository"),
+    default: Annotated[bool, typer.Option("--default", help="Make it the answer to requests that name no release or system, too.")] = False,
 ) -> None:
-    """Make a release with a grown library the current one of its system. Refused if it does worse on calibration patients.
+    """Make a release the current one of its system. One with a grown library is refused if it does worse on calibration patients.
 
-    Running services take it with their next request; no call is lost.
+    Running services take it with their next request; no call is lost. Example: `dl4all release activate our-lab-1 --default`; the id of an
+    older release goes back to that.
     """
     with explained():
         from services.common.releases import ReleaseStore
@@ -283,17 +296,18 @@ def activate_release(
 
         store = ReleaseStore(releases, model_repository)
         candidate = store.resolve(release)
-        check_activation(store.resolve(candidate.system), candidate, margin)
-        activate(candidate, releases)
-        say(f"{candidate.id} is the current release of {candidate.system}", "green")
+        current = store.index.current.get(candidate.system)
+        check_activation(store.resolve(current) if current else None, candidate, margin)
+        activate(candidate, releases, as_default=default)
+        say(f"{candidate.id} is the current release of {candidate.system}{' and the default' if default else ''}", "green")
 
 
 @release_app.command("add-limit")
 def add_limit_to_release(
     release: Annotated[str, typer.Argument(help="Id of the release.")],
     limit: Annotated[str, typer.Argument(help="A sentence: what the release fails at, and how that is known.")],
-    releases: Annotated[Path, typer.Option(help="Folder of releases.")] = Path("releases"),
-    model_repository: Annotated[Path, typer.Option(help="Folder of models.")] = Path("model_repository"),
+    releases: Releases = Path("releases"),
+    model_repository: Models = Path("model_repository"),
 ) -> None:
     """State a limit that was found after a release was built; the model card shows it, and `dl4all systems` once the services are started again."""
     with explained():
@@ -306,8 +320,8 @@ def add_limit_to_release(
 
 @release_app.command("verify")
 def verify_releases(
-    releases: Annotated[Path, typer.Option(help="Folder of releases.")] = Path("releases"),
-    model_repository: Annotated[Path, typer.Option(help="Folder of models.")] = Path("model_repository"),
+    releases: Releases = Path("releases"),
+    model_repository: Models = Path("model_repository"),
 ) -> None:
     """Check every release: all files are there and match their checksums, models and libraries load and fit each other."""
     with explained():
@@ -319,8 +333,8 @@ def verify_releases(
 
 @release_app.command("list")
 def list_releases(
-    releases: Annotated[Path, typer.Option(help="Folder of releases.")] = Path("releases"),
-    model_repository: Annotated[Path, typer.Option(help="Folder of models.")] = Path("model_repository"),
+    releases: Releases = Path("releases"),
+    model_repository: Models = Path("model_repository"),
 ) -> None:
     """List the releases: id, system, what it detects, main figure, whether it is current or the default."""
     with explained():

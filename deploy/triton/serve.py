@@ -114,7 +114,10 @@ def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--installed", type=Path, default=PROJECT / ".triton", help="where install.py put it (default: %(default)s)")
-    parser.add_argument("--model-repository", type=Path, default=PROJECT / "model_repository", help="default: %(default)s")
+    repository = Path(os.environ.get("DL4ALL_MODEL_REPOSITORY") or PROJECT / "model_repository")
+    parser.add_argument(
+        "--model-repository", type=Path, default=repository, help="or DL4ALL_MODEL_REPOSITORY, as for the services (default: %(default)s)"
+    )
     parser.add_argument("--config", default="cpu", help="which configs/<name>.pbtxt of each model applies (default: %(default)s)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--grpc-port", type=int, default=8001)

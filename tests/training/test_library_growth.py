@@ -113,8 +113,9 @@ def test_activation_refuses_what_does_worse_and_swaps_the_index_otherwise(copy: 
     worse = {**figures, GATED[0]: figures[BEFORE + GATED[0]] - 0.05}
     with pytest.raises(GateError, match="lowers blasts not judged normal"):
         check_activation(current, candidate.model_copy(update={"figures": tuple(Figure(name=n, value=v) for n, v in worse.items())}))
+    lacks = (Figure(name=BEFORE + GATED[0], value=figures[BEFORE + GATED[0]]),)
     with pytest.raises(GateError, match="does not say"):
-        check_activation(current, current)
+        check_activation(current, candidate.model_copy(update={"figures": lacks}))
     in_use = candidate.model_copy(update={"figures": tuple(Figure(name=n, value=min(1.0, v + 0.5)) for n, v in figures.items())})
     if figures[GATED[0]] < 0.9:
         with pytest.raises(GateError):
@@ -124,9 +125,37 @@ def test_activation_refuses_what_does_worse_and_swaps_the_index_otherwise(copy: 
     assert result.exit_code == 0, result.output
     index = ReleaseStore(copy / "releases", copy / "model_repository").index
     assert (index.default, index.current["small"]) == ("small-1.lib2", "small-1.lib2")
-    refused = CliRunner().invoke(app, ["release", "activate", "small-1", *arguments])
+    back = CliRunner().invoke(app, ["release", "activate", "small-1", *arguments])
+    assert back.exit_code == 0, back.output
+    assert ReleaseStore(copy / "releases", copy / "model_repository").index.default == "small-1"
+
+
+def test_a_refused_activation_changes_nothing(copy: Path, trained: Path) -> None:
+    add(copy)
+    grow(options(copy), sources_of(trained))
+    path = copy / "releases" / "small-1.lib2" / "release.json"
+    told = json.loads(path.read_text(encoding="utf-8"))
+    for figure in told["figures"]:
+        figure["value"] = 1.0 if figure["name"].startswith(BEFORE) else 0.5
+    path.write_text(json.dumps(told), encoding="utf-8")
+    arguments = ["--releases", str(copy / "releases"), "--model-repository", str(copy / "model_repository")]
+    refused = CliRunner().invoke(app, ["release", "activate", "small-1.lib2", *arguments])
     assert refused.exit_code == 1
-    assert ReleaseStore(copy / "releases", copy / "model_repository").index.default == "small-1.lib2"
+    assert "lowers" in refused.output
+    assert ReleaseStore(copy / "releases", copy / "model_repository").index.default == "small-1"
+
+
+def test_a_release_of_a_system_that_is_new_becomes_current_and_the_default_where_asked(copy: Path) -> None:
+    folder = copy / "releases" / "other-1"
+    shutil.copytree(copy / "releases" / "small-1", folder)
+    told = json.loads((folder / "release.json").read_text(encoding="utf-8"))
+    (folder / "release.json").write_text(json.dumps({**told, "id": "other-1", "system": "other"}), encoding="utf-8")
+    where = {"DL4ALL_RELEASES": str(copy / "releases"), "DL4ALL_MODEL_REPOSITORY": str(copy / "model_repository")}
+    for words, default in ([], "small-1"), (["--default"], "other-1"):
+        result = CliRunner().invoke(app, ["release", "activate", "other-1", *words], env=where)
+        assert result.exit_code == 0, result.output
+        index = ReleaseStore(copy / "releases", copy / "model_repository").index
+        assert (index.default, index.current) == (default, {"small": "small-1", "other": "other-1"})
 
 
 def test_a_library_of_another_shape_takes_nothing(copy: Path) -> None:
