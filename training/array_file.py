@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -15,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from training.errors import ArrayFileError
+from training.whole_files import write_whole
 
 SUFFIX: Final = ".safetensors"
 _ABOUT, _SHA256 = "about", "sha256"
@@ -33,19 +33,7 @@ def write_arrays(path: Path, arrays: Mapping[str, Array], about: Mapping[str, ob
     """
     ordered = {name: np.ascontiguousarray(arrays[name]).reshape(arrays[name].shape) for name in sorted(arrays)}
     words = json.dumps(about, sort_keys=True)
-    content = save(ordered, {_ABOUT: words, _SHA256: _digest(ordered, words)})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for left_by_a_kill in path.parent.glob(f".{path.name}.*.part"):
-        left_by_a_kill.unlink(missing_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_whole(path, save(ordered, {_ABOUT: words, _SHA256: _digest(ordered, words)}))
 
 
 def read_arrays(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
+from training.errors import GateError
+
 Double = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Names = NDArray[np.str_]
 
 COVERAGE: Final = 0.9
-"""Nominal coverage per class. With 18 patients nothing above 1 - 1/19 can be promised at all."""
+"""Nominal coverage per class where there are patients enough; see ``promised_coverage``."""
+MIN_PATIENTS: Final = 4
+"""Fewest calibration patients of a class: with fewer not even 0.8 can be promised."""
+_ROUNDING: Final = 1e-9
 FALSE_BLAST_PERCENTILE: Final = 99.0
 CELL_COUNTS: Final = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 70, 100, 150, 200, 300, 500, 1000, 2000, 5000)
 _RESAMPLES: Final = 4000
@@ -42,13 +48,35 @@ def fit_network_weight(network: Double, vote: Double, is_blast: Integers, weight
     return float(round(steps[int(np.argmin(losses))], 2))
 
 
+def promised_coverage(is_blast: Integers, patient: Names) -> float:
+    """Coverage that prediction sets can promise: n / (n + 1) of the class with the fewest patients n, and ``COVERAGE`` at most.
+
+    Raises:
+        GateError: a class has fewer than ``MIN_PATIENTS``.
+    """
+    fewest, name = min((len(np.unique(patient[is_blast == label])), name) for label, name in ((0, "normal cells"), (1, "blasts")))
+    if fewest < MIN_PATIENTS:
+        raise GateError(
+            f"Only {fewest} calibration patients have {name}, and a prediction set needs {MIN_PATIENTS} of each class to promise anything: "
+            f"with fewer, every cell would be undecided. {patients_needed()} patients promise {COVERAGE}."
+        )
+    return min(COVERAGE, fewest / (fewest + 1))
+
+
+def patients_needed(coverage: float = COVERAGE) -> int:
+    """Calibration patients of each class that a nominal coverage needs: the least n with n / (n + 1) of at least it."""
+    return math.ceil(coverage / (1.0 - coverage) - _ROUNDING)
+
+
 def min_probabilities(fused: Double, is_blast: Integers, patient: Names, coverage: float = COVERAGE) -> dict[str, float]:
     """Class-conditional split-conformal thresholds, patients weighted equally.
 
     A class stays in the set of a cell when its fused probability is at least the threshold. The threshold is the
     ``(1 - coverage)`` quantile of the class's probability over calibration cells, with the weight of one more patient
-    put at the lowest value (the finite-sample correction by patient).
+    put at the lowest value (the finite-sample correction by patient). It is 0, which excludes nothing, where there are too
+    few patients for the coverage.
     """
+    share = 1.0 - coverage + _ROUNDING
     thresholds = {}
     for label, name in ((0, "normal"), (1, "blast")):
         of_class = is_blast == label
@@ -57,8 +85,8 @@ def min_probabilities(fused: Double, is_blast: Integers, patient: Names, coverag
         weights = 1.0 / ((len(names) + 1) * counts[inverse])
         order = np.argsort(probability)
         cumulative = 1.0 / (len(names) + 1) + np.cumsum(weights[order])
-        inside = np.flatnonzero(cumulative > 1.0 - coverage)
-        first = inside[0] if 1.0 / (len(names) + 1) <= 1.0 - coverage else None
+        inside = np.flatnonzero(cumulative > share)
+        first = inside[0] if 1.0 / (len(names) + 1) <= share else None
         thresholds[name] = 0.0 if first is None else float(np.floor(probability[order][first] * 1e6) / 1e6)
     return thresholds
 

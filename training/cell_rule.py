@@ -21,10 +21,12 @@ class FittedRule:
 
     Attributes:
         rule: of the cells.
+        coverage: nominal, of its prediction sets.
         nearest_distances: distances of calibration cells to the nearest reference, at evenly spaced quantiles 0..1.
     """
 
     rule: CellRule
+    coverage: float
     nearest_distances: tuple[float, ...]
 
 
@@ -36,14 +38,18 @@ def fit_cell_rule(cells: CalibrationCells, references: ReferenceLibrary, neighbo
         references: the library that votes.
         neighbours: how many vote.
         max_disagreement, min_nothing: of the rule; not fitted.
+
+    Raises:
+        GateError: too few patients for any prediction set.
     """
     chosen = cells.accepted
     voted, distances = (v[chosen] for v in votes(cells, references, neighbours))
     network, labels, patients = cells.probability[chosen], cells.is_blast[chosen].astype(np.int64), cells.groups[chosen]
     weight = calibration.fit_network_weight(network, voted, labels, calibration.patient_class_weights(labels, patients))
-    thresholds = calibration.min_probabilities(fuse(network, voted, weight), labels, patients)
+    coverage = calibration.promised_coverage(labels, patients)
+    thresholds = calibration.min_probabilities(fuse(network, voted, weight), labels, patients, coverage)
     quantiles = tuple(round(float(q), 4) for q in np.quantile(distances, np.linspace(0, 1, _QUANTILES)))
-    return FittedRule(CellRule(weight, thresholds, max_disagreement, min_nothing), quantiles)
+    return FittedRule(CellRule(weight, thresholds, max_disagreement, min_nothing), coverage, quantiles)
 
 
 def false_blasts(cells: CalibrationCells, verdicts: Verdicts) -> tuple[tuple[int, int], ...]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from training.architectures.network import Outputs
+from training.architectures.network import Outputs, merged_logits
 from training.augmentation import augment
 from training.devices import Place
 from training.errors import RecipeError, SplitError
@@ -110,6 +110,7 @@ class ClassificationTask:
         multi_label: whether labels are independent.
         weights_from: labels that class weights are counted on; those of ``train`` if None.
         heads: columns of the heads that learn independent labels; their losses are added. One head if empty.
+        merged: columns that are one class when the validation samples are scored; every column is its own if empty.
         seed: of order and augmentation.
         at: device and process.
 
@@ -130,6 +131,7 @@ class ClassificationTask:
         seed: int,
         weights_from: NDArray[np.int8] | None = None,
         heads: Sequence[slice] = (),
+        merged: Sequence[Sequence[int]] = (),
     ) -> None:
         if stage.batch % at.count:
             raise RecipeError(f"A batch of {stage.batch} cannot be shared by {at.count} processes; change it with --set.")
@@ -143,6 +145,7 @@ class ClassificationTask:
             raise RecipeError(f"selection {stage.selection.value} needs validation images, and the division leaves none.")
         self.network, self.stage, self.train, self.validation = network, stage, train, validation
         self.normaliser, self.multi_label, self.seed, self.at = normaliser, multi_label, seed, at
+        self.merged = merged
         self.epochs, self.steps_per_epoch = stage.epochs, len(train) // stage.batch
         self.optimiser = make_optimiser(network, stage)
         counted = train.labels if weights_from is None else weights_from
@@ -207,6 +210,9 @@ class ClassificationTask:
             accuracy = float(((tensor > 0) == (labels > 0)).float().mean())
             loss = float(multi_label_soft_margin(tensor, labels, self.class_weights.cpu(), self.positive_weights.cpu()))
         else:
+            if self.merged:
+                tensor = merged_logits(tensor, self.merged)
+                labels = torch.stack([labels[:, list(columns)].sum(dim=1) for columns in self.merged], dim=1)
             accuracy = float((tensor.argmax(1) == labels.argmax(1)).float().mean())
             loss = float(nn.functional.cross_entropy(tensor, labels.argmax(1)))
         figures = {"validation_accuracy": accuracy, "validation_loss": loss}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from services.common.releases import Detects
+from training.calibration import COVERAGE
 from training.datasets.all_idb import ALL_IDB2
 from training.datasets.cnmc import CNMC
 from training.datasets.own_cells import OWN_CELLS
@@ -65,6 +66,8 @@ def detected_by(target: str, wanted: str) -> Detects:
     Raises:
         RecipeError: nobody says, or the user contradicts the data.
     """
+    if target not in TARGETS:
+        raise RecipeError(f"A network of {target} judges no single cells; build its release with `dl4all release build-patches`.")
     known = TARGETS[target].detects
     if wanted and wanted not in set(Detects):
         raise RecipeError(f"A release detects {' or '.join(Detects)}, not {wanted!r}.")
@@ -77,9 +80,20 @@ def detected_by(target: str, wanted: str) -> Detects:
     return known
 
 
-def limits_of(target: str, source: str | None, *, cross_validated: bool, jpeg_quality: int) -> tuple[str, ...]:
-    """Limits that the card states."""
+def limits_of(target: str, source: str | None, *, cross_validated: bool, jpeg_quality: int, coverage: float) -> tuple[str, ...]:
+    """Limits that the card states.
+
+    Args:
+        target, source: names of the data sets; None for no source.
+        cross_validated: whether it was.
+        jpeg_quality: that crops were compressed with; 0 for none.
+        coverage: that its prediction sets promise.
+    """
     limits = [*EVERY_RELEASE, *TARGETS[target].limits]
+    if coverage < COVERAGE:
+        limits.append(
+            f"Calibrated on few patients: its prediction sets promise to hold the true class of {coverage:.0%} of cells, not of {COVERAGE:.0%}."
+        )
     if not cross_validated:
         limits.append("Not cross-validated: its figures rest on one division of the patients.")
     if source is not None and source != ADP:

@@ -2,7 +2,8 @@
 
 An enlarged cell scores higher than the same cell seen closer, so both numbers are fitted at several upscaling
 factors, on those of the cells that are large enough, reduced before registration until they need that factor. At the
-smallest factors only the largest cells qualify (0.35: about one in fifteen), so those numbers are the least sure:
+smallest factors only the largest cells qualify (0.35: about one in fifteen of ``aml_cells``), so those numbers are the least
+sure; a factor for which hardly any cell is large enough is left out:
 
 - threshold: the 75th percentile of the scores at that factor (the blurriest quarter is sharpened);
 - limit: the median score of the same cells blurred by a Gaussian of ``BLUR_TO_RADIUS`` radii, at which chromatin can
@@ -20,6 +21,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from services.common.errors import DomainError
 from services.common.image_codec import decode_image
 from services.patching.cells import LocatedCell, central_cell, locate_cells
 from services.preprocessing.focus import MAX_SCORE, focus_score
@@ -36,6 +38,8 @@ UPSCALE_FACTORS: Final = (0.35, 0.5, 0.7, 1.0, 1.4, 2.0)
 BLUR_TO_RADIUS: Final = 0.06
 _THRESHOLD_PERCENTILE: Final = 75.0
 _SHARP_PERCENTILE: Final = 99.0
+_MIN_SHARE: Final = 0.01
+"""Least share of the cells that must be large enough for an upscaling factor to be fitted."""
 
 
 def fit_focus_parameters(images: Sequence[LabelledImage], side: int) -> FocusParameters:
@@ -44,14 +48,25 @@ def fit_focus_parameters(images: Sequence[LabelledImage], side: int) -> FocusPar
     Args:
         images: single-cell images of training patients; a few hundred are enough.
         side: side of a registered cell in px.
+
+    Returns:
+        Parameters at the upscaling factors for which cells are large enough; beyond them those of the nearest hold.
+
+    Raises:
+        DatasetError: no cell is found, or none is large enough to be judged.
     """
     rows = [r for r in in_processes(_score_at_factors, [(str(c.path), side) for c in images], "focus scores") if r is not None]
+    if not rows:
+        raise DatasetError(f"No cell was found in any of {len(images)} images, such as {images[0].path}; `dl4all cells IMAGE` shows what is located.")
     table = np.array(rows, np.float64)
-    sharp, blurred = table[:, 0], table[:, 1]
+    known = np.isfinite(table[:, 0]).mean(axis=0) >= _MIN_SHARE
+    if not known.any():
+        raise DatasetError(f"All {len(rows)} cells are too small for crops of {side} px: more than twofold enlargement is never judged.")
+    sharp, blurred = table[:, 0, known], table[:, 1, known]
     thresholds = np.nanpercentile(sharp, _THRESHOLD_PERCENTILE, axis=0)
     limits = np.maximum(np.nanmedian(blurred, axis=0), np.nanpercentile(sharp, _SHARP_PERCENTILE, axis=0))
     rounded = [tuple(float(round(v, 3)) for v in values) for values in (thresholds, limits)]
-    return FocusParameters(UPSCALE_FACTORS, rounded[0], rounded[1])
+    return FocusParameters(tuple(float(f) for f in np.array(UPSCALE_FACTORS)[known]), rounded[0], rounded[1])
 
 
 def with_tuned_threshold(fitted: FocusParameters, images: Sequence[LabelledImage], side: int, *, legacy: bool = False) -> FocusParameters:
@@ -101,27 +116,37 @@ def fit_legacy_threshold(images: Sequence[LabelledImage], side: int, *, tuned: b
 
 def _register_as_legacy(job: tuple[str, int]) -> Bytes | None:
     path, side = job
-    rgb, cell = _located(path)
-    return None if cell is None or cell.mask is None else register_legacy(rgb, short_axis(cell.mask), side)
+    found = _located(path)
+    if found is None or found[1].mask is None:
+        return None
+    return register_legacy(found[0], short_axis(found[1].mask), side)
 
 
-def _located(path: str) -> tuple[Bytes, LocatedCell | None]:
-    """An image and the cell that it means."""
-    rgb = decode_image(Path(path).read_bytes()).pixels
-    return rgb, central_cell(locate_cells(rgb).cells, *rgb.shape[:2])
+def _located(path: str) -> tuple[Bytes, LocatedCell] | None:
+    """An image and the cell that it means; None where it shows none or cannot be read, which ``prepare`` tells of every image."""
+    try:
+        rgb = decode_image(Path(path).read_bytes()).pixels
+    except (DomainError, OSError):
+        return None
+    cell = central_cell(locate_cells(rgb).cells, *rgb.shape[:2])
+    return None if cell is None else (rgb, cell)
 
 
 def _register(job: tuple[str, int]) -> RegisteredCell | None:
     path, side = job
-    rgb, cell = _located(path)
-    return None if cell is None else register(rgb, cell.center_x, cell.center_y, cell.radius, side)
+    found = _located(path)
+    if found is None:
+        return None
+    rgb, cell = found
+    return register(rgb, cell.center_x, cell.center_y, cell.radius, side)
 
 
 def _score_at_factors(job: tuple[str, int]) -> list[list[float]] | None:
     path, side = job
-    rgb, cell = _located(path)
-    if cell is None:
+    found = _located(path)
+    if found is None:
         return None
+    rgb, cell = found
     blurred = cv2.GaussianBlur(rgb, (0, 0), BLUR_TO_RADIUS * cell.radius)
     images = (rgb, np.asarray(blurred, np.uint8))
     return [[_score_at(image, cell.center_x, cell.center_y, cell.radius, side, f) for f in UPSCALE_FACTORS] for image in images]

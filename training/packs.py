@@ -43,6 +43,7 @@ class PackHeader:
         left_out: keys of images in which no cell was found.
         notes: what a user must know of the data.
         subject: what the crops show: the ``cell`` of each image, or ``nothing``: a place of it without a nucleated cell.
+        threshold: how the focus threshold was chosen; see ``training.recipes.config.Input``.
     """
 
     dataset: str
@@ -58,6 +59,7 @@ class PackHeader:
     left_out: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     subject: str = "cell"
+    threshold: str = "quantile"
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,8 @@ class Pack:
 
     def digest(self) -> str:
         """SHA-256 of all that a training could learn from: crops, labels, groups, subsets."""
-        digest = hashlib.sha256(json.dumps(_header_json(self.header), sort_keys=True).encode())
+        header = {name: value for name, value in _header_json(self.header).items() if name != "threshold"}  # ``focus`` says what came of it
+        digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
         for array in (self.pixels, self.labels, self.is_blast):
             digest.update(np.ascontiguousarray(array).data)
         digest.update("\n".join([*self.keys, *self.groups, *self.subsets, *self.folds]).encode())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +45,7 @@ from training.transfer import (
     vars_of,
     warm_up,
 )
+from training.whole_files import write_json
 
 TARGETS: Final = (COMPOSED_FIELDS, ALL_IDB_PATCHES)
 LABELS: Final = ("blast", "other")
@@ -216,8 +216,6 @@ def write_patch_report(folder: Path) -> list[str]:
                 summary[f"{path.name}, {part}, AUC of {name} present"] = auc(probabilities[:, i], labels[:, i].astype(np.int64))
             summary[f"{path.name}, {part}, label accuracy"] = label_accuracy(probabilities >= threshold, labels > 0)
             summary[f"{path.name}, {part}, Jaccard by sample"] = sample_jaccard(probabilities >= threshold, labels > 0)
-    temporary = folder / f"{SUMMARY_FILE}.part"
-    temporary.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(folder / SUMMARY_FILE)
+    write_json(folder / SUMMARY_FILE, summary)
     draw_curves({p.name: load_network(p / NETWORK_FILE)[1]["history"] for p in parts}, folder / CURVES_FILE)
     return [*(f"{name}: {value:.4f}" for name, value in summary.items()), f"learning curves: {folder / CURVES_FILE}"]

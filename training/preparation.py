@@ -100,6 +100,7 @@ def _pack(
         left_out=left_out,
         notes=dataset.notes,
         subject=wanted.subject,
+        threshold=wanted.threshold,
     )
     table = np.array([crop.measures for crop in crops], np.float32).reshape(len(crops), -1)
     return Pack(

@@ -22,6 +22,7 @@ from training.packs import SUFFIX, Pack, read_pack, write_pack
 from training.preparation import prepare
 from training.recipes.config import Input, InputKind
 from training.splits import with_subsets
+from training.whole_files import write_json
 
 _FOCUS_SAMPLE: Final = 600
 
@@ -103,12 +104,18 @@ class Sources:
             have = "; ".join(f"{p.header.input} at {p.header.side} px of {p.header.subject}" for p in packs)
             raise RecipeError(
                 f"{name}: the recipe needs {wanted.kind.value} at {wanted.side} px of {wanted.subject}, the packs hold {have}. "
-                "Make one with `dl4all pack`."
+                f"Make one with `dl4all pack --input {wanted.kind.value} --side {wanted.side} --center-crop {wanted.center_crop} --subject {wanted.subject}`."
             )
         if name == ADP:
             fitting = [p for p in fitting if p.header.classes == adp_classes(level)]
             if not fitting:
                 raise RecipeError(f"{name}: the recipe needs level {level}, the packs hold another. Make one with `dl4all pack --level {level}`.")
+        if wanted.kind.sharpens and focus is None:
+            fitting = [p for p in fitting if p.header.threshold == wanted.threshold]
+            if not fitting:
+                raise RecipeError(
+                    f"{name}: the pack was sharpened by another threshold than {wanted.threshold}. Make one with `dl4all pack --threshold {wanted.threshold}`."
+                )
         if focus is not None and wanted.kind.sharpens:
             fitting = [p for p in fitting if focus_of(p) == focus]
             if not fitting:
@@ -131,10 +138,7 @@ class Sources:
                 parameters = fit_focus_parameters(sample, wanted.side)
                 if rule:
                     parameters = with_tuned_threshold(parameters, sample, wanted.side, legacy=wanted.threshold == "tuned_legacy")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_name(path.name + ".part")
-            temporary.write_text(json.dumps(vars(parameters)), encoding="utf-8")
-            temporary.replace(path)
+            write_json(path, vars(parameters))
         return FocusParameters(**{name: tuple(values) for name, values in json.loads(path.read_text(encoding="utf-8")).items()})
 
 

@@ -36,7 +36,7 @@ from training.export.onnx_model import ACTIVATIONS, ServedNetwork, export_onnx
 from training.judged import CalibrationCells, Judged, Verdicts, decide, judge, votes
 from training.packs import Pack
 from training.prepared import Sources, focus_of
-from training.recipes.config import InputKind, Recipe
+from training.recipes.config import InputKind, Recipe, Selection
 from training.releases import ReleaseParts, install_release, write_release
 from training.transfer import ALL_PATIENTS, FINAL, RUN_FILE, Trained, check_test_subset, crops_without_cells, load_trained
 
@@ -125,6 +125,7 @@ def build(options: BuildOptions, sources: Sources) -> Built:
     recipe = Recipe.model_validate(trained.about["recipe"])
     detects = detected_by(trained.about["target"], options.detects)
     pack, pbc = _packs(trained, recipe, sources)
+    _promised_coverage(pack)
     empty = _empty(trained, pack, recipe, sources)
     pooled = _pooled(options, trained)
     options.model_repository.mkdir(parents=True, exist_ok=True)
@@ -202,7 +203,13 @@ def _write(
             decision=decision,
             data=_data(pack, pbc, source),
             figures=figures,
-            limits=limits_of(pack.header.dataset, source, cross_validated=options.cross_validation is not None, jpeg_quality=pack.header.jpeg_quality)
+            limits=limits_of(
+                pack.header.dataset,
+                source,
+                cross_validated=options.cross_validation is not None,
+                jpeg_quality=pack.header.jpeg_quality,
+                coverage=_promised_coverage(pack),
+            )
             + (() if pbc is None else (_IMMATURE,)),
             architecture=_architecture(trained, recipe),
             training={**trained.about["recipe"], "seed": trained.about["seed"], "gates": [str(g) for g in exported.gates]},
@@ -218,6 +225,8 @@ def _packs(trained: Trained, recipe: Recipe, sources: Sources) -> tuple[Pack, Pa
     wanted = recipe.fine_tuning.input
     if wanted.kind is not InputKind.REGISTERED_SHARPENED:
         raise RecipeError(f"A release serves registered, sharpened cells; this run was trained on {wanted.kind.value}. Use the preset grouped.")
+    if recipe.fine_tuning.selection is not Selection.LAST:
+        raise RecipeError("The epoch was chosen by the patients that calibrate a release; train with --set fine_tuning.selection=last.")
     pack = sources.pack(trained.about["target"], wanted)
     if pack.select(pack.is_blast >= 0).digest() != trained.about["target_digest"]:
         raise RecipeError("The data are not those that the network was trained on: other images, labels, groups or crops.")
@@ -226,6 +235,12 @@ def _packs(trained: Trained, recipe: Recipe, sources: Sources) -> tuple[Pack, Pa
         raise RecipeError(f"{pack.header.dataset} has no test groups: a release cannot say how good it is.")
     pbc = sources.pack(PBC_CELLS, wanted, focus=focus_of(pack)) if PBC_CELLS in sources.names else None
     return pack, pbc
+
+
+def _promised_coverage(pack: Pack) -> float:
+    """Coverage that the calibration patients can promise, known before anything is exported; see ``calibration.promised_coverage``."""
+    cells = pack.select(pack.in_subset(Subset.CALIBRATION) & (pack.is_blast >= 0) & (pack.measures["accepted"] > 0.5))
+    return calibration.promised_coverage(cells.is_blast.astype(np.int64), cells.groups)
 
 
 def _empty(trained: Trained, pack: Pack, recipe: Recipe, sources: Sources) -> Pack | None:
@@ -339,7 +354,7 @@ def _calibrate(exported: _Exported) -> tuple[CellRule, dict[str, object]]:
         "temperature": round(exported.temperatures[exported.cpu.name], 4),
         "voting_neighbours": VOTING_NEIGHBOURS,
         "network_weight": fitted.rule.network_weight,
-        "coverage": calibration.COVERAGE,
+        "coverage": round(fitted.coverage, 4),
         "min_probability": fitted.rule.min_probability,
         "max_disagreement": MAX_DISAGREEMENT,
         "min_nothing": MIN_NOTHING,

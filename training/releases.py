@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from services.common.releases import CLASSES, INDEX_FILE, RELEASE_FILE, SERVED_BY, Index, Release, ReleaseStore, sha256_of
 from training.errors import RecipeError
 from training.evaluation.metrics import Interval
+from training.whole_files import write_json
 
 METADATA_FILE: Final = "metadata.json"
 CARD_FILE: Final = "MODEL_CARD.md"
@@ -140,8 +141,8 @@ def write_patch_release(cells: Release, parts: PatchReleaseParts, releases: Path
 
 def _write(content: Mapping[str, Any], model: str, about: Mapping[str, object], releases: Path, model_repository: Path) -> Release:
     release = _validated(content)
-    _write_json(releases / release.id / RELEASE_FILE, release.model_dump(mode="json"))
-    _write_json(releases / INDEX_FILE, _updated_index(releases / INDEX_FILE, release).model_dump(mode="json"))
+    write_json(releases / release.id / RELEASE_FILE, release.model_dump(mode="json"))
+    write_json(releases / INDEX_FILE, _updated_index(releases / INDEX_FILE, release).model_dump(mode="json"))
     metadata = {"release": release.id, **about, **content}
     _write_about(model_repository / model, metadata)
     ReleaseStore(releases, model_repository)
@@ -149,7 +150,7 @@ def _write(content: Mapping[str, Any], model: str, about: Mapping[str, object], 
 
 
 def _write_about(model: Path, metadata: Mapping[str, Any]) -> None:
-    _write_json(model / METADATA_FILE, metadata)
+    write_json(model / METADATA_FILE, metadata)
     (model / CARD_FILE).write_text(model_card(metadata), encoding="utf-8")
 
 
@@ -160,7 +161,7 @@ def write_release_content(content: Mapping[str, Any], folder: Path) -> Release:
         RecipeError: the content makes no sense.
     """
     release = _validated(content)
-    _write_json(folder / RELEASE_FILE, release.model_dump(mode="json"))
+    write_json(folder / RELEASE_FILE, release.model_dump(mode="json"))
     return release
 
 
@@ -184,7 +185,7 @@ def restate(release: Release, said: Mapping[str, Any], releases: Path, model_rep
     content = _validated({**release.model_dump(mode="json"), **said})
     model = model_repository / (release.patches.network if release.patches else release.network).model
     with restored_on_failure([releases / release.id / RELEASE_FILE, model / METADATA_FILE, model / CARD_FILE]):
-        _write_json(releases / release.id / RELEASE_FILE, content.model_dump(mode="json"))
+        write_json(releases / release.id / RELEASE_FILE, content.model_dump(mode="json"))
         try:
             metadata = json.loads((model / METADATA_FILE).read_text(encoding="utf-8"))
             if metadata["release"] == release.id:
@@ -217,7 +218,7 @@ def activate(release: Release, releases: Path, *, as_default: bool = False) -> N
     path = releases / INDEX_FILE
     index = Index.model_validate_json(path.read_bytes())
     default = release.id if as_default or index.default == index.current.get(release.system) else index.default
-    _write_json(path, Index(default=default, current={**index.current, release.system: release.id}).model_dump(mode="json"))
+    write_json(path, Index(default=default, current={**index.current, release.system: release.id}).model_dump(mode="json"))
 
 
 def install_release(release: str, model: str, staging: Path, releases: Path, model_repository: Path) -> None:
@@ -248,7 +249,7 @@ def install_release(release: str, model: str, staging: Path, releases: Path, mod
             new.rename(place)
             placed.append(place)
         written = Release.model_validate_json((releases / release / RELEASE_FILE).read_bytes())
-        _write_json(index, _updated_index(index, written).model_dump(mode="json"))
+        write_json(index, _updated_index(index, written).model_dump(mode="json"))
         ReleaseStore(releases, model_repository)
     except BaseException:
         for place in placed:
@@ -281,13 +282,6 @@ def _updated_index(path: Path, release: Release) -> Index:
         return Index(default=release.id, current={release.system: release.id})
     index = Index.model_validate_json(path.read_bytes())
     return Index(default=index.default, current={release.system: release.id, **index.current})
-
-
-def _write_json(path: Path, content: object) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    temporary.replace(path)
 
 
 def model_card(metadata: Mapping[str, Any]) -> str:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +12,7 @@ from training.checkpoints import load_network
 from training.evaluation.metrics import auc, protocol_figures
 from training.pictures import save_svg
 from training.transfer import NETWORK_FILE, PREDICTIONS_FILE, Predictions
+from training.whole_files import write_json
 
 SUMMARY_FILE: Final = "summary.json"
 CURVES_FILE: Final = "curves.svg"
@@ -44,7 +44,7 @@ def write_report(folder: Path) -> list[str]:
         for figure, interval in protocol_figures(probability, is_blast.astype(np.int64), groups).items():
             summary[f"pooled, {figure}"] = [interval.value, interval.low, interval.high]
             lines.append(f"pooled, {figure}: {interval}")
-    _write_json(folder / SUMMARY_FILE, summary)
+    write_json(folder / SUMMARY_FILE, summary)
     draw_curves({p.name: load_network(p / NETWORK_FILE)[1]["history"] for p in parts}, folder / CURVES_FILE)
     return [*lines, f"learning curves: {folder / CURVES_FILE}"]
 
@@ -77,9 +77,3 @@ def draw_curves(histories: dict[str, list[dict[str, float]]], path: Path) -> Non
         other.set(ylabel="validation accuracy (dashed)")
     axis.legend(frameon=False, fontsize="small")
     save_svg(figure, path)
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(path)

@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from training.calibration import MIN_PATIENTS, patients_needed
 from training.datasets.dataset import Dataset, GroupKind, Subset
 from training.errors import SplitError
 
@@ -165,7 +166,7 @@ def stratified_by_image(labels: NDArray[np.int64], shares: Sequence[float], seed
     return Parts(train, validation, test)
 
 
-def draw_subsets(images: Iterable[tuple[str, bool]], runs: int) -> dict[str, Subset]:
+def draw_subsets(images: Iterable[tuple[str, bool]], runs: int, calibrating: int = 2) -> dict[str, Subset]:
     """Give groups to train, calibration or test, stratified by their number of blasts.
 
     Groups are ordered by their number of blasts (ties by name) and cut into runs of neighbours; of each run two go to
@@ -173,7 +174,8 @@ def draw_subsets(images: Iterable[tuple[str, bool]], runs: int) -> dict[str, Sub
 
     Args:
         images: (group, whether it shows a blast) of every image.
-        runs: number of runs; half the number of calibration groups.
+        runs: number of runs.
+        calibrating: groups of each run that calibrate.
     """
     blasts: Counter[str] = Counter()
     for group, is_blast in images:
@@ -183,21 +185,26 @@ def draw_subsets(images: Iterable[tuple[str, bool]], runs: int) -> dict[str, Sub
     subsets = dict.fromkeys(ordered, Subset.TRAIN)
     for run in np.array_split(np.array(ordered), runs):
         drawn = generator.permutation(run)
-        subsets.update(dict.fromkeys(drawn[:2].tolist(), Subset.CALIBRATION))
-        subsets.update(dict.fromkeys(drawn[2:4].tolist(), Subset.TEST))
+        subsets.update(dict.fromkeys(drawn[:calibrating].tolist(), Subset.CALIBRATION))
+        subsets.update(dict.fromkeys(drawn[calibrating : calibrating + 2].tolist(), Subset.TEST))
     return subsets
 
 
 def with_subsets(dataset: Dataset) -> Dataset:
     """Give every group to train, calibration or test, where the data set does not come with that.
 
-    Drawn as the committed list of patients was: of nine neighbours by number of blasts two calibrate and two test.
-    Subsets that the data set has are kept, except that calibration groups are taken from its training groups where it has none.
+    Drawn as the committed list of patients was: of nine neighbours by number of blasts two calibrate and two test. Where that would be
+    too few to calibrate for a coverage of 0.9, four of nine calibrate. Subsets that the data set has are kept, except that calibration
+    groups are taken from its training groups where it has none.
 
     Raises:
-        SplitError: groups are not known, or too few.
+        SplitError: groups are not known, or too few; or some images have a subset and some that could train have none.
     """
     if any(i.subset is Subset.CALIBRATION for i in dataset.images):
+        if without := [i.key for i in dataset.images if i.subset is Subset.UNASSIGNED and i.is_blast is not None]:
+            raise SplitError(
+                f"{dataset.name}: {len(without)} images have no subset while others have one, such as {without[0]}; give all one, or none."
+            )
         return dataset
     if dataset.grouped_by is GroupKind.NONE:
         raise SplitError(f"{dataset.name}: nothing is known of what images share, so it cannot be split for training.")
@@ -206,7 +213,9 @@ def with_subsets(dataset: Dataset) -> Dataset:
     names = {i.group for i in free}
     if len(names) < MIN_GROUPS:
         raise SplitError(f"{dataset.name}: {len(names)} groups by {dataset.grouped_by.value} are too few; at least {MIN_GROUPS} are needed.")
-    given = draw_subsets([(i.group, bool(i.is_blast)) for i in free], max(1, len(names) // MIN_GROUPS))
+    runs = max(1, len(names) // MIN_GROUPS)
+    calibrating = 2 if 2 * runs >= patients_needed() else MIN_PATIENTS
+    given = draw_subsets([(i.group, bool(i.is_blast)) for i in free], runs, calibrating)
     if has_test:
         given = {name: Subset.TRAIN if s is Subset.TEST else s for name, s in given.items()}
     images = tuple(i if i.subset is Subset.TEST else replace(i, subset=given[i.group]) for i in dataset.images)

@@ -36,6 +36,7 @@ from training.preparation import NOTHING
 from training.prepared import Sources, focus_of
 from training.recipes.config import Input, InputKind, Pretraining, Recipe, Selection, Stage, as_json
 from training.splits import Parts, greedy_folds, greedy_group_folds, grouped_folds, refuse_leak, require_classes, stratified_by_image
+from training.whole_files import write_json
 
 CLASSES: Final = ("normal", "blast")
 FINAL: Final = "final"
@@ -297,10 +298,7 @@ def describe(folder: Path, description: Mapping[str, Any], at: Place) -> None:
             different = sorted(k for k in {*before, *description} if before.get(k) != json.loads(json.dumps(description)).get(k))
             raise RecipeError(f"{folder} holds a run with another {', '.join(different)}; give another --name, or delete it.")
     elif at.leads:
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(path.name + ".part")
-        temporary.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
-        temporary.replace(path)
+        write_json(path, description)
     wait_for_all(at)
 
 
@@ -367,7 +365,7 @@ def _fine_tune(
         samples, trained_on = inject_nothing(samples, parts, nothing, allowed, recipe.injection.nothing, options.seed)
     begun = "pretrained" if pretrained is not None else "from scratch"
     title = f"{recipe.system}, {description['part']}, {begun}, seed {options.seed}"
-    how = Fit(stage, folder, identity(description), title, options.seed, multi_label=False)
+    how = Fit(stage, folder, identity(description), title, options.seed, multi_label=False, merged=merged_classes(recipe.injection))
     if recipe.injection.clusters > 1:
         unsplit = Fit(
             stage, folder / UNSPLIT, identity({**description, "part": UNSPLIT}), f"{title}, blasts unsplit", options.seed, multi_label=False
@@ -418,7 +416,7 @@ def start_from(network: nn.Module, weights: Weights) -> None:
 
 @dataclass(frozen=True)
 class Fit:
-    """One training of one network: how, where, and what it is called; ``heads`` as ``ClassificationTask`` takes them."""
+    """One training of one network: how, where, and what it is called; ``heads`` and ``merged`` as ``ClassificationTask`` takes them."""
 
     stage: Stage
     folder: Path
@@ -427,6 +425,7 @@ class Fit:
     seed: int
     multi_label: bool
     heads: tuple[slice, ...] = ()
+    merged: tuple[tuple[int, ...], ...] = ()
 
 
 def fit(network: nn.Module, samples: Samples, parts: Parts, how: Fit, at: Place) -> tuple[Normaliser, dict[str, Any]]:
@@ -445,6 +444,7 @@ def fit(network: nn.Module, samples: Samples, parts: Parts, how: Fit, at: Place)
         seed=how.seed,
         weights_from=samples.labels[seen],
         heads=how.heads,
+        merged=how.merged,
     )
     began = time.monotonic()
     progress = train(task, LoopOptions(how.folder, how.identity, how.title, how.seed, stage.average_decay, stage.precision), at)

@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import grpc
+
 from dl4all.classification.v1 import classification_pb2_grpc
 from dl4all.diagnosis.v1 import diagnosis_pb2, diagnosis_pb2_grpc
 from dl4all.patching.v1 import patching_pb2_grpc
@@ -31,6 +33,13 @@ class Backend:
         """The releases that can be chosen."""
         answer = await self.gateway.ListSystems(diagnosis_pb2.ListSystemsRequest(), timeout=30)
         return list(answer.releases)
+
+    async def system(self, release: str) -> diagnosis_pb2.SystemRelease | None:
+        """A release, by id; None where it is not listed, or where the gateway cannot be asked any more."""
+        try:
+            return next((s for s in await self.systems() if s.release == release), None)
+        except grpc.aio.AioRpcError:
+            return None
 
     async def default_release(self) -> diagnosis_pb2.SystemRelease:
         """The release that a request gets that names none."""

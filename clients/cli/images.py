@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +23,14 @@ def expand(paths: Sequence[Path]) -> list[Path]:
 
 
 def distinct_names(paths: Sequence[Path], folder: Path) -> dict[Path, Path]:
-    """A PNG in ``folder`` for every image, named like the image; images of one name get their number as well."""
+    """A PNG in ``folder`` for every image, named like the image; images of one name get a number as well."""
     stems = Counter(path.stem for path in paths)
-    return {path: folder / (f"{path.stem}.png" if stems[path.stem] == 1 else f"{path.stem}_{i:04d}.png") for i, path in enumerate(paths)}
+    taken = {stem for stem, times in stems.items() if times == 1}
+    names: dict[Path, Path] = {}
+    for path in paths:
+        stem = path.stem
+        if stems[stem] > 1:
+            stem = next(name for i in count() if (name := f"{path.stem}_{i:04d}") not in taken)
+            taken.add(stem)
+        names[path] = folder / f"{stem}.png"
+    return names

@@ -42,6 +42,7 @@ def show(release: Release = "", address: Address = None, as_json: Annotated[bool
 
 @library_app.command("add")
 def add(
+    context: typer.Context,
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE|DIR...", help="Images of one confirmed cell each.", show_default=False)],
     blast: Annotated[bool, typer.Option("--blast/--normal", help="Whether the cells are leukaemic blasts.")],
     cell_class: Annotated[str, typer.Option(help="Their class, such as lymphocyte.")],
@@ -53,8 +54,14 @@ def add(
     address: Address = None,
     key: Annotated[str, typer.Option(help="Idempotency key: repeat a call with it and the cells are kept once. Default: made up.")] = "",
 ) -> None:
-    """Keep confirmed cells for the next version of a library. All of them, or none."""
-    os.environ.setdefault(_STORE, str(store))
+    """Keep confirmed cells for the next version of a library. All of them, or none.
+
+    They go to `--store` of this machine, `additions.sqlite` in this folder if nothing else is said; with `--address` to the file of that server.
+    """
+    if address is None:
+        os.environ[_STORE] = str(store)
+    elif (given := context.get_parameter_source("store")) is not None and given.name == "COMMANDLINE":
+        raise typer.BadParameter("a server keeps cells in its own file, which DL4ALL_RETRIEVAL_ADDITIONS names there", param_hint="--store")
     facts = retrieval_pb2.NewReference(is_blast=blast, cell_class=cell_class, patient=patient)
     request = retrieval_pb2.AddReferencesRequest(release=release, idempotency_key=key or uuid.uuid4().hex, confirmed_by=confirmed_by, source=source)
     asyncio_exit(_add(expand(images), facts, request, address))

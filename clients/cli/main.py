@@ -18,7 +18,7 @@ from clients.cli.images import distinct_names, expand
 from clients.cli.library import library_app
 from clients.cli.pictures import write_comparison
 from clients.cli.report import ReportItem, render_report
-from clients.cli.running import Outcome, asyncio_exit, for_each_image, print_json, say, show_error
+from clients.cli.running import Outcome, asyncio_exit, for_each_image, in_a_folder, print_json, say, show_error
 from clients.cli.slides import slide
 from clients.cli.training import add_commands as add_training_commands
 from dl4all.diagnosis.v1 import diagnosis_pb2
@@ -68,7 +68,9 @@ def diagnose(
     release: Annotated[str, typer.Option(help="Release id or system; see `dl4all systems`. Default: the default release.")] = "",
     address: Address = None,
     as_json: AsJson = False,
-    report: Annotated[Path | None, typer.Option(help="Write a self-contained HTML report to this file.", show_default=False)] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Write a self-contained HTML report to this file.", show_default=False, callback=in_a_folder)
+    ] = None,
     references: Annotated[
         Path | None,
         typer.Option(
@@ -177,7 +179,14 @@ def call(
 def _data(given: str) -> str:
     if given == "@":
         return sys.stdin.read()
-    return Path(given[1:]).read_text(encoding="utf-8") if given.startswith("@") else given
+    if not given.startswith("@"):
+        return given
+    from clients.cli.call import CallError
+
+    try:
+        return Path(given[1:]).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise CallError(f"{given[1:]} is no text, so it is no JSON; a file of bytes goes into a field with --file FIELD=PATH.") from error
 
 
 @app.command()
@@ -283,19 +292,11 @@ async def _diagnose(
 
         failures = await for_each_image(paths, work, "diagnosing", done)
         if report is not None:
-            system = await _system_of(items, backend)
+            used = next((i.diagnosis.provenance.release for i in items if i.diagnosis is not None), None)
+            system = None if used is None else await backend.system(used)
             report.write_text(render_report(items, references=references, system=system), encoding="utf-8")
             say(f"Report: {report}")
     return failures
-
-
-async def _system_of(items: list[ReportItem], backend: Backend) -> diagnosis_pb2.SystemRelease | None:
-    """The release that judged the images; None where none was judged."""
-    used = next((i.diagnosis.provenance.release for i in items if i.diagnosis is not None), None)
-    if used is None:
-        return None
-    listed = await backend.gateway.ListSystems(diagnosis_pb2.ListSystemsRequest(), timeout=DEFAULT_TIMEOUT)
-    return next((s for s in listed.releases if s.release == used), None)
 
 
 def _show_diagnosis(path: Path, diagnosis: diagnosis_pb2.Diagnosis, as_json: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -99,6 +100,15 @@ def say(text: str, style: str = "") -> None:
         style: colour of the text, for rich.
     """
     console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+def in_a_folder(path: Path | None) -> Path | None:
+    """Refuse a file to write whose folder is not there, before any work is done for it."""
+    if path is not None and (path.is_dir() or not os.access(path.parent, os.W_OK)):
+        raise typer.BadParameter(
+            f"{path} cannot be written: {'it is a folder' if path.is_dir() else f'there is no folder {path.parent} to write to'}."
+        )
+    return path
 
 
 def print_json(form: dict[str, Any]) -> None:

@@ -15,10 +15,10 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from clients.cli.backends import open_backend
 from clients.cli.forms import slide_cell_row, slide_form
 from clients.cli.report import ReportItem, render_report
-from clients.cli.running import asyncio_exit, console, print_json, say
+from clients.cli.running import asyncio_exit, console, in_a_folder, print_json, say
 from dl4all.diagnosis.v1 import diagnosis_pb2
 from dl4all.imaging.v1 import imaging_pb2
-from dl4all_client.client import DEFAULT_TIMEOUT, finding_name, slide_requests, slide_start
+from dl4all_client.client import finding_name, slide_requests, slide_start
 from dl4all_client.errors import ServiceError
 
 COLUMNS: Final = ("cell_id", "center_x", "center_y", "radius", "blast_probability", "suspected", "indeterminate", "reasons", "focus_after")
@@ -33,9 +33,14 @@ def slide(
         bool, typer.Option("--on-server", help="SLIDE is a path below the slide root of the server (DL4ALL_PATCHING_SLIDES_ROOT).")
     ] = False,
     microns_per_pixel: Annotated[float, typer.Option(help="Micrometres per pixel; 0: the file's, else by the red cells.")] = 0.0,
-    cells: Annotated[Path | None, typer.Option(help="Write every cell to this CSV file as it is judged.", show_default=False)] = None,
+    cells: Annotated[
+        Path | None, typer.Option(help="Write every cell to this CSV file as it is judged.", show_default=False, callback=in_a_folder)
+    ] = None,
     report: Annotated[
-        Path | None, typer.Option(help="Write an HTML report: where the suspected cells lie, and the most suspicious ones.", show_default=False)
+        Path | None,
+        typer.Option(
+            help="Write an HTML report: where the suspected cells lie, and the most suspicious ones.", show_default=False, callback=in_a_folder
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, nothing else there.")] = False,
 ) -> None:
@@ -54,10 +59,10 @@ async def _diagnose(
     async with AsyncExitStack() as stack:
         opened = None if on_server else stack.enter_context(file.open("rb"))
         start = slide_start(path=file.as_posix(), **options) if on_server else slide_start(upload_bytes=file.stat().st_size, **options)
+        backend = await stack.enter_async_context(open_backend(address))
         table = None if cells is None else csv.writer(stack.enter_context(cells.open("w", encoding="utf-8", newline="")))
         if table is not None:
             table.writerow(COLUMNS)
-        backend = await stack.enter_async_context(open_backend(address))
         bar = stack.enter_context(_bar())
         tasks = [bar.add_task("sending", total=start.source.upload_bytes or None), bar.add_task("searching", total=None)]
         try:
@@ -72,13 +77,11 @@ async def _diagnose(
                         diagnosis = part.slide
         except grpc.aio.AioRpcError as error:
             raise ServiceError.from_rpc(error) from error
+        _show(file, diagnosis, as_json)
         if report is not None:
-            listed = await backend.gateway.ListSystems(diagnosis_pb2.ListSystemsRequest(), timeout=DEFAULT_TIMEOUT)
-            system = next((s for s in listed.releases if s.release == diagnosis.provenance.release), None)
+            system = await backend.system(diagnosis.provenance.release)
             report.write_text(render_report([_report_item(file, diagnosis)], system=system), encoding="utf-8")
-    _show(file, diagnosis, as_json)
-    if report is not None:
-        say(f"Report: {report}")
+            say(f"Report: {report}")
     return 0
 
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, cast, get_args
 
 import typer
 
@@ -94,6 +94,7 @@ def pack(
     subject: Annotated[
         str, typer.Option(help="What crops show: the cell of each image, or nothing: a place of it without a nucleated cell.")
     ] = "cell",
+    threshold: Annotated[str, typer.Option(help="How the focus threshold is chosen: quantile, tuned or tuned_legacy.")] = "quantile",
     focus_from: Annotated[Path | None, typer.Option(help="Pack whose focus parameters are taken over.", show_default=False)] = None,
     cache: Annotated[Path, typer.Option(help="Folder where prepared crops are kept.")] = _BUILD / "packs",
 ) -> None:
@@ -109,7 +110,7 @@ def pack(
         from training.packs import SUFFIX, read_pack, write_pack
         from training.preparation import NOTHING
         from training.prepared import Sources, focus_of
-        from training.recipes.config import Input, InputKind
+        from training.recipes.config import Input, InputKind, Threshold
 
         if out.suffix != SUFFIX:
             raise RecipeError(f"The name of a pack ends in {SUFFIX}: {out.with_suffix(SUFFIX)}.")
@@ -128,7 +129,9 @@ def pack(
         except ValueError as error:
             raise RecipeError(f"An input is one of {', '.join(InputKind)}, not {kind!r}.") from error
         focus = focus_of(read_pack(focus_from)) if focus_from else None
-        crops = Input.model_validate({"kind": wanted, "side": side, "center_crop": crop, "subject": subject})
+        if threshold not in get_args(Threshold):
+            raise RecipeError(f"A threshold is one of {', '.join(get_args(Threshold))}, not {threshold!r}.")
+        crops = Input.model_validate({"kind": wanted, "side": side, "center_crop": crop, "subject": subject, "threshold": threshold})
         made = sources.pack(name, crops, taxonomy, focus)
         write_pack(made, out, quality)
         say(f"{out}: {len(made)} crops at {side} px, {out.stat().st_size / 2**20:.1f} MiB; {len(made.header.left_out)} images left out", "green")

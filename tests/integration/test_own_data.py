@@ -16,7 +16,7 @@ from services.common.phantom import CellKind, single_cell
 from services.common.releases import Detects, ReleaseStore
 
 PAGE = PROJECT_ROOT / "docs" / "own-data.md"
-PER_CLASS = 100
+PER_CLASS = 120
 """Images of each class, ten to a block."""
 
 

@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from training import array_file
 from training.array_file import read_arrays, write_arrays
 from training.errors import ArrayFileError
 
@@ -74,22 +73,3 @@ def test_a_truncated_file_is_told(written: Path) -> None:
 def test_a_missing_file_is_told(tmp_path: Path) -> None:
     with pytest.raises(ArrayFileError, match=r"gone\.file"):
         read_arrays(tmp_path / "gone.file")
-
-
-def test_a_failure_while_writing_leaves_the_old_file_and_nothing_else(written: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = written.read_bytes()
-
-    def fail(_: int) -> None:
-        raise OSError("disk full")
-
-    monkeypatch.setattr(array_file.os, "fsync", fail)
-    with pytest.raises(OSError, match="disk full"):
-        write_arrays(written, {"weights": np.zeros(5)}, {})
-    assert written.read_bytes() == before
-    assert list(written.parent.iterdir()) == [written]
-
-
-def test_what_a_kill_left_behind_goes_with_the_next_file(written: Path) -> None:
-    (written.parent / f".{written.name}.4711.part").write_bytes(b"half")
-    write_arrays(written, {}, {})
-    assert list(written.parent.iterdir()) == [written]

@@ -14,8 +14,11 @@ from training.calibration import (
     log_loss,
     min_probabilities,
     patient_class_weights,
+    patients_needed,
+    promised_coverage,
     sigmoid,
 )
+from training.errors import GateError
 
 Double = NDArray[np.float64]
 
@@ -78,6 +81,31 @@ def test_min_probabilities_by_hand() -> None:
 def test_with_few_patients_nothing_is_excluded() -> None:
     fused, is_blast = np.array([0.9, 0.8, 0.1, 0.2]), np.array([1, 1, 0, 0])
     assert min_probabilities(fused, is_blast, np.array(["a", "b", "a", "b"]), coverage=0.7) == {"normal": 0.0, "blast": 0.0}
+
+
+@pytest.mark.parametrize(("patients", "lowest"), [(8, None), (9, 0), (10, 0), (18, 0), (19, 1), (29, 2)])
+def test_the_threshold_is_the_order_statistic_of_the_finite_sample(patients: int, lowest: int | None) -> None:
+    probability = np.linspace(0.2, 0.9, patients)
+    fused, is_blast = np.append(probability, 0.0), np.array([1] * patients + [0])
+    found = min_probabilities(fused, is_blast, np.array([f"p{i}" for i in range(patients + 1)]), coverage=0.9)["blast"]
+    assert found == pytest.approx(0.0 if lowest is None else probability[lowest], abs=1e-6)
+
+
+def test_few_patients_promise_less_and_too_few_nothing() -> None:
+    def promised(blasts: int, normal: int) -> float:
+        labels = np.array([1] * blasts + [0] * normal)
+        return promised_coverage(labels, np.array([f"p{i}" for i in range(blasts)] + [f"p{i}" for i in range(normal)]))
+
+    assert (patients_needed(), promised(9, 30), promised(18, 18)) == (9, 0.9, 0.9)
+    assert promised(4, 30) == pytest.approx(0.8)
+    assert promised(20, 6) == pytest.approx(6 / 7)
+    with pytest.raises(GateError, match="Only 3 calibration patients have blasts"):
+        promised(3, 30)
+    for patients in (4, 6, 8):
+        labels = np.array([1, 0] * patients)
+        fused = np.where(labels == 1, 0.8, 0.2) + np.linspace(-0.1, 0.1, len(labels))
+        names = np.repeat([f"p{i}" for i in range(patients)], 2)
+        assert min(min_probabilities(fused, labels, names, promised_coverage(labels, names)).values()) > 0.5, "what is promised can be kept"
 
 
 def test_cells_of_one_patient_count_as_one() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -151,6 +153,28 @@ def test_ties_go_to_the_lower_loss_or_as_in_the_original_to_the_later_epoch(sele
         monkeypatch.setattr("training.classification.outputs_of", lambda *_, c=certainty: iter([_Logits(right * c)]))
         scores[epoch] = task.score(task.network, epoch)[0]
     assert max(scores, key=lambda e: scores[e]) == kept
+
+
+def test_clusters_of_blasts_are_blasts_to_the_selection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Columns normal, blast, nothing, second kind of blast: validation blasts are all called the first kind."""
+    samples, labels = _samples(), np.array([0, 1, 1])
+    validation = replace(samples.select(np.arange(3)), labels=np.eye(4, dtype=np.int8)[labels])
+    task = ClassificationTask(
+        small_network(8, classes=4),
+        STAGE.model_copy(update={"selection": Selection.BEST}),
+        replace(samples, labels=np.eye(4, dtype=np.int8)[np.arange(len(samples)) % 4]),
+        validation,
+        Normaliser((0,) * 3, (1,) * 3),
+        CPU,
+        multi_label=False,
+        seed=0,
+        merged=((0,), (1, 3), (2,)),
+    )
+    said = 9.0 * np.eye(4, dtype=np.float32)[[0, 1, 3]]
+    monkeypatch.setattr("training.classification.outputs_of", lambda *_: iter([_Logits(said)]))
+    (accuracy, _), figures = task.score(task.network, 1)
+    assert accuracy == 1.0
+    assert figures["validation_loss"] < 0.01
 
 
 class _Logits:

@@ -12,7 +12,8 @@ from services.common.phantom import CellKind, single_cell
 from services.preprocessing.unsharpening import FocusParameters
 from training import focus_calibration
 from training.datasets.dataset import LabelledImage
-from training.focus_calibration import fit_legacy_threshold, with_tuned_threshold
+from training.errors import DatasetError
+from training.focus_calibration import fit_focus_parameters, fit_legacy_threshold, with_tuned_threshold
 from training.threshold_tuning import Tuning
 
 FITTED = FocusParameters((0.35, 1.0, 2.0), (6.0, 6.5, 7.0), (6.9, 8.0, 8.5))
@@ -28,6 +29,33 @@ def images(tmp_path: Path) -> list[LabelledImage]:
         cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
         made.append(LabelledImage(path=path, source="cells", key=path.name, classes=(), group=f"p{i // 2}", is_blast=i % 2))
     return made
+
+
+def _cell(path: Path, picture: np.ndarray) -> LabelledImage:
+    cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    return LabelledImage(path=path, source="cells", key=path.name, classes=(), group=path.stem, is_blast=0)
+
+
+def test_factors_that_no_cell_is_large_enough_for_are_left_out(images: list[LabelledImage]) -> None:
+    fitted = fit_focus_parameters(images, 128)
+    assert fitted.upscale_factors == (1.0, 1.4, 2.0), "the largest cells have a radius of 40 px"
+    assert np.isfinite([*fitted.thresholds, *fitted.limits]).all()
+    assert fitted.threshold(0.35) == fitted.threshold(1.0) < fitted.limit(0.35)
+
+
+def test_cells_that_are_all_too_small_or_not_there_are_told(tmp_path: Path) -> None:
+    small = [_cell(tmp_path / f"{i}.png", single_cell(i, CellKind.LYMPHOCYTE, side=160, cell_radius=12).image) for i in range(3)]
+    with pytest.raises(DatasetError, match="All 3 cells are too small for crops of 128 px"):
+        fit_focus_parameters(small, 128)
+    blank = [_cell(tmp_path / "blank.png", np.full((96, 96, 3), 230, np.uint8))]
+    with pytest.raises(DatasetError, match="No cell was found in any of 1 images"):
+        fit_focus_parameters(blank, 128)
+
+
+def test_an_unreadable_image_is_left_to_the_preparation_that_names_all(images: list[LabelledImage]) -> None:
+    whole = fit_focus_parameters(images[1:], 64)
+    images[0].path.write_bytes(b"no image")
+    assert fit_focus_parameters(images, 64) == whole
 
 
 def test_the_tuned_threshold_moves_all_thresholds_alike(images: list[LabelledImage], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from clients.cli.main import app
 from services.common.errors import BrokenReleaseError
-from services.common.releases import Figure, ReleaseStore, sha256_of
+from services.common.releases import Figure, Release, ReleaseStore, sha256_of
 from services.retrieval.additions import AdditionStore, NewReference
 from services.retrieval.library import ReferenceLibrary, open_library
 from tests.training.small import cell_pack
@@ -97,6 +97,23 @@ def test_additions_of_another_embedder_are_refused(copy: Path, trained: Path) ->
         usable(store.read(), "small_1/1")
 
 
+def test_a_library_full_of_mislabelled_cells_is_refused(copy: Path, trained: Path) -> None:
+    """Normal cells that are added as blasts, many times over: the vote is lost, and the gate sees it."""
+    store = AdditionStore(copy / "additions.sqlite")
+    library = open_library(ReleaseStore(copy / "releases", copy / "model_repository").library_path(_held(copy, "small-1")))
+    for number in range(5):
+        wrong = [replace(cell, is_blast=True, image_sha256=f"{number}{i:063d}") for i, cell in enumerate(references(library, 40), start=10**6)]
+        store.add(f"key-{number}", "small_1/1", f"lab{number}", "Dr A", wrong)
+    grown = grow(options(copy), sources_of(trained))
+    assert any(grown.after[name] < grown.before[name] - 0.02 for name in GATED), (grown.before, grown.after)
+    with pytest.raises(GateError, match="lowers"):
+        check_activation(_held(copy, "small-1"), _held(copy, "small-1.lib2"))
+
+
+def _held(copy: Path, name: str) -> Release:
+    return ReleaseStore(copy / "releases", copy / "model_repository").held(name)
+
+
 def test_an_id_that_is_taken_is_refused(copy: Path, trained: Path) -> None:
     add(copy)
     with pytest.raises(RecipeError, match="another --id"):
@@ -116,10 +133,11 @@ def test_activation_refuses_what_does_worse_and_swaps_the_index_otherwise(copy: 
     lacks = (Figure(name=BEFORE + GATED[0], value=figures[BEFORE + GATED[0]]),)
     with pytest.raises(GateError, match="does not say"):
         check_activation(current, candidate.model_copy(update={"figures": lacks}))
-    in_use = candidate.model_copy(update={"figures": tuple(Figure(name=n, value=min(1.0, v + 0.5)) for n, v in figures.items())})
-    if figures[GATED[0]] < 0.9:
-        with pytest.raises(GateError):
-            check_activation(in_use, candidate)
+    as_good = tuple(Figure(name=n, value=0.9) for n in figures)
+    in_use = candidate.model_copy(update={"figures": tuple(Figure(name=n, value=0.95) for n in GATED)})
+    with pytest.raises(GateError, match=r"from 0\.950 to 0\.900"):
+        check_activation(in_use, candidate.model_copy(update={"figures": as_good}))
+    check_activation(in_use, candidate.model_copy(update={"figures": as_good}), margin=0.06)
     arguments = ["--releases", str(copy / "releases"), "--model-repository", str(copy / "model_repository")]
     result = CliRunner().invoke(app, ["release", "activate", "small-1.lib2", *arguments])
     assert result.exit_code == 0, result.output

@@ -19,7 +19,7 @@ from services.common.model_repository import CONFIG_FILE, CPU_CONFIG_FILE, read_
 from services.common.releases import ReleaseStore, sha256_of
 from tests.training.small import cell_pack, write_recipe
 from tests.training.small_release import build_options, sources_of
-from training import release_build, releases
+from training import calibration, release_build, releases
 from training.devices import Place
 from training.errors import GateError, RecipeError
 from training.evidence import detected_by, limits_of
@@ -251,6 +251,26 @@ def test_ids_that_make_no_sense_are_refused_before_anything_is_scored(trained: P
     assert not list(tmp_path.iterdir())
 
 
+def test_too_few_calibration_patients_are_told_before_anything_is_scored(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibration, "MIN_PATIENTS", 5)
+    monkeypatch.setattr(release_build, "judge", _never)
+    with pytest.raises(GateError, match="Only 4 calibration patients have blasts"):
+        build(build_options(trained, tmp_path), sources_of(trained))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_whose_epoch_the_calibration_patients_chose_is_refused(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = release_build.load_trained(trained / "runs" / "final" / "final")
+    recipe = {**found.about["recipe"], "fine_tuning": {**found.about["recipe"]["fine_tuning"], "selection": "best"}}
+    monkeypatch.setattr(release_build, "load_trained", lambda _: replace(found, about={**found.about, "recipe": recipe}))
+    with pytest.raises(RecipeError, match=r"fine_tuning\.selection=last"):
+        build(build_options(trained, tmp_path), sources_of(trained))
+
+
+def _never(*_: object) -> object:
+    raise AssertionError("nothing may be judged")
+
+
 @pytest.mark.parametrize(
     ("target", "wanted", "found"),
     [
@@ -259,6 +279,7 @@ def test_ids_that_make_no_sense_are_refused_before_anything_is_scored(trained: P
         ("own_cells", "lymphoblast", "lymphoblast"),
         ("own_cells", "", "say --detects"),
         ("aml_cells", "lymphoblast", "must not be called lymphoblast"),
+        ("composed_fields", "", "judges no single cells; build its release"),
         ("cnmc", "everything", "not 'everything'"),
     ],
 )
@@ -271,12 +292,16 @@ def test_the_data_say_what_is_detected(target: str, wanted: str, found: str) -> 
 
 
 def test_the_card_of_other_data_says_nothing_of_myeloid_blasts_or_of_the_tissue() -> None:
-    limits = " ".join(limits_of("cnmc", "adp", cross_validated=True, jpeg_quality=92))
+    limits = " ".join(limits_of("cnmc", "adp", cross_validated=True, jpeg_quality=92, coverage=0.9))
     assert "myeloid" not in limits
     assert "not on the Atlas" not in limits
     assert "JPEG of quality 92" in limits
     assert "Not cross-validated" not in limits
-    assert "lc25000_tiles (LC25000" in " ".join(limits_of("aml_cells", "lc25000_tiles", cross_validated=False, jpeg_quality=0))
+    assert "lc25000_tiles (LC25000" in " ".join(limits_of("aml_cells", "lc25000_tiles", cross_validated=False, jpeg_quality=0, coverage=0.8))
+    assert "Calibrated on few patients" not in limits
+    assert "hold the true class of 80% of cells, not of 90%" in " ".join(
+        limits_of("own_cells", None, cross_validated=True, jpeg_quality=0, coverage=0.8)
+    )
 
 
 @pytest.mark.parametrize("model", sorted(p.name for p in MODELS.iterdir()))

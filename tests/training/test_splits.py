@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -160,14 +161,24 @@ def _groups_of(dataset: Dataset, subset: Subset) -> set[str]:
 def test_subsets_are_given_by_group() -> None:
     given_to = with_subsets(_dataset(27))
     sizes = [len(_groups_of(given_to, s)) for s in (Subset.TRAIN, Subset.CALIBRATION, Subset.TEST)]
-    assert sizes == [15, 6, 6]
+    assert sizes == [9, 12, 6], "four of nine calibrate where two would be too few"
     assert with_subsets(_dataset(27)) == given_to
+    assert [len(_groups_of(with_subsets(_dataset(45)), s)) for s in (Subset.TRAIN, Subset.CALIBRATION, Subset.TEST)] == [25, 10, 10]
+
+
+def test_images_without_a_subset_among_others_are_told() -> None:
+    given_to = with_subsets(_dataset(27))
+    first, *others = given_to.images
+    with pytest.raises(SplitError, match="1 images have no subset while others have one"):
+        with_subsets(replace(given_to, images=(replace(first, subset=Subset.UNASSIGNED, is_blast=1), *others)))
+    ambiguous = replace(given_to, images=(replace(first, subset=Subset.UNASSIGNED, is_blast=None), *others))
+    assert with_subsets(ambiguous) == ambiguous
 
 
 def test_a_test_set_of_the_publisher_is_kept() -> None:
     given_to = with_subsets(_dataset(20, Subset.TRAIN, test=5))
     assert _groups_of(given_to, Subset.TEST) == {f"g{g:02d}" for g in range(5)}
-    assert len(_groups_of(given_to, Subset.CALIBRATION)) == 2
+    assert len(_groups_of(given_to, Subset.CALIBRATION)) == 4
 
 
 def test_too_few_or_unknown_groups_are_refused() -> None:

@@ -21,7 +21,7 @@ from training.datasets.dataset import GroupKind, Subset
 from training.devices import Place
 from training.errors import ArrayFileError, DatasetError, RecipeError, SplitError
 from training.evaluation.arms import read_arm
-from training.packs import write_pack
+from training.packs import read_pack, write_pack
 from training.prepared import Sources
 from training.recipes.config import Input, InputKind, load_recipe
 from training.report import write_report
@@ -73,7 +73,9 @@ def test_metric_learning_trains_as_published(tmp_path: Path) -> None:
     recipe = load_recipe("dss", "published", [*small, f"fine_tuning.input.side={SIDE}"])
     patches = tmp_path / "patches.pack"
     write_pack(replace(without := patch_pack(), header=replace(without.header, dataset="all_idb_patches", center_crop=0)), patches)
-    sources = Sources.find([*write_packs(tmp_path, input_kind="legacy_sharpened"), patches], tmp_path / "cache")
+    tissue, cells = write_packs(tmp_path, input_kind="legacy_sharpened")
+    write_pack(replace(pack := read_pack(cells), header=replace(pack.header, threshold="tuned_legacy")), cells)
+    sources = Sources.find([tissue, cells, patches], tmp_path / "cache")
     part = run(TransferOptions(recipe, "", "", 0, 0, tmp_path / "runs", "run"), sources, CPU) / "repetition-0"
     assert (part / "warm-up" / "checkpoint.safetensors").is_file()
     assert (part / "unsplit" / "checkpoint.safetensors").is_file()
@@ -212,6 +214,8 @@ def test_packs_of_another_level_or_focus_are_told(tmp_path: Path) -> None:
     assert len(sources.pack("aml_cells", wanted, focus=FocusParameters(**FOCUS)))
     with pytest.raises(RecipeError, match="other focus parameters"):
         sources.pack("aml_cells", wanted, focus=FocusParameters((1.0,), (5.0,), (9.0,)))
+    with pytest.raises(RecipeError, match="dl4all pack --threshold tuned"):
+        sources.pack("aml_cells", wanted.model_copy(update={"threshold": "tuned"}))
 
 
 def test_torchs_launcher_trains_source_and_target_and_goes_on(tmp_path: Path) -> None:

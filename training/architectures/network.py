@@ -80,10 +80,6 @@ class Network(nn.Module):
         patches = self.embedder(features.patches)
         return Outputs(self._heads(features)[head or next(iter(self.heads))], patches.mean(dim=(1, 2)), patches)
 
-    def all_logits(self, x: Tensor) -> dict[str, Tensor]:
-        """Logits of every head by name."""
-        return self._heads(self.backbone(x))
-
     @property
     def logits_are_means(self) -> bool:
         """Whether the logits are the mean over places of class activations: the features are pooled by the mean, and nothing but a head follows."""
@@ -115,7 +111,12 @@ class MergedClasses(nn.Module):
     def forward(self, x: Tensor) -> Outputs:
         """Judge normalised images."""
         outputs: Outputs = self.network(x)
-        return outputs._replace(logits=torch.stack([outputs.logits[:, columns].logsumexp(dim=1) for columns in self.groups], dim=1))
+        return outputs._replace(logits=merged_logits(outputs.logits, self.groups))
+
+
+def merged_logits(logits: Tensor, groups: Sequence[Sequence[int]]) -> Tensor:
+    """Logits (N, K) of which the columns of each group are one: their probabilities are added. (N, len(groups))."""
+    return torch.stack([logits[:, list(columns)].logsumexp(dim=1) for columns in groups], dim=1)
 
 
 def parameter_count(network: nn.Module, *, trainable: bool = True) -> int:

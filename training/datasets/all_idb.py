@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -106,12 +105,8 @@ def read_centroids(path: Path, *, legacy_drop_first: bool = False) -> tuple[tupl
     Raises:
         DatasetError: a line is not two numbers.
     """
-    try:
-        lines = path.read_text(encoding="ascii").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{path} is not a readable centroid file: {error}") from error
     points = []
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(_lines(path), start=1):
         if not line.strip():
             break
         points.append(_point(path, number, line))
@@ -124,12 +119,12 @@ def read_merged_centroids(path: Path) -> Centroids:
     Headings: ``WBC_probable_lymphoblasts`` and ``Other_cases``, or ``blasts`` and ``normal``; tabs, spaces and CRLF are accepted.
 
     Raises:
-        DatasetError: a heading is missing, or a line is not two numbers.
+        DatasetError: the file is unreadable, a heading is missing, or a line is not two numbers.
     """
     headings = {"wbc_probable_lymphoblasts": "lymphoblasts", "blasts": "lymphoblasts", "other_cases": "others", "normal": "others"}
     points: dict[str, list[tuple[float, float]]] = {}
     current: list[tuple[float, float]] | None = None
-    for number, line in enumerate(path.read_text(encoding="ascii").splitlines(), start=1):
+    for number, line in enumerate(_lines(path), start=1):
         heading = headings.get(line.strip().lower())
         if heading is not None:
             current = points.setdefault(heading, [])
@@ -151,12 +146,11 @@ def read_all_centroids(folder: Path) -> dict[str, tuple[tuple[float, float], ...
     return {path.stem: read_centroids(path) for path in images_in(folder, (".xyc",))}
 
 
-def count_points(folder: Path) -> Counter[int]:
-    """Number of points by class of the image (``Y`` of its name)."""
-    counts: Counter[int] = Counter()
-    for name, points in read_all_centroids(folder).items():
-        counts[int(name[-1])] += len(points)
-    return counts
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="ascii").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatasetError(f"{path} is not a readable centroid file: {error}") from error
 
 
 def _point(path: Path, number: int, line: str) -> tuple[float, float]:

@@ -22,7 +22,8 @@ from services.common.memory import keep_freed_memory
 from training.array_file import SUFFIX, read_arrays, write_arrays
 from training.checkpoints import load_network
 from training.datasets.dataset import LabelledImage
-from training.errors import ArrayFileError, RecipeError, TrainingError
+from training.errors import ArrayFileError, RecipeError
+from training.evaluation.command import explained
 from training.evaluation.fold_votes import fold_votes
 from training.prepared import Sources
 from training.transfer import NETWORK_FILE, PREDICTIONS_FILE, RUN_FILE, Predictions
@@ -169,6 +170,7 @@ def _digest(cells: Sequence[LabelledImage]) -> str:
     return hashlib.sha256("\n".join(f"{c.key} {c.group} {c.is_blast}" for c in cells).encode()).hexdigest()
 
 
+@explained
 def main() -> None:
     """Keep runs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -179,12 +181,9 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path("build/packs"), help="folder where prepared crops are kept (default: %(default)s)")
     given = parser.parse_args()
     keep_freed_memory(of_any_size=True)
-    try:
-        sources = Sources.find(given.data, given.cache)
-        for run in given.runs:
-            print(keep(run, sources, given.out, with_votes=given.votes))
-    except TrainingError as error:
-        raise SystemExit(f"failed: {error}") from error
+    sources = Sources.find(given.data, given.cache)
+    for run in given.runs:
+        print(keep(run, sources, given.out, with_votes=given.votes))
 
 
 if __name__ == "__main__":

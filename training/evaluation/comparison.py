@@ -19,8 +19,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from training.errors import RecipeError, TrainingError
+from training.errors import RecipeError
 from training.evaluation.arms import Arm, read_arm
+from training.evaluation.command import explained
 from training.evaluation.metrics import Interval, Statistic, auc, balanced_accuracy, bootstrap_of, sensitivity_at_specificity
 from training.evaluation.run_pictures import draw_auc_by_patient, draw_curves
 from training.prepared import Sources
@@ -166,6 +167,7 @@ def _matching(run: str) -> list[Path]:
     return found
 
 
+@explained
 def main() -> None:
     """Print the tables, draw the pictures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -175,14 +177,11 @@ def main() -> None:
     parser.add_argument("--curves", type=Path, metavar="SVG", help="draw the training loss by epoch")
     parser.add_argument("--patients", type=Path, metavar="SVG", help="draw the AUC of every patient")
     given = parser.parse_args()
-    try:
-        sources = Sources.find(given.data, Path("build/packs")) if given.data else None
-        sides = read_sides(given.sides, sources)
-        if given.vote:
-            sides = {name: [by_vote(arm) for arm in arms] for name, arms in sides.items()}
-        print(markdown(table(sides)), by_seed(sides), sep="\n\n")
-    except TrainingError as error:
-        raise SystemExit(f"failed: {error}") from error
+    sources = Sources.find(given.data, Path("build/packs")) if given.data else None
+    sides = read_sides(given.sides, sources)
+    if given.vote:
+        sides = {name: [by_vote(arm) for arm in arms] for name, arms in sides.items()}
+    print(markdown(table(sides)), by_seed(sides), sep="\n\n")
     if given.curves:
         draw_curves(sides, given.curves)
     if given.patients:

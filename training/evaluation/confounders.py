@@ -23,7 +23,7 @@ from training.composition import Composition, compose_fields
 from training.datasets.composed_fields import COMPOSED_FIELDS, ComposedCell, ComposedField
 from training.datasets.dataset import Subset
 from training.datasets.single_cells import AML_CELLS
-from training.errors import TrainingError
+from training.evaluation.command import explained
 from training.evaluation.metrics import Interval, auc, bootstrap_by_patient
 from training.packs import Pack
 from training.prepared import Sources
@@ -146,6 +146,7 @@ def _logistic(x: Double, y: NDArray[np.int64]) -> Double:
     return np.asarray(minimize(loss, np.zeros(x.shape[1]), jac=True, method="L-BFGS-B").x, np.float64)
 
 
+@explained
 def main() -> None:
     """Print the baselines."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -154,17 +155,14 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=128)
     parser.add_argument("--cache", type=Path, default=Path("build/packs"), help="where prepared packs are kept")
     given = parser.parse_args()
-    try:
-        sources = Sources.find(given.data, given.cache)
-        if given.dataset == COMPOSED_FIELDS:
-            found = report_patches(sources.pack(COMPOSED_FIELDS, Input(kind=InputKind.CENTER_CROP, center_crop=PATCH_SIDE, side=given.side)))
-            found |= report_seams(compose_fields(sources.dataset(AML_CELLS), Composition(), Subset.CALIBRATION))
-        else:
-            found = report(sources.pack(given.dataset, Input(kind=InputKind.REGISTERED_SHARPENED, side=given.side)))
-        for name, interval in found.items():
-            print(f"{given.dataset}, {name}: AUC {interval}")
-    except TrainingError as error:
-        raise SystemExit(f"failed: {error}") from error
+    sources = Sources.find(given.data, given.cache)
+    if given.dataset == COMPOSED_FIELDS:
+        found = report_patches(sources.pack(COMPOSED_FIELDS, Input(kind=InputKind.CENTER_CROP, center_crop=PATCH_SIDE, side=given.side)))
+        found |= report_seams(compose_fields(sources.dataset(AML_CELLS), Composition(), Subset.CALIBRATION))
+    else:
+        found = report(sources.pack(given.dataset, Input(kind=InputKind.REGISTERED_SHARPENED, side=given.side)))
+    for name, interval in found.items():
+        print(f"{given.dataset}, {name}: AUC {interval}")
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from services.retrieval.library import ReferenceLibrary, open_library
 from services.retrieval.neighbours import legacy_vote, unit
 from services.retrieval.search import ExactSearch
 from training.datasets.dataset import Subset
-from training.errors import TrainingError
+from training.evaluation.command import explained
 from training.evaluation.metrics import RESAMPLES, Interval, balanced_accuracy, bootstrap_of
 from training.evaluation.release_pictures import draw_reliability, draw_verdicts_by_patient, reliability
 from training.evaluation.risk_coverage import Line, draw, risk_coverage
@@ -260,6 +260,7 @@ def _table(head: Sequence[str], rows: Sequence[str]) -> str:
     return "\n".join([f"| {' | '.join(head)} |", "|---" * len(head) + "|", *rows, ""])
 
 
+@explained
 def main() -> None:
     """Print the tables, draw the pictures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -275,13 +276,10 @@ def main() -> None:
     store = ReleaseStore(settings.releases, settings.model_repository)
     sources = Sources.find(given.data, given.cache)
     found: list[tuple[Release, Judged, ReferenceLibrary, ScoredCells]] = []
-    try:
-        for release in map(store.resolve, given.release):
-            references = open_library(store.library_path(release))
-            judged = judge_as_served(release, store, sources, Subset.TEST)
-            found.append((release, judged, references, scored(judged, references, release)))
-    except TrainingError as error:
-        raise SystemExit(f"failed: {error}") from error
+    for release in map(store.resolve, given.release):
+        references = open_library(store.library_path(release))
+        judged = judge_as_served(release, store, sources, Subset.TEST)
+        found.append((release, judged, references, scored(judged, references, release)))
     if given.legacy_vote:
         print(_table(_LEGACY_HEAD, [legacy_row(release.id, judged, references, cells) for release, judged, references, cells in found]))
         return

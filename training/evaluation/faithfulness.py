@@ -35,6 +35,7 @@ from services.retrieval.search import ExactSearch
 from services.retrieval.similarity import grad_cam, normalise_patches, similarity_map
 from training.datasets.dataset import Subset
 from training.datasets.single_cells import AML_CELLS
+from training.evaluation.command import explained
 from training.evaluation.metrics import Interval, bootstrap_of
 from training.export.onnx_model import INPUT
 from training.packs import Pack
@@ -146,6 +147,7 @@ def _maps(path: Path, crops: Bytes, library: ReferenceLibrary) -> list[Float]:
     return [similarity_map(normalise_patches(p), library.embeddings[n]) for p, n in zip(patches, nearest, strict=True)]
 
 
+@explained
 def main() -> None:
     """Print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

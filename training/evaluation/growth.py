@@ -26,6 +26,7 @@ from services.retrieval.additions import Addition, NewReference
 from services.retrieval.library import ReferenceLibrary, open_library
 from training.datasets.dataset import Subset
 from training.datasets.single_cells import PBC_CELLS, PBC_MATURE_CLASSES
+from training.evaluation.command import explained
 from training.evaluation.metrics import auc
 from training.judged import CalibrationCells, Judged, decide, judge, votes
 from training.library_growth import GATED, gated_figures, grown_library, recalibrated
@@ -85,7 +86,7 @@ def effect(held_out: Judged, calibration: CalibrationCells, references: Referenc
         float(verdicts.suspected.mean()),
         float(verdicts.indeterminate.mean()),
         auc(votes(calibration, references, neighbours)[0], calibration.is_blast.astype(np.int64)),
-        gated_figures(calibration, decide(calibration, references, rule, neighbours), rule),
+        gated_figures(calibration, decide(calibration, references, rule, neighbours)),
     )
 
 
@@ -128,6 +129,7 @@ def table(pairs: list[tuple[Effect, Effect]]) -> str:
     return "\n".join(lines)
 
 
+@explained
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -18,6 +18,7 @@ from services.common.phantom import PhantomOptions, smear_field
 from services.patching.cells import locate_cells
 from services.patching.quality import focus_map, measure_exposure, typical_blur
 from training.datasets.fields import read_aria_fields, read_bccd_fields, read_chula_fields
+from training.evaluation.command import explained
 
 Bytes = NDArray[np.uint8]
 MOST: Final = 25
@@ -42,6 +43,7 @@ def _some(paths: list[Path]) -> Iterable[Bytes]:
     return (decode_image(p.read_bytes()).pixels for p in paths[:: max(1, len(paths) // MOST)][:MOST])
 
 
+@explained
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

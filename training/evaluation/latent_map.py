@@ -17,6 +17,7 @@ from services.common.releases import ReleaseStore
 from services.common.settings import CommonSettings
 from services.retrieval.library import open_library
 from services.retrieval.neighbours import project
+from training.evaluation.command import explained
 
 Float = NDArray[np.float32]
 Integers = NDArray[np.int64]
@@ -46,6 +47,7 @@ def intrusion(true: Integers, seen: Integers, neighbours: int) -> float:
     return float(1.0 - 2.0 * excess / (count * neighbours * (2 * count - 3 * neighbours - 1)))
 
 
+@explained
 def main() -> None:
     """Print both figures of a release."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

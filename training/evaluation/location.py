@@ -22,6 +22,7 @@ from services.common.phantom import CellKind, Phantom, PhantomOptions, single_ce
 from services.common.stain import equivalent_radius
 from services.patching.cells import LocatedCell, central_cell, locate_cells
 from training.datasets.fields import Field, read_bccd_fields, read_chula_fields, read_wbc_masks
+from training.evaluation.command import explained
 from training.evaluation.location_review import Verdict, verdict
 
 Bytes = NDArray[np.uint8]
@@ -240,6 +241,7 @@ def _errors(mask: Mask, cell: LocatedCell) -> tuple[float, float, float]:
     return float((mask & located).sum() / (mask | located).sum()), abs(cell.radius / radius - 1), float(centre)
 
 
+@explained
 def main() -> None:
     """Print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -21,6 +21,7 @@ from PIL import Image
 from services.common.image_codec import decode_image
 from services.patching.cells import locate_cells
 from training.datasets.fields import Field, read_bccd_fields, read_chula_fields
+from training.evaluation.command import explained
 
 Bytes = NDArray[np.uint8]
 TILE: Final = 300
@@ -73,6 +74,7 @@ def _draw_tile(field: Field, tile: Tile) -> Bytes:
     return np.asarray(shown, np.uint8)
 
 
+@explained
 def main() -> None:
     """Write the picture."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

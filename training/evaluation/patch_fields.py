@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from rich.progress import track
 
 from services.common.engines.onnx_runtime import ENGINE, open_session
-from services.common.errors import DomainError
 from services.common.image_codec import decode_image
 from services.common.releases import Patches, ReleaseStore
 from services.patching.activation_peaks import Peak, merge, peaks
@@ -28,7 +27,7 @@ from services.patching.grid import Patch, lay_grid
 from services.patching.patch_input import patch_input
 from training.datasets.composed_fields import ComposedField
 from training.datasets.fields import Field, read_aria_fields, read_bccd_fields, read_chula_fields
-from training.errors import TrainingError
+from training.evaluation.command import explained
 from training.export.onnx_model import INPUT, PATCH_OUTPUTS
 
 Float = NDArray[np.float32]
@@ -160,6 +159,7 @@ def score_stress(root: Path, session: Any, how: Patches) -> list[str]:
     return [f"aria_fields, {name}: blast present in {np.mean(flags):.3f} of the fields ({sum(flags)}/{len(flags)})" for name, flags in shown.items()]
 
 
+@explained
 def main() -> None:
     """Print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -168,17 +168,14 @@ def main() -> None:
     parser.add_argument("--releases", type=Path, default=Path("releases"))
     parser.add_argument("--model-repository", type=Path, default=Path("model_repository"))
     given = parser.parse_args()
-    try:
-        store = ReleaseStore(given.releases, given.model_repository)
-        how = store.resolve(given.release).patches
-        if how is None:
-            raise SystemExit(f"failed: the release {given.release!r} has no network of patches.")
-        session = open_session(store.model_path(how.network, ENGINE), threads=1)
-        lines = score_healthy("bccd_fields", read_bccd_fields(given.data / "bccd_fields"), session, how)
-        lines += score_healthy("chula_fields", read_chula_fields(given.data / "chula_fields"), session, how)
-        lines += score_stress(given.data / "aria_fields", session, how)
-    except (DomainError, TrainingError, OSError) as error:
-        raise SystemExit(f"failed: {error}") from error
+    store = ReleaseStore(given.releases, given.model_repository)
+    how = store.resolve(given.release).patches
+    if how is None:
+        raise SystemExit(f"failed: the release {given.release!r} has no network of patches.")
+    session = open_session(store.model_path(how.network, ENGINE), threads=1)
+    lines = score_healthy("bccd_fields", read_bccd_fields(given.data / "bccd_fields"), session, how)
+    lines += score_healthy("chula_fields", read_chula_fields(given.data / "chula_fields"), session, how)
+    lines += score_stress(given.data / "aria_fields", session, how)
     print("\n".join(lines))
 
 

@@ -23,6 +23,7 @@ from services.gateway.decision import Counts, Finding, ImageRule, decide
 from services.gateway.judging import cell_rule, image_rule
 from services.retrieval.library import open_library
 from training.datasets.dataset import Subset
+from training.evaluation.command import explained
 from training.judged import decide as decide_cells
 from training.judged import judge_as_served
 from training.prepared import Sources
@@ -104,6 +105,7 @@ def judged_cells(release: Release, store: ReleaseStore, sources: Sources, subset
     return JudgedCells(judged.pack.is_blast == 1, verdicts.suspected, verdicts.indeterminate, judged.pack.groups)
 
 
+@explained
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

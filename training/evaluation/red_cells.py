@@ -16,7 +16,8 @@ from services.common.image_codec import decode_image
 from services.patching.cells import locate_cells
 from training.datasets.dataset import LabelledImage, Subset
 from training.datasets.single_cells import AML_CELLS
-from training.errors import DatasetError, TrainingError
+from training.errors import DatasetError
+from training.evaluation.command import explained
 from training.preparation import in_processes
 from training.prepared import Sources
 
@@ -37,18 +38,16 @@ def _radius(path: str) -> float | None:
         raise DatasetError(f"{path}: {error}") from error
 
 
+@explained
 def main() -> None:
     """Print the median."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="folder of the cells")
     parser.add_argument("--every", type=int, default=5, help="take every n-th training crop")
     given = parser.parse_args()
-    try:
-        dataset = Sources.find(given.data, Path("build/packs")).dataset(AML_CELLS)
-        chosen = [i for i in dataset.images if i.subset is Subset.TRAIN and i.is_blast is not None][:: given.every]
-        radii = red_cell_radii(chosen)
-    except TrainingError as error:
-        raise SystemExit(f"failed: {error}") from error
+    dataset = Sources.find(given.data, Path("build/packs")).dataset(AML_CELLS)
+    chosen = [i for i in dataset.images if i.subset is Subset.TRAIN and i.is_blast is not None][:: given.every]
+    radii = red_cell_radii(chosen)
     low, median, high = np.percentile(radii, [5, 50, 95])
     print(
         f"red cells seen in {len(radii)} of {len(chosen)} training crops; radius, median {median:.2f} px, 5th to 95th percentile {low:.1f} to {high:.1f}"

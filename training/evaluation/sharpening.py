@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from training.errors import RecipeError, TrainingError
+from training.errors import RecipeError
 from training.evaluation.arms import Arm
+from training.evaluation.command import explained
 from training.evaluation.comparison import FIGURES, read_side, signed
 from training.evaluation.comparison import table as compared
 from training.packs import Pack, read_pack
@@ -65,6 +66,7 @@ def table(sharpened: Sequence[Arm], unsharpened: Sequence[Arm], pack: Pack) -> s
     return "\n".join(lines)
 
 
+@explained
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -73,14 +75,11 @@ def main() -> None:
     parser.add_argument("--data", type=Path, nargs="+", help="folder of the data, whose labels kept files need")
     parser.add_argument("--pack", type=Path, required=True, help="pack of the sharpened crops")
     given = parser.parse_args()
-    try:
-        sources = Sources.find(given.data, Path("build/packs")) if given.data else None
-        sharpened, unsharpened = (read_side(f"{side}={getattr(given, side)}", sources)[1] for side in ("sharpened", "unsharpened"))
-        pack = read_pack(given.pack)
-        print(shares(pack))
-        print(table(sharpened, unsharpened, pack))
-    except TrainingError as error:
-        raise SystemExit(f"failed: {error}") from error
+    sources = Sources.find(given.data, Path("build/packs")) if given.data else None
+    sharpened, unsharpened = (read_side(f"{side}={getattr(given, side)}", sources)[1] for side in ("sharpened", "unsharpened"))
+    pack = read_pack(given.pack)
+    print(shares(pack))
+    print(table(sharpened, unsharpened, pack))
 
 
 if __name__ == "__main__":

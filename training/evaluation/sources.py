@@ -14,6 +14,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import PurePath
 
+from training.evaluation.command import explained
+
 
 @dataclass
 class SourceSummary:
@@ -53,6 +55,7 @@ def summarise(lines: Iterable[str]) -> dict[str, SourceSummary]:
     return summaries
 
 
+@explained
 def main() -> None:
     """Print one line per folder."""
     for folder, summary in sorted(summarise(sys.stdin).items()):

@@ -27,6 +27,7 @@ from services.common.settings import CommonSettings
 from services.embedded import embedded_services
 from training.datasets.dataset import LabelledImage
 from training.datasets.fields import read_aria_fields
+from training.evaluation.command import explained
 from training.evaluation.confounders import colour_statistics, cross_validated_scores
 from training.evaluation.metrics import auc, bootstrap_by_patient
 
@@ -93,6 +94,7 @@ async def diagnose_blocks(images: Sequence[LabelledImage], release: str) -> dict
     return dict(found)
 
 
+@explained
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -46,8 +46,9 @@ class GateReport:
 
     def __str__(self) -> str:
         speed = "" if self.speed_up is None else f", {self.speed_up:.2f} times as fast"
+        empty = f", {self.changed_emptiness:.1%} of cells told from nothing otherwise" if self.changed_emptiness else ""
         verdict = "served" if self.passed else "not served"
-        return f"{self.file}: AUC loss {self.auc_loss:+.4f} (network), {self.vote_auc_loss:+.4f} (vote){speed}: {verdict}"
+        return f"{self.file}: AUC loss {self.auc_loss:+.4f} (network), {self.vote_auc_loss:+.4f} (vote){speed}{empty}: {verdict}"
 
 
 def speed_up(reference: Path, other: Path, pixels: NDArray[np.uint8]) -> float:

@@ -26,6 +26,9 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+Threshold = Literal["quantile", "tuned", "tuned_legacy"]
+
+
 class InputKind(StrEnum):
     """How an image becomes what a network sees."""
 
@@ -83,7 +86,7 @@ class Input(_Part):
     kind: InputKind
     side: int = Field(default=128, ge=32, le=1024)
     center_crop: int = Field(default=0, ge=0)
-    threshold: Literal["quantile", "tuned", "tuned_legacy"] = "quantile"
+    threshold: Threshold = "quantile"
     subject: Literal["cell", "nothing"] = "cell"
 
 

@@ -76,6 +76,20 @@ def test_report_is_written(images, tmp_path):
     assert "image not held here" in text
 
 
+def test_a_report_that_cannot_be_written_is_told_before_any_work(images, tmp_path):
+    for command in ("diagnose", "slide"):
+        result = run(command, images / "cell.png", "--report", tmp_path / "missing" / "report.html", "--json")
+        assert result.returncode == 2
+        assert result.stdout == ""
+        assert "there is no folder" in " ".join(result.stderr.replace("│", " ").split())
+
+
+def test_a_call_with_a_file_that_is_no_text_is_told(images):
+    result = run("call", "DiagnosisService/Diagnose", "--data", f"@{images / 'cell.png'}")
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+
+
 def test_unknown_release_is_a_clear_error(images):
     (answer,) = objects(run("diagnose", images / "cell.png", "--release", "nonsense", "--json"))
     assert answer["error"]["reason"] == "RELEASE_UNKNOWN"

@@ -387,7 +387,7 @@ def test_the_real_centroids(shared_data: Path) -> None:
     folder = shared_data / "all_idb1_annotations"
     found = all_idb.read_all_centroids(folder)
     assert (len(found), sum(map(len, found.values()))) == (108, 1430)
-    assert all_idb.count_points(folder) == {1: 429, 0: 1001}
+    assert [sum(len(points) for name, points in found.items() if name.endswith(label)) for label in ("_1", "_0")] == [429, 1001]
     assert sum(name.endswith("_1") for name in found) == 49
     assert found["Im001_1"] == ((799.0, 769.0), (1414.0, 33.0))
     legacy = [all_idb.read_centroids(p, legacy_drop_first=True) for p in sorted(folder.glob("*.xyc"))]
