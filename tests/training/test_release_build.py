@@ -261,7 +261,7 @@ def test_too_few_calibration_patients_are_told_before_anything_is_scored(trained
 
 def test_a_run_whose_epoch_the_calibration_patients_chose_is_refused(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = release_build.load_trained(trained / "runs" / "final" / "final")
-    recipe = {**found.about["recipe"], "fine_tuning": {**found.about["recipe"]["fine_tuning"], "selection": "best"}}
+    recipe = {**found.about["recipe"], "fine_tuning": {**found.about["recipe"]["fine_tuning"], "selection": "best", "average_decay": 0.0}}
     monkeypatch.setattr(release_build, "load_trained", lambda _: replace(found, about={**found.about, "recipe": recipe}))
     with pytest.raises(RecipeError, match=r"fine_tuning\.selection=last"):
         build(build_options(trained, tmp_path), sources_of(trained))
