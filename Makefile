@@ -116,10 +116,12 @@ bench-location: $(VENV)/dev.stamp ## Compare locating the cells of a field with 
 soak-preprocessing: $(VENV)/dev.stamp ## Enhance 100,000 crops and print the memory (about 25 minutes)
 	$(BIN)/python -m tests.benchmarks.preprocessing --soak 100000
 
-release: $(VENV)/dev.stamp ## Train RECIPE and build its release ID from DATA=folder of data sets
+release: ID ?= $(RECIPE)-mine
+release: $(VENV)/dev.stamp ## Train RECIPE and build its release ID (RECIPE-mine if not given) from DATA=folder of data sets
+	@test ! -e "$${DL4ALL_RELEASES:-releases}/$(ID)" || { echo "The release $(ID) is there already; give another ID=..."; exit 1; }
 	$(BIN)/dl4all train $(RECIPE) --data "$(DATA)"
 	$(BIN)/dl4all train $(RECIPE) --data "$(DATA)" --folds 3
-	$(BIN)/dl4all release build build/runs/$(RECIPE)-grouped-0 --data "$(DATA)" --id $(or $(ID),$(RECIPE)-1) --cross-validation build/runs/$(RECIPE)-grouped-cv3-0
+	$(BIN)/dl4all release build build/runs/$(RECIPE)-grouped-0 --data "$(DATA)" --id $(ID) --cross-validation build/runs/$(RECIPE)-grouped-cv3-0
 
 clean: ## Remove what was built, not what was installed
 	rm -rf build report.html phantom.png
