@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -12,11 +11,7 @@ import typer.main
 from clients.cli.main import app
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = sorted(
-    ROOT / name
-    for name in subprocess.run(["git", "ls-files", "*.md"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
-    if not name.startswith("model_repository/")
-)
+PAGES = sorted([*ROOT.glob("*.md"), *(page for folder in ("docs", "deploy", "clients", "protos") for page in (ROOT / folder).rglob("*.md"))])
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 COMMAND = re.compile(r"(?:^|`|/|\s)dl4all ([a-z][a-z-]*)(?: ([a-z][a-z-]*))?", re.M)
 
