@@ -62,7 +62,11 @@ async def open_backend(address: str | None) -> AsyncIterator[Backend]:
         async with _embedded() as backend:
             yield backend
         return
-    async with open_aio_channel(address, Tls.from_environment(os.environ)) as channel:
+    try:
+        tls = Tls.from_environment(os.environ)
+    except ValueError as error:
+        raise ServiceError("FAILED_PRECONDITION", "TLS_INCOMPLETE", str(error)) from error
+    async with open_aio_channel(address, tls) as channel:
         yield Backend(
             gateway=diagnosis_pb2_grpc.DiagnosisServiceStub(channel),
             patching=patching_pb2_grpc.PatchingServiceStub(channel),

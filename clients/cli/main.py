@@ -150,7 +150,7 @@ def call(
 
     try:
         server = ReflectedServer(address, timeout)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         say(f"failed: {error}", "red")
         raise typer.Exit(1) from error
     try:

@@ -83,6 +83,7 @@ _IMAGE_REASONS: Final[Mapping[str, str]] = {
         "a qualified reader must look whatever the finding."
     ),
     "PHANTOM": "This is a drawing with no patient behind it.",
+    "BLASTS_SUSPECTED_IN_IMAGES": "In one image of the specimen or more, blasts are suspected.",
     "IMAGES_FAILED": "Some images of the specimen could not be read.",
     "IMAGE_BLURRED": "The image is out of focus as a whole; cells may have been missed.",
     "IMAGE_OVEREXPOSED": "Most of the image is white beyond what the camera can tell; cells may have been missed.",

@@ -14,11 +14,13 @@ from functools import partial
 from typing import Any, Final
 
 import grpc
+import structlog
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from services.common import metrics
 
 LIVE: Final = "live"
+_log = structlog.get_logger("dl4all")
 Probe = Callable[[], Awaitable[bool]]
 _Status = health_pb2.HealthCheckResponse
 
@@ -83,7 +85,11 @@ class Readiness:
     async def _ask(self) -> dict[str, int]:
         found: dict[str, int] = {LIVE: _Status.SERVING}
         for service in self._services:
-            needs = self._needs.get(service, Needs)()
+            needs = self._needs_of(service)
+            if needs is None:
+                metrics.READY.labels(service).set(False)
+                self._note(found, service, False)
+                continue
             ready = await self._probe_all(needs.dependencies)
             for name, is_ready in ready.items():
                 metrics.DEPENDENCY_READY.labels(service, name).set(is_ready)
@@ -99,6 +105,14 @@ class Readiness:
             self._note(found, service, serving)
         self._note(found, "", all(found[service] == _Status.SERVING for service in self._services))
         return found
+
+    def _needs_of(self, service: str) -> Needs | None:
+        """What a service needs; None where it cannot even say that, which is logged and must not end the looking."""
+        try:
+            return self._needs.get(service, Needs)()
+        except Exception:
+            _log.exception("readiness unknown", service=service)
+            return None
 
     def _note(self, found: dict[str, int], name: str, ready: bool) -> None:
         good = ready and not self.draining and found.get(name) != _Status.NOT_SERVING
@@ -180,4 +194,7 @@ class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
     async def _look_on(self) -> None:
         while True:
             await asyncio.sleep(self._interval)
-            await self.look()
+            try:
+                await self.look()
+            except Exception:
+                _log.exception("looking failed")

@@ -232,7 +232,7 @@ class ReleaseStore:
     """The releases that are held, each checked once.
 
     A release that is put there later is taken in when it is first asked for or at the next ``take_in``, and another index when a name is next
-    resolved or then: what is broken is logged and left out, and what was in use stays in use. What was handed out stays valid: a release
+    resolved or then: what is broken is logged and left out, and tried again at the next occasion, and what was in use stays in use. What was handed out stays valid: a release
     that is held is not read again, so that what is said of it afterwards, such as a limit, is seen at the next start.
 
     Args:
@@ -311,13 +311,15 @@ class ReleaseStore:
         stamp = self._index_stamp()
         if stamp == self._stamp:
             return
-        self._stamp = stamp
         try:
             index = self._read_index()
         except BrokenReleaseError as error:
-            _log.error("index refused", cause=error.message, default=self.index.default)
+            if self._refused.get(INDEX_FILE) != error.message:
+                _log.error("index refused", cause=error.message, default=self.index.default)
+            self._refused[INDEX_FILE] = error.message
             return
-        self.index = index
+        self._refused.pop(INDEX_FILE, None)
+        self._stamp, self.index = stamp, index
         _log.info("index taken in", default=index.default, current=index.current)
 
     def _index_stamp(self) -> tuple[int, int, int]:
@@ -374,7 +376,11 @@ def _parse(kind: type[Parsed], path: Path) -> Parsed:
 
 
 def _check(path: Path, sha256: str) -> None:
-    if not path.is_file():
-        raise BrokenReleaseError("RELEASE_BROKEN", f"{path} is named by a release but missing.")
-    if sha256_of(path) != sha256:
+    try:
+        found = sha256_of(path)
+    except FileNotFoundError as error:
+        raise BrokenReleaseError("RELEASE_BROKEN", f"{path} is named by a release but missing.") from error
+    except OSError as error:
+        raise BrokenReleaseError("RELEASE_BROKEN", f"{path} cannot be read: {error.strerror}.") from error
+    if found != sha256:
         raise BrokenReleaseError("RELEASE_BROKEN", f"{path} does not match its checksum; restore the file or build the release again.")

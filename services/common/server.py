@@ -82,12 +82,14 @@ class Server:
     async def stop(self) -> None:
         """Say NOT_SERVING, go on for a moment for those who have not heard, refuse new calls, finish the accepted ones."""
         self._readiness.drain()
-        await self._health.look()
-        _log.info("draining", address=f"{self._settings.host}:{self.port}")
-        await asyncio.sleep(self._settings.drain_delay_seconds)
-        await self._health.stop()
-        await self._server.stop(self._settings.drain_seconds)
-        self._stop_metrics()
+        try:
+            await self._health.look()
+            _log.info("draining", address=f"{self._settings.host}:{self.port}")
+            await asyncio.sleep(self._settings.drain_delay_seconds)
+            await self._health.stop()
+        finally:
+            await self._server.stop(self._settings.drain_seconds)
+            self._stop_metrics()
         _log.info("stopped", address=f"{self._settings.host}:{self.port}")
 
     async def run_until_signal(self) -> None:

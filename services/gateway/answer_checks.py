@@ -14,7 +14,8 @@ from dl4all.patching.v1 import patching_pb2
 from dl4all.preprocessing.v1 import preprocessing_pb2
 from dl4all.retrieval.v1 import retrieval_pb2
 from services.common import metrics
-from services.common.errors import InternalError
+from services.common.errors import FailedPreconditionError, InternalError
+from services.common.releases import Release
 from services.common.status import error_of
 
 
@@ -134,6 +135,34 @@ def check_explained(answer: retrieval_pb2.ExplainResponse | None, asked: Sequenc
     if any(not 0.0 <= c.vote <= 1.0 or not c.neighbours for c in answer.cells):
         raise _nonsense("retrieval", "a vote outside 0..1 or no neighbour")
     return answer
+
+
+def check_models(models: Iterable[classification_pb2.ServedModel], release: Release) -> None:
+    """Classification ran the very files that the release names.
+
+    Raises:
+        FailedPreconditionError: RELEASE_DIFFERS: its release of this id is another.
+    """
+    files = {(m.model, m.version): {f.sha256 for f in m.files.values()} for m in release.models}
+    for model in models:
+        if model.sha256 not in files.get((model.name, model.version), ()):
+            raise _another("classification", release)
+
+
+def check_library(sha256: str, release: Release) -> None:
+    """Retrieval searched the very library that the release names.
+
+    Raises:
+        FailedPreconditionError: RELEASE_DIFFERS: its release of this id is another.
+    """
+    if sha256 != release.library.sha256:
+        raise _another("retrieval", release)
+
+
+def _another(service: str, release: Release) -> FailedPreconditionError:
+    metrics.DEPENDENCY_ERRORS.labels(service, "RELEASE_DIFFERS").inc()
+    message = f"The {service} service holds another release under the id {release.id}; start it again, or give releases ids of their own."
+    return FailedPreconditionError("RELEASE_DIFFERS", message, metadata={"dependency": service})
 
 
 def _check_places(cells: Iterable[imaging_pb2.Cell]) -> None:

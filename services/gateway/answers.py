@@ -10,7 +10,7 @@ from dl4all.diagnosis.v1 import diagnosis_pb2
 from services.common.releases import Detects, Release, ReleaseStore
 from services.gateway.calling import Effort
 from services.gateway.composition import JudgedImage, poor_reasons_of
-from services.gateway.decision import Counts, Decision, Finding, decide
+from services.gateway.decision import Counts, Decision, Finding, SpecimenImages, decide, decide_specimen
 from services.gateway.judging import image_rule
 from services.gateway.slides import JudgedSlide
 
@@ -50,20 +50,26 @@ def diagnosis_message(request_id: str, image: JudgedImage, release: Release, tot
     )
 
 
-def specimen_message(
-    counts: Counts, release: Release, effort: Effort, *, images: int, duplicates: int, failures: int, poor: int, phantom: bool
-) -> diagnosis_pb2.SpecimenDiagnosis:
-    """The aggregate over the images of one specimen."""
-    decision = decide(counts, image_rule(release), phantom=phantom, failures=failures, poor_images=poor)
+def specimen_message(specimen: SpecimenImages, release: Release, effort: Effort, *, images: int, duplicates: int) -> diagnosis_pb2.SpecimenDiagnosis:
+    """The aggregate over the images of one specimen.
+
+    Args:
+        specimen: what its images add up to.
+        release: that judged all of them.
+        effort: what it took, over all images.
+        images: different images that were judged.
+        duplicates: images that were sent again, and count once.
+    """
+    decision = decide_specimen(specimen, image_rule(release))
     return diagnosis_pb2.SpecimenDiagnosis(
         finding=_FINDINGS[decision.finding],
         requires_review=decision.requires_review,
         reasons=[str(r) for r in decision.reasons],
-        counts=_counts(counts),
+        counts=_counts(specimen.counts),
         blast_fraction=diagnosis_pb2.BlastFraction(lower=decision.lower, upper=decision.upper),
         images=images,
         duplicates=duplicates,
-        failures=failures,
+        failures=specimen.failed,
         provenance=_provenance(release, "", effort),
     )
 

@@ -56,6 +56,14 @@ class Effort:
         metrics.STAGE_SECONDS.labels(stage).observe(seconds)
         self.milliseconds[stage] += 1000.0 * seconds
 
+    def add(self, other: Effort) -> None:
+        """Count what another image took as well."""
+        self.engine = self.engine or other.engine
+        known = {(m.name, m.version, m.sha256) for m in self.models}
+        self.models += [m for m in other.models if (m.name, m.version, m.sha256) not in known]
+        for stage, milliseconds in other.milliseconds.items():
+            self.milliseconds[stage] += milliseconds
+
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
         """A stage in a span of its own."""

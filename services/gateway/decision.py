@@ -35,6 +35,7 @@ class Reason(StrEnum):
     IMAGE_UNDEREXPOSED = "IMAGE_UNDEREXPOSED"
     CELLS_CROWDED = "CELLS_CROWDED"
     POOR_IMAGES = "POOR_IMAGES"
+    BLASTS_SUSPECTED_IN_IMAGES = "BLASTS_SUSPECTED_IN_IMAGES"
 
 
 @dataclass(frozen=True)
@@ -109,52 +110,93 @@ def decide(
     *,
     phantom: bool = False,
     single_cell: bool = False,
-    failures: int = 0,
     poor: Sequence[Reason] = (),
-    poor_images: int = 0,
 ) -> Decision:
-    """Decide an image or specimen.
+    """Decide an image or a slide.
 
     Args:
         counts: its cells.
         rule: numbers of the release.
         phantom: whether the image is a drawing.
         single_cell: whether the image shows one cell only; such an image is never NO_BLASTS_SEEN.
-        failures: images of a specimen that failed; a reader must look at them.
         poor: what is wrong with the image as a whole; such an image is never NO_BLASTS_SEEN, for cells may have been missed in it.
-        poor_images: images of a specimen that are poor; a reader must look at them.
     """
-    lower, upper = blast_fraction(counts)
+    barred = [*([Reason.SINGLE_CELL] if single_cell else []), *poor]
+    return _decision(counts, counts, rule, barred, _noted(rule, phantom))
+
+
+@dataclass(frozen=True)
+class SpecimenImages:
+    """What the images of a specimen add up to.
+
+    Attributes:
+        counts: cells of all images.
+        clear: cells of the images that are not poor as a whole.
+        suspected: images in which, alone, blasts are suspected.
+        failed: images that could not be judged.
+        poor: images that are blurred, badly exposed or crowded as a whole.
+        phantom: whether one is a drawing.
+    """
+
+    counts: Counts = Counts(0, 0, 0)
+    clear: Counts = Counts(0, 0, 0)
+    suspected: int = 0
+    failed: int = 0
+    poor: int = 0
+    phantom: bool = False
+
+
+def decide_specimen(images: SpecimenImages, rule: ImageRule) -> Decision:
+    """Decide a specimen. It is NO_BLASTS_SEEN only if no image failed, none alone is BLASTS_SUSPECTED, and the images that are not poor suffice
+    for it by themselves: in the others cells may have been missed.
+
+    Args:
+        images: its images.
+        rule: numbers of the release.
+    """
+    barred = [reason for reason, count in ((Reason.BLASTS_SUSPECTED_IN_IMAGES, images.suspected), (Reason.IMAGES_FAILED, images.failed)) if count]
+    noted = [*_noted(rule, images.phantom), *([Reason.POOR_IMAGES] if images.poor else [])]
+    return _decision(images.counts, images.clear, rule, barred, noted)
+
+
+def _noted(rule: ImageRule, phantom: bool) -> list[Reason]:
+    """Why a reader must look, whatever the finding."""
+    return [
+        *([] if rule.trained_on_lymphoblasts else [Reason.MODEL_NOT_TRAINED_ON_LYMPHOBLASTS]),
+        *([Reason.PHANTOM] if phantom else []),
+    ]
+
+
+def _decision(counts: Counts, clear: Counts, rule: ImageRule, barred: Sequence[Reason], noted: Sequence[Reason]) -> Decision:
+    """Decide by all cells; a negative must hold for the clear ones too.
+
+    Args:
+        counts, clear: all cells, and those by which alone a negative must hold as well.
+        rule: numbers of the release.
+        barred: why it cannot be negative, whatever the cells.
+        noted: why a reader must look, whatever the finding.
+    """
     limit = false_blast_quantile(counts.total, rule.false_blasts)
-    finding, reasons = _find(counts, rule, limit, upper, single_cell=single_cell, poor=bool(poor))
-    reasons.extend(poor)
-    if not rule.trained_on_lymphoblasts:
-        reasons.append(Reason.MODEL_NOT_TRAINED_ON_LYMPHOBLASTS)
-    if phantom:
-        reasons.append(Reason.PHANTOM)
-    if failures:
-        reasons.append(Reason.IMAGES_FAILED)
-    if poor_images:
-        reasons.append(Reason.POOR_IMAGES)
-    requires_review = bool(failures or poor or poor_images) or finding is not Finding.NO_BLASTS_SEEN or not rule.trained_on_lymphoblasts or phantom
-    return Decision(finding, requires_review, tuple(reasons), lower, upper, limit)
+    finding, reasons = _find(counts, clear, rule, limit, barred)
+    requires_review = bool(noted) or finding is not Finding.NO_BLASTS_SEEN
+    return Decision(finding, requires_review, (*reasons, *noted), *blast_fraction(counts), limit)
 
 
-def _find(counts: Counts, rule: ImageRule, limit: int, upper: float, *, single_cell: bool, poor: bool) -> tuple[Finding, list[Reason]]:
+def _find(counts: Counts, clear: Counts, rule: ImageRule, limit: int, barred: Sequence[Reason]) -> tuple[Finding, list[Reason]]:
     if counts.total == 0:
-        return Finding.INDETERMINATE, [Reason.NO_CELLS]
+        return Finding.INDETERMINATE, [Reason.NO_CELLS, *barred]
     if counts.suspected > limit:
-        return Finding.BLASTS_SUSPECTED, [Reason.SUSPECTED_CELLS_ABOVE_CHANCE]
+        return Finding.BLASTS_SUSPECTED, [Reason.SUSPECTED_CELLS_ABOVE_CHANCE, *barred]
+    upper = max(blast_fraction(counts)[1], blast_fraction(clear)[1])
     reasons = []
     if counts.suspected:
         reasons.append(Reason.SUSPECTED_CELLS_WITHIN_CHANCE)
-    if single_cell:
-        reasons.append(Reason.SINGLE_CELL)
-    if counts.total < rule.min_cells_for_negative:
+    reasons.extend(barred)
+    if clear.total < rule.min_cells_for_negative:
         reasons.append(Reason.TOO_FEW_CELLS)
     if counts.indeterminate * 2 > counts.total:
         reasons.append(Reason.MOST_CELLS_INDETERMINATE)
     if upper >= rule.max_fraction_for_negative:
         reasons.append(Reason.BLAST_FRACTION_NOT_EXCLUDED)
-    negative = not (single_cell or poor) and counts.total >= rule.min_cells_for_negative and upper < rule.max_fraction_for_negative
+    negative = not barred and clear.total >= rule.min_cells_for_negative and upper < rule.max_fraction_for_negative
     return (Finding.NO_BLASTS_SEEN if negative else Finding.INDETERMINATE), reasons

@@ -19,7 +19,7 @@ from services.common.arrays import patches_from_bytes
 from services.common.errors import InternalError, InvalidRequestError
 from services.common.releases import Detects, Release
 from services.common.tracing import metadata
-from services.gateway.answer_checks import check_classified, check_enhanced, check_explained
+from services.gateway.answer_checks import check_classified, check_enhanced, check_explained, check_library, check_models
 from services.gateway.calling import Clock, Effort, call
 from services.gateway.class_activation import evidence_maps
 from services.gateway.decision import ImageRule
@@ -106,6 +106,7 @@ class CellJudge:
         """
         with effort.timed("classify"):
             judged = await self._classify(pixels, asked)
+        check_models(judged.models, asked.release)
         effort.engine, effort.models = judged.engine, list(judged.models)
         with effort.timed("explain"):
             explained = await self._explain(judged, asked)
@@ -144,7 +145,9 @@ class CellJudge:
             include_maps=asked.display.include_maps,
         )
         answer = await call("retrieval", self._stubs.retrieval.Explain(request, timeout=asked.clock.left, metadata=metadata()))
-        return {c.cell_id: c for c in check_explained(answer, [c.cell_id for c in cells]).cells}
+        explained = check_explained(answer, [c.cell_id for c in cells])
+        check_library(explained.library_sha256, asked.release)
+        return {c.cell_id: c for c in explained.cells}
 
 
 def _judged_cell(

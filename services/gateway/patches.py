@@ -14,7 +14,7 @@ from dl4all.imaging.v1 import imaging_pb2
 from dl4all.patching.v1 import patching_pb2
 from services.common.releases import Patches
 from services.common.tracing import metadata
-from services.gateway.answer_checks import check_classified_patches, check_patches
+from services.gateway.answer_checks import check_classified_patches, check_models, check_patches
 from services.gateway.calling import Effort, call, failed
 from services.gateway.judging import Asked
 from services.gateway.stubs import Stubs
@@ -86,7 +86,9 @@ class PatchJudge:
             patches=[classification_pb2.ClassifyPatch(patch_id=p.patch_id, pixels=p.pixels) for p in cut],
         )
         answer = await call("classification", self._stubs.classification.ClassifyPatches(request, timeout=asked.clock.left, metadata=metadata()))
-        return check_classified_patches(answer, [p.patch_id for p in cut])
+        classified = check_classified_patches(answer, [p.patch_id for p in cut])
+        check_models([classified.model], asked.release)
+        return classified
 
 
 def _grid(request: diagnosis_pb2.DiagnoseRequest, patches: Patches) -> patching_pb2.CutPatchesRequest:

@@ -7,7 +7,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Iterable
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import grpc
@@ -25,7 +25,7 @@ from services.common.server import Registration
 from services.gateway.answers import diagnosis_message, slide_message, specimen_message, systems_message
 from services.gateway.calling import Clock, Effort
 from services.gateway.composition import Composer, JudgedImage
-from services.gateway.decision import Counts
+from services.gateway.decision import SpecimenImages
 from services.gateway.judging import Asked
 from services.gateway.settings import GatewaySettings
 from services.gateway.slides import MAX_EXPLAINED, SlideComposer
@@ -39,25 +39,33 @@ _Answer = diagnosis_pb2.DiagnoseStreamResponse
 
 @dataclass
 class _Tally:
-    """What a specimen's images add up to."""
+    """Collects what a specimen's images add up to."""
 
-    counts: Counts = field(default_factory=lambda: Counts(0, 0, 0))
+    images: SpecimenImages = field(default_factory=SpecimenImages)
     seen: set[str] = field(default_factory=set)
     duplicates: int = 0
-    failures: int = 0
-    poor: int = 0
-    phantom: bool = False
     effort: Effort = field(default_factory=Effort)
 
-    def add(self, image: JudgedImage) -> None:
+    def add(self, image: JudgedImage, diagnosis: diagnosis_pb2.Diagnosis) -> None:
+        """Count an image that was judged; one that was sent before counts once."""
         if image.header.image_sha256 in self.seen:
             self.duplicates += 1
             return
         self.seen.add(image.header.image_sha256)
-        self.counts += image.counts
-        self.poor += bool(image.poor)
-        self.phantom |= image.is_phantom
-        self.effort = image.effort
+        before = self.images
+        self.images = replace(
+            before,
+            counts=before.counts + image.counts,
+            clear=before.clear if image.poor else before.clear + image.counts,
+            suspected=before.suspected + (diagnosis.finding == diagnosis_pb2.FINDING_BLASTS_SUSPECTED),
+            poor=before.poor + bool(image.poor),
+            phantom=before.phantom or image.is_phantom,
+        )
+        self.effort.add(image.effort)
+
+    def add_failure(self) -> None:
+        """Count an image that could not be judged."""
+        self.images = replace(self.images, failed=self.images.failed + 1)
 
 
 class DiagnosisServicer(diagnosis_pb2_grpc.DiagnosisServiceServicer):
@@ -93,28 +101,20 @@ class DiagnosisServicer(diagnosis_pb2_grpc.DiagnosisServiceServicer):
     ) -> AsyncIterator[diagnosis_pb2.DiagnoseSpecimenResponse]:
         """See ``diagnosis.proto``."""
         tally = _Tally()
-        first: list[diagnosis_pb2.DiagnoseRequest] = []
+        specimen: list[_Specimen] = []
 
         async def requests() -> AsyncIterator[diagnosis_pb2.DiagnoseRequest]:
             async for message in request_iterator:
-                first.extend([message.request][: 1 - len(first)])
-                yield _of_same_specimen(message.request, first[0])
+                if not specimen:
+                    check_identifier(message.request.release, "release")
+                    specimen.append(_Specimen(message.request.specimen, message.request.release, self._releases.resolve(message.request.release)))
+                yield specimen[0].claim(message.request)
 
         async for answer in self._answers(requests(), context, tally):
             yield diagnosis_pb2.DiagnoseSpecimenResponse(image=answer)
-        if not first:
+        if not specimen:
             raise InvalidRequestError("SPECIMEN_EMPTY", "A specimen needs at least one image.", field="request")
-        release = self._releases.resolve(first[0].release)
-        aggregate = specimen_message(
-            tally.counts,
-            release,
-            tally.effort,
-            images=len(tally.seen),
-            duplicates=tally.duplicates,
-            failures=tally.failures,
-            poor=tally.poor,
-            phantom=tally.phantom,
-        )
+        aggregate = specimen_message(tally.images, specimen[0].release, tally.effort, images=len(tally.seen), duplicates=tally.duplicates)
         yield diagnosis_pb2.DiagnoseSpecimenResponse(specimen=aggregate)
 
     async def DiagnoseSlide(
@@ -203,14 +203,15 @@ class DiagnosisServicer(diagnosis_pb2_grpc.DiagnosisServiceServicer):
             async with guarded(_STREAM_METHOD, request_id):
                 request, release = self._checked(request)
                 image = await self._composer.judge(request, Asked(request.request_id, release, request.display, self._clock(context)))
-                tally.add(image)
-                return _Answer(request_id=request_id, diagnosis=self._diagnosis(request, image, release, started))
+                diagnosis = self._diagnosis(request, image, release, started)
+                tally.add(image, diagnosis)
+                return _Answer(request_id=request_id, diagnosis=diagnosis)
         except CallFailedError as failed:
-            tally.failures += 1
+            tally.add_failure()
             return _Answer(request_id=request_id, error=failed.status)
 
     async def _refuse_identifier(self, request: diagnosis_pb2.DiagnoseRequest, tally: _Tally) -> _Answer:
-        tally.failures += 1
+        tally.add_failure()
         try:
             async with guarded(_STREAM_METHOD, request.request_id):
                 if not request.request_id:
@@ -314,9 +315,21 @@ async def _to_patching(
         yield patching_pb2.LocateSlideRequest(chunk=request.chunk) if is_chunk else patching_pb2.LocateSlideRequest()
 
 
-def _of_same_specimen(request: diagnosis_pb2.DiagnoseRequest, first: diagnosis_pb2.DiagnoseRequest) -> diagnosis_pb2.DiagnoseRequest:
-    for name in ("specimen", "release"):
-        if getattr(request, name) not in ("", getattr(first, name)):
-            raise InvalidRequestError("SPECIMEN_MIXED", f"{name} must be the same for all images of a specimen.", field=name)
-    request.specimen, request.release = first.specimen, first.release
-    return request
+@dataclass(frozen=True)
+class _Specimen:
+    """What all images of a specimen share, as the first said it; the release is resolved once, whatever the index says later."""
+
+    name: str
+    asked_release: str
+    release: Release
+
+    def claim(self, request: diagnosis_pb2.DiagnoseRequest) -> diagnosis_pb2.DiagnoseRequest:
+        """The request of an image, with what it leaves out filled in."""
+        for field_name, said, shared in (
+            ("specimen", request.specimen, {self.name}),
+            ("release", request.release, {self.asked_release, self.release.id}),
+        ):
+            if said and said not in shared:
+                raise InvalidRequestError("SPECIMEN_MIXED", f"{field_name} must be the same for all images of a specimen.", field=field_name)
+        request.specimen, request.release = self.name, self.release.id
+        return request

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.common import stain
+from services.common.image_codec import MIN_SIDE
 from services.patching.candidates import Candidate, nuclei_of_crop, nuclei_of_field
 from services.patching.stained import StainedImage
 
@@ -98,7 +99,7 @@ def locate_cells(rgb: Bytes, microns_per_pixel: float | None = None, window: Win
     Returns:
         Cells with a radius of ``MIN_RADIUS``..``MAX_RADIUS`` px.
     """
-    factor = math.ceil(max(rgb.shape[:2]) / WORKING_SIDE) if window is None else window.reduction
+    factor = _reduction(*rgb.shape[:2]) if window is None else window.reduction
     small = reduced(rgb, factor)
     scale = microns_per_pixel and microns_per_pixel * factor
     if window is not None:
@@ -121,6 +122,11 @@ class _OfCrop:
     cells: LocatedCells
     is_single: bool
     may_be_field: bool
+
+
+def _reduction(height: int, width: int) -> int:
+    """Whole factor to the working size; the shorter side keeps at least ``MIN_SIDE`` px, so that a long thin image is reduced less."""
+    return max(1, min(math.ceil(max(height, width) / WORKING_SIDE), min(height, width) // MIN_SIDE))
 
 
 def _located_as_crop(rgb: Bytes, microns_per_pixel: float | None) -> _OfCrop:

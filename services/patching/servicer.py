@@ -19,7 +19,7 @@ from services.common.errors import InvalidImageError
 from services.common.image_codec import DecodedImage, decode_image
 from services.common.server import Registration
 from services.common.workers import Workers
-from services.patching.cells import LocatedCell, LocatedCells, central_cell, locate_cells, looks_like_single_cell
+from services.patching.cells import MIN_CELLS_OF_FIELD, LocatedCell, LocatedCells, central_cell, locate_cells, looks_like_single_cell
 from services.patching.crops import batches
 from services.patching.messages import Activations, cell_message, check_grid, crop_message, patch_messages, read_activations
 from services.patching.patches import cells_at, cut_patches, find_peaks, scaled_side
@@ -136,7 +136,7 @@ def _patches(request: patching_pb2.CutPatchesRequest, scale: float | None) -> li
 def _decide_kind(kind: imaging_pb2.ImageKind.ValueType, found: LocatedCells, rgb: NDArray[np.uint8]) -> imaging_pb2.ImageKind.ValueType:
     if kind in (_KIND.IMAGE_KIND_CELL, _KIND.IMAGE_KIND_FIELD):
         return kind
-    single = looks_like_single_cell(found.cells, *rgb.shape[:2])
+    single = len(found.cells) < MIN_CELLS_OF_FIELD and looks_like_single_cell(found.cells, *rgb.shape[:2])
     return _KIND.IMAGE_KIND_CELL if single else _KIND.IMAGE_KIND_FIELD
 
 

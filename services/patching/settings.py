@@ -37,5 +37,8 @@ class PatchingSettings(ServiceSettings):
     max_slide_bytes: int = Field(default=4 * 1024 * 1024 * 1024, ge=1024)
     """Largest slide that may be uploaded."""
 
+    slide_chunk_seconds: float = Field(default=60.0, gt=0.0, le=3600.0)
+    """Seconds that an upload may pause; then it is refused and its place is free."""
+
     slides_at_once: int = Field(default=2, ge=1, le=64)
     """Slides that are read at once, about 350 MB of memory each; more are refused with RESOURCE_EXHAUSTED."""

@@ -123,7 +123,15 @@ class SlideCalls:
 
     async def _received(self, requests: Requests, upload: Upload) -> AsyncGenerator[Response, None]:
         reported = time.monotonic()
-        async for request in requests:
+        while not upload.is_whole:
+            try:
+                async with asyncio.timeout(self._settings.slide_chunk_seconds):
+                    request = await anext(requests)
+            except StopAsyncIteration:
+                break
+            except TimeoutError as error:
+                message = f"Nothing of the slide came for {self._settings.slide_chunk_seconds:g} seconds; send it again."
+                raise InvalidRequestError("UPLOAD_INCOMPLETE", message, field="chunk") from error
             if request.WhichOneof("part") != "chunk" or len(request.chunk) > MAX_CHUNK_BYTES:
                 raise InvalidRequestError("CHUNK_INVALID", f"After the start come chunks of at most {MAX_CHUNK_BYTES} bytes.", field="chunk")
             await self._whole("receive", upload.write, request.chunk)

@@ -19,12 +19,12 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from services.common.errors import AlreadyExistsError, ConfigurationError, NotFoundError
+from services.common.errors import AlreadyExistsError, ConfigurationError, DependencyUnavailableError, NotFoundError, OverloadedError
 
 Float = NDArray[np.float32]
 
 _VERSION: Final = 1
-_BUSY_SECONDS: Final = 10.0
+_BUSY_SECONDS: Final = 5.0
 _SCHEMA: Final = """
 CREATE TABLE calls (
   key TEXT PRIMARY KEY, digest TEXT NOT NULL, embedder TEXT NOT NULL, source TEXT NOT NULL, confirmed_by TEXT NOT NULL, confirmed_at REAL NOT NULL
@@ -167,11 +167,11 @@ class AdditionStore:
             )
             return changed.rowcount
 
-    def count(self, embedder: str) -> int:
-        """Additions in force whose embeddings this embedder made."""
-        query = "SELECT count(*) FROM additions JOIN calls ON call = key WHERE embedder = ? AND withdrawn_by IS NULL"
+    def ids(self, embedder: str) -> list[int]:
+        """Numbers of the additions in force whose embeddings this embedder made."""
+        query = "SELECT id FROM additions JOIN calls ON call = key WHERE embedder = ? AND withdrawn_by IS NULL ORDER BY id"
         with self._connected() as connection:
-            return int(connection.execute(query, (embedder,)).fetchone()[0])
+            return [i for (i,) in connection.execute(query, (embedder,))]
 
     def read(self, *, withdrawn: bool = False) -> list[Addition]:
         """All additions in order of their numbers.
@@ -189,11 +189,25 @@ class AdditionStore:
 
     @contextmanager
     def _connected(self) -> Iterator[sqlite3.Connection]:
-        with closing(sqlite3.connect(self._path, timeout=_BUSY_SECONDS, isolation_level=None)) as connection:
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = FULL")
-            connection.execute("PRAGMA foreign_keys = ON")
-            yield connection
+        try:
+            with closing(sqlite3.connect(self._path, timeout=_BUSY_SECONDS, isolation_level=None)) as connection:
+                connection.execute("PRAGMA journal_mode = WAL")
+                connection.execute("PRAGMA synchronous = FULL")
+                connection.execute("PRAGMA foreign_keys = ON")
+                yield connection
+        except sqlite3.OperationalError as error:
+            raise _told(error) from error
+
+
+def _told(error: sqlite3.OperationalError) -> Exception:
+    """What a caller is told of a file that is busy or a disk that is full; anything else is left as it is."""
+    match error.sqlite_errorcode & 0xFF:
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+            return DependencyUnavailableError("ADDITIONS_BUSY", "Somebody else is writing to the file of confirmed cells; try again.")
+        case sqlite3.SQLITE_FULL:
+            return OverloadedError("DISK_FULL", "There is no room for confirmed cells; nothing of the call was kept.")
+        case _:
+            return error
 
 
 @contextmanager
@@ -202,7 +216,8 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        connection.execute("ROLLBACK")
+        if connection.in_transaction:  # a full disk has ended it already
+            connection.execute("ROLLBACK")
         raise
     connection.execute("COMMIT")
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from contextlib import AbstractContextManager, nullcontext
+
 import faiss
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +34,8 @@ class ExactSearch:
             self._resources = faiss.StandardGpuResources()
             self._index = faiss.index_cpu_to_gpu(self._resources, 0, self._index)
         self._index.add(np.ascontiguousarray(references))
+        self._one_at_a_time: AbstractContextManager[object] = threading.Lock() if gpu else nullcontext()
+        """Indices on a GPU share scratch memory and must not be searched by two threads at once."""
 
     def nearest(self, queries: Float, k: int) -> tuple[NDArray[np.int64], Float]:
         """Find the k nearest references.
@@ -43,7 +48,8 @@ class ExactSearch:
             Indices int64 (N, k) and Euclidean distances float32 (N, k) = sqrt(2 - 2 cosine), nearest first, ties by index.
         """
         faiss.omp_set_num_threads(1)  # holds for the calling thread only; a worker thread is one thread
-        similarities, indices = self._index.search(np.ascontiguousarray(queries), min(k, self._count))
+        with self._one_at_a_time:
+            similarities, indices = self._index.search(np.ascontiguousarray(queries), min(k, self._count))
         order = np.lexsort((indices, -similarities), axis=1)
         similarities, indices = np.take_along_axis(similarities, order, axis=1), np.take_along_axis(indices, order, axis=1)
         distances = np.sqrt(np.maximum(2.0 - 2.0 * similarities, 0.0))

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
+from functools import partial
 from typing import Any, Final
 
 import grpc
 import numpy as np
+import structlog
 from numpy.typing import NDArray
 
 from dl4all.imaging.v1 import imaging_pb2
 from dl4all.retrieval.v1 import retrieval_pb2, retrieval_pb2_grpc
 from services.common.arrays import patches_from_bytes
 from services.common.checks import check_count, check_identifier
-from services.common.errors import FailedPreconditionError, InvalidRequestError
+from services.common.errors import BrokenReleaseError, FailedPreconditionError, InvalidRequestError
 from services.common.health import Needs
 from services.common.releases import Release, ReleaseStore
 from services.common.server import Registration
@@ -28,9 +31,12 @@ from services.retrieval.settings import RetrievalSettings
 from services.retrieval.similarity import grad_cam, normalise_patches, point_maps, quantise, similarity_map
 
 DESCRIPTOR: Final = retrieval_pb2.DESCRIPTOR.services_by_name["RetrievalService"]
+_log = structlog.get_logger("dl4all")
 MAX_NEIGHBOURS: Final = 20
 MAX_QUERIES: Final = 4096
 MAX_SEARCHED: Final = 100
+MAX_FOUND: Final = 100_000
+"""Neighbours of one answer of Search, over all queries: about 17 MiB, below the largest message."""
 
 
 class RetrievalServicer(retrieval_pb2_grpc.RetrievalServiceServicer):
@@ -47,15 +53,17 @@ class RetrievalServicer(retrieval_pb2_grpc.RetrievalServiceServicer):
         self._releases = releases
         self._workers = workers
         self._known = {r.id: self._open(r) for r in releases.releases}
+        self._opening: dict[str, asyncio.Task[tuple[ReferenceLibrary, ExactSearch]]] = {}
         self._additions = None if settings.additions is None else AdditionStore(settings.additions)
 
     def registration(self) -> Registration:
-        """What a server needs to serve this; every release that is held can be used."""
+        """What a server needs to serve this; ready while the library of the default release can be used."""
         return Registration(DESCRIPTOR, retrieval_pb2_grpc.add_RetrievalServiceServicer_to_server, self, self._needs)
 
     def _needs(self) -> Needs:
         self._releases.take_in()
-        return Needs(releases={r.id: () for r in self._releases.releases})
+        libraries = {f"library/{r.id}": partial(self._can_be_used, r) for r in self._releases.releases}
+        return Needs(libraries, {r.id: (f"library/{r.id}",) for r in self._releases.releases}, self._releases.index.default)
 
     async def Explain(self, request: retrieval_pb2.ExplainRequest, context: grpc.aio.ServicerContext[Any, Any]) -> retrieval_pb2.ExplainResponse:
         """See ``retrieval.proto``."""
@@ -100,6 +108,10 @@ class RetrievalServicer(retrieval_pb2_grpc.RetrievalServiceServicer):
             raise InvalidRequestError("NEIGHBOURS_OUT_OF_RANGE", f"neighbours must lie in 0..{MAX_SEARCHED}.", field="neighbours")
         release = self._releases.held(request.release)
         shown = request.neighbours or self._settings.default_neighbours
+        if len(request.queries) * shown > MAX_FOUND:
+            raise InvalidRequestError(
+                "ANSWER_TOO_LARGE", f"At most {MAX_FOUND} neighbours are answered at once; ask for fewer, or of fewer queries.", field="neighbours"
+            )
         return await self._workers.run("search", _search, request, shown, release, *await self._known_cells(release))
 
     async def GetLibrary(
@@ -110,7 +122,7 @@ class RetrievalServicer(retrieval_pb2_grpc.RetrievalServiceServicer):
         check_identifier(request.release, "release")
         release = self._releases.held(request.release)
         library, _ = await self._known_cells(release)
-        pending = 0 if self._additions is None else await self._workers.run("additions", self._additions.count, embedder_name(release))
+        waiting = [] if self._additions is None else await asyncio.to_thread(self._additions.ids, embedder_name(release))
         counts = Counter(zip(library.cell_classes.tolist(), library.is_blast.tolist(), strict=True))
         return retrieval_pb2.GetLibraryResponse(
             sha256=release.library.sha256,
@@ -118,7 +130,7 @@ class RetrievalServicer(retrieval_pb2_grpc.RetrievalServiceServicer):
             dimension=library.dimension,
             classes=[retrieval_pb2.LibraryClass(cell_class=c, is_blast=b, count=n) for (c, b), n in sorted(counts.items())],
             patients=len(np.unique(library.patients)),
-            pending_additions=pending,
+            pending_additions=len(set(waiting) - set(library.addition_ids.tolist())),
         )
 
     async def AddReferences(
@@ -130,8 +142,8 @@ class RetrievalServicer(retrieval_pb2_grpc.RetrievalServiceServicer):
         release = self._releases.held(request.release)
         references = read_references(request, (await self._known_cells(release))[0])
         store = self._store()
-        ids, repeated = await self._workers.run(
-            "additions", store.add, request.idempotency_key, embedder_name(release), request.source, request.confirmed_by, references
+        ids, repeated = await asyncio.to_thread(
+            store.add, request.idempotency_key, embedder_name(release), request.source, request.confirmed_by, references
         )
         return retrieval_pb2.AddReferencesResponse(addition_ids=ids, repeated_call=repeated)
 
@@ -141,14 +153,32 @@ class RetrievalServicer(retrieval_pb2_grpc.RetrievalServiceServicer):
         """See ``retrieval.proto``."""
         check_identifier(request.request_id, "request_id")
         check_withdrawal(request)
-        withdrawn = await self._workers.run("additions", self._store().withdraw, list(request.addition_ids), request.withdrawn_by, request.reason)
+        withdrawn = await asyncio.to_thread(self._store().withdraw, list(request.addition_ids), request.withdrawn_by, request.reason)
         return retrieval_pb2.WithdrawReferencesResponse(withdrawn=withdrawn)
 
     async def _known_cells(self, release: Release) -> tuple[ReferenceLibrary, ExactSearch]:
-        """The library of a release and its search; opened now where the release was put there since."""
-        if release.id not in self._known:
-            self._known[release.id] = await self._workers.run("open", self._open, release)
+        """The library of a release and its search; opened now, once, where the release was put there since.
+
+        Raises:
+            BrokenReleaseError: it cannot be opened; why is in the log.
+        """
+        if release.id in self._known:
+            return self._known[release.id]
+        if release.id not in self._opening:
+            self._opening[release.id] = asyncio.create_task(self._workers.run("open", self._open, release))
+        try:
+            self._known[release.id] = await asyncio.shield(self._opening[release.id])
+        except BrokenReleaseError as error:
+            _log.error("library refused", release=release.id, cause=error.message)
+            raise BrokenReleaseError(error.reason, f"The library of {release.id} cannot be used; the log of retrieval says why.") from None
+        finally:
+            if release.id in self._opening and self._opening[release.id].done():
+                del self._opening[release.id]
         return self._known[release.id]
+
+    async def _can_be_used(self, release: Release) -> bool:
+        await self._known_cells(release)
+        return True
 
     def _open(self, release: Release) -> tuple[ReferenceLibrary, ExactSearch]:
         library = open_library(self._releases.library_path(release), f"{release.embedder.model}/{release.embedder.version}")

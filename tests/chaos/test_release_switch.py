@@ -119,7 +119,9 @@ def test_a_release_is_put_in_use_and_out_of_use_under_load(serving: Serving, pha
         assert set(load.releases()[before + 3 :]) == {NEW}
         broken = json.loads((ROOT / "releases" / INDEX_FILE).read_text(encoding="utf-8"))
         shutil.copytree(serving.releases / NEW, serving.releases / "plain-resnet-1.lib3")
-        (serving.releases / "plain-resnet-1.lib3" / "library.npz").write_bytes(b"half")
+        third = serving.releases / "plain-resnet-1.lib3" / "release.json"
+        third.write_text(json.dumps({**json.loads(third.read_text(encoding="utf-8")), "id": "plain-resnet-1.lib3"}), encoding="utf-8")
+        third.with_name("library.npz").write_bytes(b"half")
         (serving.releases / INDEX_FILE).write_text(json.dumps({**broken, "default": "plain-resnet-1.lib3"}), encoding="utf-8")
         before = len(load.answers)
         eventually(lambda: len(load.answers) >= before + 10, 60)

@@ -50,7 +50,7 @@ class Tls:
     Attributes:
         ca: PEM file with the authorities that servers are checked against.
         certificate: PEM file with the certificate that is presented, where servers ask for one.
-        key: PEM file with its key.
+        key: PEM file with its key; certificate and key come together.
         server_name: name that the server's certificate must carry where it differs from the address.
     """
 
@@ -59,9 +59,17 @@ class Tls:
     key: Path | None = None
     server_name: str = ""
 
+    def __post_init__(self) -> None:
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("TLS is incomplete: a certificate needs its key, and a key its certificate.")
+
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Tls | None:
-        """From ``DL4ALL_TLS_CA``, ``_CERTIFICATE``, ``_KEY`` and ``_SERVER_NAME``, the variables of the services; None without ``DL4ALL_TLS_CA``."""
+        """From ``DL4ALL_TLS_CA``, ``_CERTIFICATE``, ``_KEY`` and ``_SERVER_NAME``, the variables of the services; None without ``DL4ALL_TLS_CA``.
+
+        Raises:
+            ValueError: a certificate without its key, or a key without its certificate.
+        """
         ca = environment.get("DL4ALL_TLS_CA")
         if not ca:
             return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import importlib.metadata
 import time
 from collections.abc import Sequence
@@ -45,7 +46,7 @@ class OnnxRuntimeEngine:
         self._workers = workers
         self._threads = threads
         self._gpu = gpu
-        self._sessions: dict[tuple[str, int], asyncio.Task[tuple[onnxruntime.InferenceSession, ModelConfig]]] = {}
+        self._sessions: dict[tuple[str, int, str], asyncio.Task[tuple[onnxruntime.InferenceSession, ModelConfig]]] = {}
 
     @property
     def name(self) -> str:
@@ -53,7 +54,7 @@ class OnnxRuntimeEngine:
         return ENGINE
 
     def served_sha256(self, model: Model) -> str:
-        """SHA-256 of the served file, as the release states and the store has checked it."""
+        """SHA-256 of the served file, as the release states it; a session is of these very bytes."""
         return model.files[ENGINE].sha256
 
     async def is_ready(self, model: Model) -> bool:
@@ -85,7 +86,7 @@ class OnnxRuntimeEngine:
 
     async def _session(self, model: Model) -> tuple[onnxruntime.InferenceSession, ModelConfig]:
         """The model's session; a load that was begun goes on, whoever of those who wait for it goes away."""
-        key = (model.model, model.version)
+        key = (model.model, model.version, model.files[ENGINE].sha256)
         loading = self._sessions.get(key)
         if loading is None:
             loading = self._sessions[key] = asyncio.create_task(self._workers.run("load", self._load, model))
@@ -99,9 +100,11 @@ class OnnxRuntimeEngine:
         folder = self._repository / model.model
         try:
             config = read_model_config(folder)
-            path = folder / str(model.version) / model.files[ENGINE].file
+            content = (folder / str(model.version) / model.files[ENGINE].file).read_bytes()
+            if hashlib.sha256(content).hexdigest() != model.files[ENGINE].sha256:
+                raise RuntimeError("the file was replaced since the release was checked")
             providers = [("CUDAExecutionProvider", config.cuda_options()), *CPU] if self._gpu else CPU
-            session = open_session(path, self._threads, providers)
+            session = open_session(content, self._threads, providers)
             if self._gpu and "CUDAExecutionProvider" not in session.get_providers():
                 raise RuntimeError("ONNX Runtime fell back to the CPU")
             return session, config
@@ -110,13 +113,13 @@ class OnnxRuntimeEngine:
             raise DependencyUnavailableError("MODEL_UNAVAILABLE", message, metadata={"model": model.model}) from error
 
 
-def open_session(path: Path, threads: int, providers: Sequence[object] = CPU) -> onnxruntime.InferenceSession:
-    """Open an ONNX file with a fixed number of threads, on the CPU unless said otherwise."""
+def open_session(model: Path | bytes, threads: int, providers: Sequence[object] = CPU) -> onnxruntime.InferenceSession:
+    """Open an ONNX file, or what it holds, with a fixed number of threads, on the CPU unless said otherwise."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    return onnxruntime.InferenceSession(str(path), options, providers=list(providers))
+    return onnxruntime.InferenceSession(model if isinstance(model, bytes) else str(model), options, providers=list(providers))
 
 
 def _refuse_two_runtimes() -> None:

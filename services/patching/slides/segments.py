@@ -56,6 +56,9 @@ class SegmentForm:
     jpeg_colours: int | None = None
 
 
+_WITHOUT_LENGTH: Final = frozenset({0x00, 0x01, *range(0xD0, 0xDA)})
+"""JPEG markers that no length follows; none of them may stand before the size."""
+_JP2_SIGNATURE: Final = b"\0\0\0\x0cjP  \r\n\x87\n"
 _FAILURES: Final = (ValueError, RuntimeError, TypeError, struct.error, zlib.error, MemoryError)
 
 
@@ -140,6 +143,8 @@ def jpeg_size(data: bytes) -> tuple[int, int]:
         if marker == 0xFF:
             at += 1
             continue
+        if marker in _WITHOUT_LENGTH:
+            raise damaged("a tile holds data before it says its size")
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             height, width = struct.unpack(">HH", data[at + 5 : at + 9])
             return width, height
@@ -153,8 +158,23 @@ def jpeg2000_size(data: bytes) -> tuple[int, int]:
     Raises:
         InvalidImageError: SLIDE_DAMAGED: it is none, or it ends before its size is said.
     """
-    start = data.find(b"\xff\x4f\xff\x51", 0, 4096)
-    if start < 0 or len(data) < start + 24:
+    start = _codestream(data) if data.startswith(_JP2_SIGNATURE) else 0
+    if data[start : start + 4] != b"\xff\x4f\xff\x51" or len(data) < start + 24:
         raise damaged("a tile is not the JPEG 2000 that the header says")
     x1, y1, x0, y0 = struct.unpack(">IIII", data[start + 8 : start + 24])
     return x1 - x0, y1 - y0
+
+
+def _codestream(data: bytes) -> int:
+    """Where the codestream of a JP2 file begins: after the heads of the boxes before it, which are walked."""
+    at = 0
+    while at + 16 <= len(data):
+        length, kind = struct.unpack(">I4s", data[at : at + 8])
+        head = 16 if length == 1 else 8
+        if kind == b"jp2c":
+            return at + head
+        length = struct.unpack(">Q", data[at + 8 : at + 16])[0] if length == 1 else length
+        if length < head:
+            break
+        at += length
+    raise damaged("a tile is not the JPEG 2000 that the header says")

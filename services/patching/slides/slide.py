@@ -17,6 +17,8 @@ Bytes = NDArray[np.uint8]
 
 MAX_SIDE: Final = 1_000_000
 """Longest side of a slide in px."""
+MAX_PIXELS: Final = 50_000_000_000
+"""Largest area of a slide: five times that of a whole slide at forty-fold magnification."""
 MAX_TILE_BYTES: Final = 64 * 1024 * 1024
 """Largest decoded tile or strip; what is stored in larger pieces cannot be read in part."""
 CACHE_BYTES: Final = 128 * 1024 * 1024
@@ -155,6 +157,10 @@ def check_sizes(facts: SlideFacts) -> None:
         raise InvalidImageError("SLIDE_TOO_SMALL", f"The slide is {facts.width} x {facts.height} px; both sides must have at least {MIN_SIDE} px.")
     if max(facts.width, facts.height) > MAX_SIDE:
         raise InvalidImageError("SLIDE_TOO_LARGE", f"The slide is {facts.width} x {facts.height} px; a side has at most {MAX_SIDE} px.")
+    if facts.width * facts.height > MAX_PIXELS:
+        raise InvalidImageError(
+            "SLIDE_TOO_LARGE", f"The slide is {facts.width} x {facts.height} px; at most {MAX_PIXELS // 10**9} gigapixels are read."
+        )
     if min(facts.tile_width, facts.tile_height) < 1:
         raise damaged("its tiles have no size")
     if 3 * facts.tile_width * facts.tile_height > MAX_TILE_BYTES:

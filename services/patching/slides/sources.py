@@ -6,6 +6,8 @@ import hashlib
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Final
@@ -86,8 +88,17 @@ class Upload:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._file.close()
-        self.path.unlink(missing_ok=True)
+        try:
+            self._file.close()
+        except OSError:  # the disk is full, and what could not be written is not wanted any more
+            pass
+        finally:
+            self.path.unlink(missing_ok=True)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all announced bytes have come."""
+        return self.received == self._announced
 
     def write(self, chunk: bytes) -> None:
         """Add a chunk.
@@ -98,10 +109,8 @@ class Upload:
         """
         if self.received + len(chunk) > self._announced:
             raise InvalidRequestError("UPLOAD_TOO_LONG", f"More than the announced {self._announced} bytes came.", field="chunk")
-        try:
+        with _stored():
             self._file.write(chunk)
-        except OSError as error:
-            raise OverloadedError("DISK_FULL", "The slide could not be stored; try again later.") from error
         self._digest.update(chunk)
         self.received += len(chunk)
 
@@ -110,13 +119,23 @@ class Upload:
 
         Raises:
             InvalidRequestError: UPLOAD_INCOMPLETE: the caller stopped early.
+            OverloadedError: DISK_FULL.
         """
-        if self.received != self._announced:
+        if not self.is_whole:
             raise InvalidRequestError(
                 "UPLOAD_INCOMPLETE", f"{self.received} of the announced {self._announced} bytes came; send the slide again.", field="chunk"
             )
-        self._file.flush()
+        with _stored():
+            self._file.flush()
         return self._digest.hexdigest()
+
+
+@contextmanager
+def _stored() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OverloadedError("DISK_FULL", "The slide could not be stored; try again later.") from error
 
 
 def remove_left_over(folder: Path) -> int:

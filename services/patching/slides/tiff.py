@@ -22,6 +22,9 @@ _RGB: Final = 2
 _YCBCR: Final = 6
 _ROWS_BYTES: Final = 4 * 1024 * 1024
 """Uncompressed strips are read in pieces of about this many bytes, however long they are."""
+_STORED_FACTOR: Final = 2
+_STORED_MARGIN: Final = 1024 * 1024
+"""A stored tile has at most so many times the bytes of its pixels, and so many more for tables and profiles."""
 _PARSING: Final = (tifffile.TiffFileError, ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, ArithmeticError, OSError)
 _UNIT_MICRONS: Final = {2: 25_400.0, 3: 10_000.0}
 
@@ -63,6 +66,8 @@ class TiffSource:
         height = facts.tile_height if self._tiled else min(facts.tile_height, facts.height - row * facts.tile_height)
         if count == 0:
             return np.full((height, facts.tile_width, 3), 255, np.uint8)
+        if count > self._longest:
+            raise damaged("a tile takes more bytes than its pixels could")
         self._file.seek(offset)
         return decode_segment(self._file.read(count), facts.tile_width, height, self._form)
 
@@ -77,6 +82,7 @@ class TiffSource:
             self._form = _form_of(page, parsed.byteorder)
             self._tiled = bool(page.is_tiled)
             self._lay_out(page)
+            self._longest = _STORED_FACTOR * self._tile_width * self._tile_height * self._form.samples * self._form.bits // 8 + _STORED_MARGIN
             self.facts = SlideFacts(
                 width=int(page.imagewidth),
                 height=int(page.imagelength),

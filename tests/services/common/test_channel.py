@@ -9,6 +9,7 @@ from typing import Any
 import grpc
 import pytest
 
+from dl4all_client import Tls
 from services.common.channel import open_channel
 from services.common.errors import ConfigurationError
 from services.common.settings import CommonSettings, TlsSettings
@@ -92,3 +93,9 @@ def test_a_tls_file_that_is_not_there_is_told() -> None:
     with pytest.raises(ConfigurationError) as caught:
         open_channel("localhost:1", TlsSettings(ca="/no/such/file.pem"), CommonSettings())
     assert caught.value.reason == "TLS_FILE_UNREADABLE"
+
+
+@pytest.mark.parametrize("given", ["CERTIFICATE", "KEY"])
+def test_half_a_pair_of_certificate_and_key_is_told(given: str) -> None:
+    with pytest.raises(ValueError, match="TLS is incomplete"):
+        Tls.from_environment({"DL4ALL_TLS_CA": "ca.pem", f"DL4ALL_TLS_{given}": "file.pem"})

@@ -175,3 +175,37 @@ async def test_watch_of_a_release_hears_when_it_is_taken_in() -> None:
         releases["new"] = ()
         assert (await call.read()).status == SERVING
         call.cancel()
+
+
+async def test_a_service_that_cannot_say_what_it_needs_is_not_serving_and_asked_again() -> None:
+    broken = True
+
+    def needs() -> Needs:
+        if broken:
+            raise OSError("a folder went away")
+        return Needs()
+
+    readiness = Readiness([NAME], {NAME: needs}, timeout=0.2)
+    assert await readiness.statuses() == {"": NOT_SERVING, NAME: NOT_SERVING, LIVE: SERVING}
+    broken = False
+    assert (await readiness.statuses())[NAME] == SERVING
+
+
+async def test_looking_goes_on_after_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    readiness = Readiness([NAME], {NAME: Needs}, timeout=0.2)
+    health = HealthServicer(readiness, interval=0.01)
+    await health.start()
+    looked, statuses = 0, readiness.statuses
+
+    async def failing() -> dict[str, int]:
+        nonlocal looked
+        looked += 1
+        if looked == 1:
+            raise OSError("once")
+        return await statuses()
+
+    monkeypatch.setattr(readiness, "statuses", failing)
+    async with asyncio.timeout(10):
+        while looked < 3:
+            await asyncio.sleep(0.01)
+    await health.stop()

@@ -286,3 +286,35 @@ def test_what_is_broken_is_left_out_and_changes_nothing(release_copy: Any) -> No
 def test_no_name_leads_out_of_the_folder(release_copy: Any, name: str) -> None:
     with pytest.raises(FailedPreconditionError):
         _open(release_copy).held(name)
+
+
+def test_an_index_that_comes_before_its_release_is_taken_in_when_that_is_there(release_copy: Any) -> None:
+    store = _open(release_copy)
+    default = _default(release_copy)
+    _edit(release_copy.releases / INDEX_FILE, lambda i: i.update(default="later-1"))
+    with capture_logs() as logs:
+        for _ in range(3):
+            assert store.resolve("").id == default
+    assert [line["event"] for line in logs] == ["index refused"], "told once"
+    shutil.copytree(release_copy.releases / default, release_copy.releases / "later-1")
+    _edit(release_copy.releases / "later-1" / RELEASE_FILE, lambda r: r.update(id="later-1"))
+    assert store.resolve("").id == "later-1"
+
+
+def test_a_file_that_cannot_be_read_is_a_broken_release_and_not_the_end(release_copy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = _open(release_copy)
+    shutil.copytree(release_copy.releases / _default(release_copy), release_copy.releases / "later-1")
+    _edit(release_copy.releases / "later-1" / RELEASE_FILE, lambda r: r.update(id="later-1"))
+    real = sha256_of
+
+    def denied(path: Path) -> str:
+        if "later-1" in path.parts:
+            raise PermissionError(13, "Permission denied")
+        return real(path)
+
+    monkeypatch.setattr("services.common.releases.sha256_of", denied)
+    store.take_in()
+    with pytest.raises(FailedPreconditionError):
+        store.held("later-1")
+    monkeypatch.undo()
+    assert store.held("later-1").id == "later-1"

@@ -8,7 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.gateway.decision import Counts, Finding, ImageRule, Reason, blast_fraction, decide, false_blast_quantile
+from services.gateway.decision import (
+    Counts,
+    Finding,
+    ImageRule,
+    Reason,
+    SpecimenImages,
+    blast_fraction,
+    decide,
+    decide_specimen,
+    false_blast_quantile,
+)
 
 TABLE = ((1, 0), (10, 1), (100, 3), (200, 5))
 RULE = ImageRule(TABLE, min_cells_for_negative=100, max_fraction_for_negative=0.05, trained_on_lymphoblasts=True)
@@ -115,8 +125,6 @@ def test_what_always_needs_a_reader() -> None:
     assert (myeloid.finding, myeloid.reasons, myeloid.requires_review) == (Finding.NO_BLASTS_SEEN, (Reason.MODEL_NOT_TRAINED_ON_LYMPHOBLASTS,), True)
     phantom = decide(clean, RULE, phantom=True)
     assert (phantom.finding, phantom.reasons, phantom.requires_review) == (Finding.NO_BLASTS_SEEN, (Reason.PHANTOM,), True)
-    failed = decide(clean, RULE, failures=1)
-    assert (failed.reasons, failed.requires_review) == ((Reason.IMAGES_FAILED,), True)
 
 
 def test_a_poor_image_is_never_negative_and_may_be_suspected() -> None:
@@ -126,14 +134,63 @@ def test_a_poor_image_is_never_negative_and_may_be_suspected() -> None:
     assert (suspected.finding, suspected.reasons) == (Finding.BLASTS_SUSPECTED, (Reason.SUSPECTED_CELLS_ABOVE_CHANCE, Reason.CELLS_CROWDED))
 
 
-def test_poor_images_of_a_specimen_ask_for_a_reader() -> None:
-    decision = decide(Counts(100, 0, 0), RULE, poor_images=2)
-    assert (decision.finding, decision.reasons, decision.requires_review) == (Finding.NO_BLASTS_SEEN, (Reason.POOR_IMAGES,), True)
+CLEAN = Counts(200, 0, 0)
 
 
-@given(counts(), rules(), st.booleans(), st.booleans(), st.integers(0, 3))
-def test_properties_of_a_decision(cells: Counts, rule: ImageRule, phantom: bool, single: bool, failures: int) -> None:
-    decision = decide(cells, rule, phantom=phantom, single_cell=single, failures=failures)
+def test_a_specimen_of_clean_images_is_negative() -> None:
+    decision = decide_specimen(SpecimenImages(CLEAN, CLEAN), RULE)
+    assert (decision.finding, decision.reasons, decision.requires_review) == (Finding.NO_BLASTS_SEEN, (), False)
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [({"suspected": 1}, Reason.BLASTS_SUSPECTED_IN_IMAGES), ({"failed": 1}, Reason.IMAGES_FAILED)],
+)
+def test_an_image_with_suspected_blasts_or_a_failed_one_bars_a_negative(changed: dict[str, int], reason: Reason) -> None:
+    decision = decide_specimen(SpecimenImages(CLEAN, CLEAN, **changed), RULE)
+    assert (decision.finding, decision.reasons, decision.requires_review) == (Finding.INDETERMINATE, (reason,), True)
+    many = decide_specimen(SpecimenImages(Counts(200, 50, 0), Counts(200, 50, 0), **changed), RULE)
+    assert (many.finding, many.reasons) == (Finding.BLASTS_SUSPECTED, (Reason.SUSPECTED_CELLS_ABOVE_CHANCE, reason))
+
+
+def test_a_negative_must_hold_without_the_poor_images() -> None:
+    enough = decide_specimen(SpecimenImages(CLEAN, Counts(100, 0, 0), poor=1), RULE)
+    assert (enough.finding, enough.reasons, enough.requires_review) == (Finding.NO_BLASTS_SEEN, (Reason.POOR_IMAGES,), True)
+    too_few = decide_specimen(SpecimenImages(CLEAN, Counts(99, 0, 0), poor=1), RULE)
+    assert (too_few.finding, too_few.reasons) == (Finding.INDETERMINATE, (Reason.TOO_FEW_CELLS, Reason.POOR_IMAGES))
+    all_poor = decide_specimen(SpecimenImages(CLEAN, poor=2), RULE)
+    assert all_poor.finding is Finding.INDETERMINATE
+    undecided = decide_specimen(SpecimenImages(Counts(400, 0, 8), Counts(100, 0, 8), poor=1), RULE)
+    assert (undecided.finding, undecided.upper) == (Finding.INDETERMINATE, 0.02)
+    assert undecided.reasons == (Reason.BLAST_FRACTION_NOT_EXCLUDED, Reason.POOR_IMAGES)
+
+
+def test_an_empty_specimen_says_why() -> None:
+    decision = decide_specimen(SpecimenImages(failed=2), RULE)
+    assert (decision.finding, decision.reasons) == (Finding.INDETERMINATE, (Reason.NO_CELLS, Reason.IMAGES_FAILED))
+
+
+@given(st.lists(st.tuples(counts(), st.booleans()), max_size=6), rules(), st.integers(0, 2))
+def test_a_specimen_is_never_negative_where_its_images_say_otherwise(images: list[tuple[Counts, bool]], rule: ImageRule, failed: int) -> None:
+    singly = [decide(cells, rule, poor=(Reason.IMAGE_BLURRED,) if poor else ()) for cells, poor in images]
+    specimen = SpecimenImages(
+        sum((cells for cells, _ in images), Counts(0, 0, 0)),
+        sum((cells for cells, poor in images if not poor), Counts(0, 0, 0)),
+        sum(d.finding is Finding.BLASTS_SUSPECTED for d in singly),
+        failed,
+        sum(poor for _, poor in images),
+    )
+    decision = decide_specimen(specimen, rule)
+    if decision.finding is Finding.NO_BLASTS_SEEN:
+        assert not failed
+        assert all(d.finding is not Finding.BLASTS_SUSPECTED for d in singly)
+        assert decide(specimen.clear, rule).finding is Finding.NO_BLASTS_SEEN
+    assert decision.requires_review or (rule.trained_on_lymphoblasts and not specimen.poor and decision.finding is Finding.NO_BLASTS_SEEN)
+
+
+@given(counts(), rules(), st.booleans(), st.booleans())
+def test_properties_of_a_decision(cells: Counts, rule: ImageRule, phantom: bool, single: bool) -> None:
+    decision = decide(cells, rule, phantom=phantom, single_cell=single)
     assert 0 <= decision.lower <= decision.upper <= 1
     assert decision.false_blast_quantile >= 0
     assert (decision.finding is Finding.BLASTS_SUSPECTED) == (cells.suspected > decision.false_blast_quantile)
@@ -141,7 +198,7 @@ def test_properties_of_a_decision(cells: Counts, rule: ImageRule, phantom: bool,
         assert not single
         assert cells.total >= rule.min_cells_for_negative
         assert decision.upper < rule.max_fraction_for_negative
-        assert decision.requires_review == (phantom or failures > 0 or not rule.trained_on_lymphoblasts)
+        assert decision.requires_review == (phantom or not rule.trained_on_lymphoblasts)
     else:
         assert decision.requires_review
         assert decision.reasons

@@ -12,10 +12,12 @@ import cv2
 import numpy as np
 import pytest
 
+from dl4all.imaging.v1 import imaging_pb2
 from services.common.image_codec import decode_image
-from services.common.phantom import CellKind, Phantom, PhantomCell, PhantomOptions, single_cell, smear_field
+from services.common.phantom import CellKind, Phantom, PhantomCell, PhantomOptions, encode_png, single_cell, smear_field
 from services.patching.cells import LocatedCell, central_cell, locate_cells, looks_like_single_cell
 from services.patching.nuclei import MAX_PARTS
+from services.patching.servicer import _locate
 from training.datasets.fields import read_chula_fields
 
 FIELD = PhantomOptions(width=800, height=600, cells=8, cell_radius=32.0)
@@ -132,7 +134,7 @@ def test_the_cell_of_a_single_cell_image_is_found(kind: CellKind, seed: int) -> 
     assert looks_like_single_cell(cells, *phantom.image.shape[:2])
 
 
-@pytest.mark.parametrize(("height", "width"), [(32, 32), (32, 1500), (1100, 33)])
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (32, 1500), (1100, 33), (32, 40_000), (60_000, 40)])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_odd_shapes_and_noise_do_no_harm(height: int, width: int, seed: int) -> None:
     noise = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
@@ -319,3 +321,18 @@ def test_fields_with_uneven_light_and_variable_focus(shared_data: Path) -> None:
         cells = locate_cells(decode_image(field.path.read_bytes()).pixels).cells
         assert len(cells) == len(field.boxes), stem
         assert all(any(b.contains(c.center_x, c.center_y) for c in cells) for b in field.boxes), stem
+
+
+@pytest.mark.parametrize("cells", [3, 4, 6])
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_small_field_with_a_large_cell_in_the_middle_keeps_all_its_cells(cells: int, seed: int) -> None:
+    phantom = smear_field(seed, PhantomOptions(width=400, height=400, cells=cells))
+    located = _locate(encode_png(phantom), imaging_pb2.ImageKind.IMAGE_KIND_AUTO, None)
+    assert located.kind == imaging_pb2.ImageKind.IMAGE_KIND_FIELD
+    assert len(_matches(phantom.cells, located.cells)) == len(phantom.cells)
+
+
+@pytest.mark.parametrize("kind", list(CellKind))
+def test_a_crop_around_one_cell_is_told_without_being_said(kind: CellKind) -> None:
+    located = _locate(encode_png(single_cell(3, kind)), imaging_pb2.ImageKind.IMAGE_KIND_AUTO, None)
+    assert (located.kind, len(located.cells)) == (imaging_pb2.ImageKind.IMAGE_KIND_CELL, 1)

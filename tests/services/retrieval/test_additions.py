@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from services.common.errors import AlreadyExistsError, ConfigurationError, NotFoundError
+from services.common.errors import AlreadyExistsError, ConfigurationError, DependencyUnavailableError, NotFoundError, OverloadedError
+from services.retrieval import additions
 from services.retrieval.additions import AdditionStore, NewReference
 
 
@@ -62,7 +65,7 @@ def test_withdrawn_additions_stay_on_record(store: AdditionStore) -> None:
     assert [a.id for a in store.read()] == [2]
     first = store.read(withdrawn=True)[0]
     assert (first.withdrawn_by, first.withdrawn_why) == ("Dr B", "mislabelled")
-    assert (store.count("net/1"), store.count("net/2")) == (1, 0)
+    assert (len(store.ids("net/1")), len(store.ids("net/2"))) == (1, 0)
 
 
 def test_an_unknown_addition_withdraws_none(store: AdditionStore) -> None:
@@ -117,3 +120,30 @@ def test_a_kill_loses_nothing_that_was_answered_and_leaves_no_half_call(tmp_path
     assert len(additions) % 3 == 0
     assert len(additions) // 3 >= len(answered)
     assert {a.reference.patient for a in additions} >= {f"p{n}" for n in answered}
+
+
+def test_a_store_that_somebody_else_writes_to_is_busy_and_keeps_nothing(store: AdditionStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(additions, "_BUSY_SECONDS", 0.05)
+    with closing(sqlite3.connect(store._path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(DependencyUnavailableError) as caught:
+            store.add("key", "net/1", "lab", "Dr A", [reference()])
+        other.execute("ROLLBACK")
+    assert (caught.value.code, caught.value.reason) == ("UNAVAILABLE", "ADDITIONS_BUSY")
+    assert store.read() == []
+
+
+def test_a_full_disk_is_told_and_keeps_nothing(store: AdditionStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    def connect(*arguments: object, **options: object) -> sqlite3.Connection:
+        connection = real(*arguments, **options)  # type: ignore[arg-type]
+        (pages,) = connection.execute("PRAGMA page_count").fetchone()
+        connection.execute(f"PRAGMA max_page_count = {pages}")
+        return connection
+
+    real = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", connect)
+    with pytest.raises(OverloadedError) as caught:
+        store.add("key", "net/1", "lab", "Dr A", [reference(i) for i in range(200)])
+    assert caught.value.reason == "DISK_FULL"
+    monkeypatch.undo()
+    assert store.read() == []

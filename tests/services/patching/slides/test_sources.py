@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import resource
 import subprocess
 import sys
 from contextlib import suppress
@@ -117,3 +118,26 @@ def test_the_digest_of_a_folder_is_that_of_its_files(tmp_path: Path) -> None:
     expected = hashlib.sha256((hashlib.sha256(b"1").hexdigest() + hashlib.sha256(b"2").hexdigest()).encode()).hexdigest()
     assert sha256_of_slide(tmp_path) == expected
     assert sha256_of_slide(tmp_path / "a") == hashlib.sha256(b"1").hexdigest()
+
+
+@pytest.mark.skipif(not hasattr(resource, "RLIMIT_FSIZE"), reason="no limit on the size of files here")
+def test_a_disk_that_fills_up_is_told_and_leaves_no_file(tmp_path: Path) -> None:
+    """The limit on the size of a file stands for the full disk: what is written comes back as an OSError, also when the file is closed."""
+    script = f"""
+import resource, signal
+from pathlib import Path
+from services.common.errors import OverloadedError
+from services.patching.slides.sources import Upload
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+try:
+    with Upload(Path({str(tmp_path)!r}), 3 << 20, 8 << 20) as upload:
+        for _ in range(3 << 10):
+            upload.write(bytes(1 << 10))
+        upload.finish()
+except OverloadedError as error:
+    print(error.reason)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("DISK_FULL\n", "")
+    assert list(tmp_path.iterdir()) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,7 +18,9 @@ from PIL import Image
 
 from services.common.errors import InvalidImageError
 from services.patching.slides.opening import open_slide
+from services.patching.slides.segments import jpeg2000_size, jpeg_size
 from services.patching.slides.slide import SlideNote
+from services.patching.slides.tiff_structure import check_directories
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (150, 230, 3), np.uint8)
 SMOOTH = np.asarray(Image.fromarray(PIXELS[:15, :23]).resize((230, 150), Image.Resampling.BICUBIC))
@@ -183,12 +186,73 @@ def test_a_level_of_zero_size_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("side", [16, 63, 65, 4096])
-def test_a_jpeg_tile_that_lies_about_its_size_is_never_decoded(tmp_path: Path, side: int) -> None:
+def test_a_jpeg_tile_that_lies_about_its_size_is_never_decoded(tmp_path: Path, side: int, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "slide.tif", np.zeros((128, 128, 3), np.uint8) + 90, tile=(64, 64), compression="jpeg")
     buffer = io.BytesIO()
     Image.new("RGB", (side, side), (90, 90, 90)).save(buffer, "JPEG")
     _replace_tile(path, 1, buffer.getvalue())
+    monkeypatch.setattr(imagecodecs, "jpeg_decode", _never_of(64, imagecodecs.jpeg_decode))
     assert reason_of(path) == "SLIDE_DAMAGED"
+
+
+def _never_of(side: int, decode: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
+    """A decoder that fails the test where it is asked for another size."""
+
+    def checked(data: bytes, **options: object) -> np.ndarray:
+        pixels = decode(data, **options)
+        if pixels.shape[:2] != (side, side):
+            pytest.fail(f"{pixels.shape} was decoded")
+        return pixels
+
+    return checked
+
+
+def _sof(side: int) -> bytes:
+    return b"\xff\xc0" + struct.pack(">HBHHB", 17, 8, side, side, 3) + bytes(9)
+
+
+@pytest.mark.parametrize("marker", [0x01, 0x00, 0xD0, 0xD7, 0xD8, 0xD9])
+def test_a_size_hidden_behind_a_marker_without_length_is_refused(marker: int) -> None:
+    """A reader that takes a length there loses step with the decoder, which reads the other size."""
+    head = bytes([0xFF, marker]) + struct.pack(">H", 2 + len(_sof(64)))
+    with pytest.raises(InvalidImageError):
+        jpeg_size(b"\xff\xd8" + head + _sof(64) + _sof(3000))
+    assert jpeg_size(b"\xff\xd8" + b"\xff\xfe" + struct.pack(">H", 2 + len(_sof(64))) + _sof(64) + _sof(3000)) == (3000, 3000), (
+        "a comment has a length"
+    )
+
+
+def test_a_size_hidden_in_another_box_of_jpeg_2000_is_refused(tmp_path: Path) -> None:
+    large, small = (imagecodecs.jpeg2k_encode(np.zeros((side, side, 3), np.uint8), codecformat="jp2") for side in (200, 64))
+    assert (jpeg2000_size(large), jpeg2000_size(small)) == ((200, 200), (64, 64))
+    signature, rest = large[:12], large[12:]
+    lying = small[small.find(b"\xff\x4f\xff\x51") :]
+    hidden = signature + struct.pack(">I4s", 8 + len(lying), b"free") + lying + rest
+    assert jpeg2000_size(hidden) == (200, 200)
+    with pytest.raises(InvalidImageError):
+        jpeg2000_size(b"\0" * 100 + lying)
+
+
+def test_a_tile_with_more_bytes_than_its_pixels_could_take_is_not_read(tmp_path: Path) -> None:
+    path = write(tmp_path / "slide.tif", tile=(64, 64), compression="lzw")
+    _replace_tile(path, 0, bytes(2 * 3 * 64 * 64 + 1024 * 1024 + 1))
+    assert reason_of(path) == "SLIDE_DAMAGED"
+
+
+@pytest.mark.parametrize(("tag", "count"), [(324, 4_000_001), (325, 2**31), (330, 65)])
+def test_tables_that_would_fill_the_memory_are_refused_before_they_are_read(tag: int, count: int) -> None:
+    directory = struct.pack("<HHHIII", 1, tag, 4, count, 0, 0)
+    with pytest.raises(InvalidImageError):
+        check_directories(io.BytesIO(b"II*\0" + struct.pack("<I", 8) + directory))
+
+
+def test_tables_of_all_directories_count_together() -> None:
+    chain, at = b"", 8
+    for left in (True, False):
+        chain += struct.pack("<HHHIII", 1, 324, 4, 2_500_000, 0, at + 18 if left else 0)
+        at += 18
+    with pytest.raises(InvalidImageError):
+        check_directories(io.BytesIO(b"II*\0" + struct.pack("<I", 8) + chain))
 
 
 TILE_BYTES = 3 * 64 * 64
