@@ -127,6 +127,8 @@ def _check_header(image: Image.Image) -> None:
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise InvalidImageError("IMAGE_TOO_LARGE", f"The image has {width} x {height} pixels; at most {MAX_PIXELS // 10**6} megapixels are read.")
+    if image.mode == "RGB" and "transparency" in image.info:
+        raise InvalidImageError("IMAGE_TRANSPARENT", "One colour of the image is transparent; what lies behind a smear cannot be guessed.")
     if min(width, height) < MIN_SIDE:
         raise InvalidImageError("IMAGE_TOO_SMALL", f"The image is {width} x {height} px; both sides must have at least {MIN_SIDE} px.")
     if _has_more_frames(image):

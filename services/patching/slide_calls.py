@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import math
+import threading
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import aclosing, contextmanager
@@ -142,7 +143,8 @@ class SlideCalls:
 
     async def _read(self, path: Path, microns_per_pixel: float | None, sha256: str | None) -> AsyncGenerator[Response, None]:
         slide = await self._whole("open", open_slide, path)
-        digest = None if sha256 else asyncio.create_task(self._workers.run("hash", sha256_of_slide, path))
+        unwanted = threading.Event()
+        digest = None if sha256 else asyncio.create_task(self._workers.run("hash", sha256_of_slide, path, unwanted))
         try:
             scale = await self._whole("survey", survey, slide, microns_per_pixel or slide.facts.microns_per_pixel)
             yield Response(facts=_facts_message(slide, scale))
@@ -157,6 +159,7 @@ class SlideCalls:
                     yield Response(progress=patching_pb2.SlideProgress(windows_done=done, windows=total))
             yield Response(end=tally.end(sha256 or (await digest if digest else "")))
         finally:
+            unwanted.set()
             if digest is not None:
                 await asyncio.wait({digest})
             slide.close()

@@ -11,6 +11,7 @@ from typing import Final
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from services.preprocessing.focus import focus_score
 from services.preprocessing.unsharpening import RADII, RADII_SIDE, SharpenedCell, unsharp_mask
@@ -39,17 +40,16 @@ def register_legacy(rgb: Bytes, axis: float, side: int) -> Bytes | None:
         side: side of the result in px.
 
     Returns:
-        uint8 (side, side, 3): the square of half-side ``round(1.5 axis / 2)``, or, where that leaves the image, ``round(axis / 2)``; None
+        uint8 (side, side, 3), antialiased bicubic: the square of half-side ``round(1.5 axis / 2)``, or, where that leaves the image, ``round(axis / 2)``; None
         where that leaves it too, or where the axis is below one pixel.
     """
-    row, column = rgb.shape[0] // 2, rgb.shape[1] // 2
+    row, column = rgb.shape[0] // 2 - 1, rgb.shape[1] // 2 - 1  # floor(h / 2) of a program that counts from 1
     for half in (round(_AXIS_SCALE * axis / 2), round(axis / 2)):
         if half < 1:
             return None
         if half <= min(row, column) and row + half < rgb.shape[0] and column + half < rgb.shape[1]:
             square = rgb[row - half : row + half + 1, column - half : column + half + 1]
-            interpolation = cv2.INTER_AREA if square.shape[0] > side else cv2.INTER_CUBIC
-            return np.asarray(cv2.resize(square, (side, side), interpolation=interpolation), np.uint8)
+            return np.asarray(Image.fromarray(square).resize((side, side), Image.Resampling.BICUBIC), np.uint8)
     return None
 
 

@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -163,19 +164,25 @@ def _is_alive(process: int) -> bool:
     return True
 
 
-def sha256_of_slide(path: Path) -> str:
-    """SHA-256 of a file, hex digits; of a folder, that of the digests of its files in order of their names."""
+def sha256_of_slide(path: Path, stop: threading.Event | None = None) -> str:
+    """SHA-256 of a file, hex digits; of a folder, that of the digests of its files in order of their names.
+
+    Args:
+        path: of the file or folder.
+        stop: set when nobody wants it any more; what is returned then is of no use.
+    """
+    stop = stop or threading.Event()
     if not path.is_dir():
-        return _sha256(path)
+        return _sha256(path, stop)
     together = hashlib.sha256()
     for file in sorted(p for p in path.iterdir() if p.is_file()):
-        together.update(_sha256(file).encode())
+        together.update(_sha256(file, stop).encode())
     return together.hexdigest()
 
 
-def _sha256(path: Path) -> str:
+def _sha256(path: Path, stop: threading.Event) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(_HASHED_AT_ONCE):
+        while not stop.is_set() and (chunk := file.read(_HASHED_AT_ONCE)):
             digest.update(chunk)
     return digest.hexdigest()
