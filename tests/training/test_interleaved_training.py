@@ -203,6 +203,7 @@ def test_another_variant_never_goes_on_from_what_is_there(tmp_path: Path, source
 @pytest.mark.parametrize(("architecture", "width"), [("resnet18", 8), ("vit_small", 32)])
 def test_a_run_becomes_a_release(tmp_path: Path, sources: Sources, architecture: str, width: int) -> None:
     write_pack(other_source_pack(), tmp_path / "pbc.pack")
+    write_pack(cell_pack(patients=24), tmp_path / "cells.pack")
     folder = run(_options(tmp_path, "fine_tuning.epochs=12", f"network.architecture={architecture}", f"network.width={width}"), sources, CPU)
     packs = Sources.find([tmp_path / n for n in ("tissue.pack", "cells.pack", "pbc.pack")], tmp_path / "cache")
     built = build(BuildOptions(folder, None, "small-interleaved-1", tmp_path / "releases", tmp_path / "model_repository"), packs)
