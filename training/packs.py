@@ -43,7 +43,7 @@ class PackHeader:
         left_out: keys of images in which no cell was found.
         notes: what a user must know of the data.
         subject: what the crops show: the ``cell`` of each image, or ``nothing``: a place of it without a nucleated cell.
-        threshold: how the focus threshold was chosen; see ``training.recipes.config.Input``.
+        threshold: how the focus threshold was chosen, see ``training.recipes.config.Input``; None where that is not known.
     """
 
     dataset: str
@@ -59,7 +59,7 @@ class PackHeader:
     left_out: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     subject: str = "cell"
-    threshold: str = "quantile"
+    threshold: str | None = None
 
 
 @dataclass(frozen=True)

@@ -111,7 +111,7 @@ class Sources:
             if not fitting:
                 raise RecipeError(f"{name}: the recipe needs level {level}, the packs hold another. Make one with `dl4all pack --level {level}`.")
         if wanted.kind.sharpens and focus is None:
-            fitting = [p for p in fitting if p.header.threshold == wanted.threshold]
+            fitting = [p for p in fitting if p.header.threshold in (None, wanted.threshold)]
             if not fitting:
                 raise RecipeError(
                     f"{name}: the pack was sharpened by another threshold than {wanted.threshold}. Make one with `dl4all pack --threshold {wanted.threshold}`."

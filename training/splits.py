@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -194,7 +194,7 @@ def with_subsets(dataset: Dataset) -> Dataset:
     """Give every group to train, calibration or test, where the data set does not come with that.
 
     Drawn as the committed list of patients was: of nine neighbours by number of blasts two calibrate and two test. Where that would be
-    too few to calibrate for a coverage of 0.9, four of nine calibrate. Subsets that the data set has are kept, except that calibration
+    too few of a class to calibrate for a coverage of 0.9, four of nine calibrate. Subsets that the data set has are kept, except that calibration
     groups are taken from its training groups where it has none.
 
     Raises:
@@ -214,9 +214,16 @@ def with_subsets(dataset: Dataset) -> Dataset:
     if len(names) < MIN_GROUPS:
         raise SplitError(f"{dataset.name}: {len(names)} groups by {dataset.grouped_by.value} are too few; at least {MIN_GROUPS} are needed.")
     runs = max(1, len(names) // MIN_GROUPS)
-    calibrating = 2 if 2 * runs >= patients_needed() else MIN_PATIENTS
-    given = draw_subsets([(i.group, bool(i.is_blast)) for i in free], runs, calibrating)
+    labelled = [(i.group, bool(i.is_blast)) for i in free]
+    given = draw_subsets(labelled, runs)
+    if _fewest_calibrating(dataset, given) < patients_needed():
+        given = draw_subsets(labelled, runs, MIN_PATIENTS)
     if has_test:
         given = {name: Subset.TRAIN if s is Subset.TEST else s for name, s in given.items()}
     images = tuple(i if i.subset is Subset.TEST else replace(i, subset=given[i.group]) for i in dataset.images)
     return replace(dataset, images=images)
+
+
+def _fewest_calibrating(dataset: Dataset, given: Mapping[str, Subset]) -> int:
+    """Calibration groups of the class that has the fewest."""
+    return min(len({i.group for i in dataset.images if i.is_blast == label and given.get(i.group) is Subset.CALIBRATION}) for label in (0, 1))

@@ -104,7 +104,7 @@ def say(text: str, style: str = "") -> None:
 
 def in_a_folder(path: Path | None) -> Path | None:
     """Refuse a file to write whose folder is not there, before any work is done for it."""
-    if path is not None and (path.is_dir() or not os.access(path.parent, os.W_OK)):
+    if path is not None and (path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK)):
         raise typer.BadParameter(
             f"{path} cannot be written: {'it is a folder' if path.is_dir() else f'there is no folder {path.parent} to write to'}."
         )

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, cast, get_args
 
@@ -128,11 +129,14 @@ def pack(
             wanted = InputKind(kind or ("registered_sharpened" if is_cell and not crop else "center_crop"))
         except ValueError as error:
             raise RecipeError(f"An input is one of {', '.join(InputKind)}, not {kind!r}.") from error
-        focus = focus_of(read_pack(focus_from)) if focus_from else None
+        taken_over = read_pack(focus_from) if focus_from else None
+        focus = focus_of(taken_over) if taken_over else None
         if threshold not in get_args(Threshold):
             raise RecipeError(f"A threshold is one of {', '.join(get_args(Threshold))}, not {threshold!r}.")
         crops = Input.model_validate({"kind": wanted, "side": side, "center_crop": crop, "subject": subject, "threshold": threshold})
         made = sources.pack(name, crops, taxonomy, focus)
+        if taken_over is not None:
+            made = replace(made, header=replace(made.header, threshold=taken_over.header.threshold))
         write_pack(made, out, quality)
         say(f"{out}: {len(made)} crops at {side} px, {out.stat().st_size / 2**20:.1f} MiB; {len(made.header.left_out)} images left out", "green")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import time
 from collections.abc import Sequence
 from enum import StrEnum
 from itertools import pairwise
@@ -19,6 +20,8 @@ _log = structlog.get_logger("dl4all")
 RELEASE_FILE: Final = "release.json"
 RELEASE_ID: Final = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 INDEX_FILE: Final = "index.json"
+_RETRY_SECONDS: Final = 1.0
+"""An index that was refused is read again by requests at most so often: what it names may be put there after it."""
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Parsed = TypeVar("Parsed", bound=BaseModel)
@@ -250,6 +253,7 @@ class ReleaseStore:
         self._refused: dict[str, str] = {}
         self._releases = {r.id: r for r in map(self._read, sorted(releases.glob(f"*/{RELEASE_FILE}")))}
         self._stamp = self._index_stamp()
+        self._refused_stamp, self._retry_at = (0, 0, 0), 0.0
         self.index = self._read_index()
 
     @property
@@ -277,6 +281,7 @@ class ReleaseStore:
         """Take in what was put there since: releases and another index."""
         for path in sorted(self._folder.glob(f"*/{RELEASE_FILE}")):
             self._find(path.parent.name)
+        self._retry_at = 0.0
         self._take_new_index()
 
     def held(self, release_id: str) -> Release:
@@ -309,7 +314,7 @@ class ReleaseStore:
 
     def _take_new_index(self) -> None:
         stamp = self._index_stamp()
-        if stamp == self._stamp:
+        if stamp == self._stamp or (stamp == self._refused_stamp and time.monotonic() < self._retry_at):
             return
         try:
             index = self._read_index()
@@ -317,6 +322,7 @@ class ReleaseStore:
             if self._refused.get(INDEX_FILE) != error.message:
                 _log.error("index refused", cause=error.message, default=self.index.default)
             self._refused[INDEX_FILE] = error.message
+            self._refused_stamp, self._retry_at = stamp, time.monotonic() + _RETRY_SECONDS
             return
         self._refused.pop(INDEX_FILE, None)
         self._stamp, self.index = stamp, index

@@ -19,7 +19,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from services.common.errors import AlreadyExistsError, ConfigurationError, DependencyUnavailableError, NotFoundError, OverloadedError
+from services.common.errors import AlreadyExistsError, ConfigurationError, DependencyUnavailableError, DomainError, NotFoundError, OverloadedError
 
 Float = NDArray[np.float32]
 
@@ -111,7 +111,7 @@ class AdditionStore:
                     connection.execute(f"PRAGMA user_version = {_VERSION}")
                 elif version != _VERSION:
                     raise sqlite3.DatabaseError(f"version {version}")
-        except (OSError, sqlite3.Error) as error:
+        except (OSError, sqlite3.Error, DependencyUnavailableError, OverloadedError) as error:
             raise ConfigurationError("ADDITIONS_BROKEN", f"{path} cannot be used for additions: {error}.") from error
 
     def add(self, key: str, embedder: str, source: str, confirmed_by: str, references: Sequence[NewReference]) -> tuple[list[int], bool]:
@@ -196,18 +196,21 @@ class AdditionStore:
                 connection.execute("PRAGMA foreign_keys = ON")
                 yield connection
         except sqlite3.OperationalError as error:
-            raise _told(error) from error
+            told = _told(error)
+            if told is None:
+                raise
+            raise told from error
 
 
-def _told(error: sqlite3.OperationalError) -> Exception:
-    """What a caller is told of a file that is busy or a disk that is full; anything else is left as it is."""
-    match error.sqlite_errorcode & 0xFF:
+def _told(error: sqlite3.OperationalError) -> DomainError | None:
+    """What a caller is told of a file that is busy or a disk that is full; None for anything else."""
+    match getattr(error, "sqlite_errorcode", 0) & 0xFF:
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
             return DependencyUnavailableError("ADDITIONS_BUSY", "Somebody else is writing to the file of confirmed cells; try again.")
         case sqlite3.SQLITE_FULL:
             return OverloadedError("DISK_FULL", "There is no room for confirmed cells; nothing of the call was kept.")
         case _:
-            return error
+            return None
 
 
 @contextmanager

@@ -53,6 +53,7 @@ class RetrievalServicer(retrieval_pb2_grpc.RetrievalServiceServicer):
         self._releases = releases
         self._workers = workers
         self._known = {r.id: self._open(r) for r in releases.releases}
+        self._refused: dict[str, str] = {}
         self._opening: dict[str, asyncio.Task[tuple[ReferenceLibrary, ExactSearch]]] = {}
         self._additions = None if settings.additions is None else AdditionStore(settings.additions)
 
@@ -169,7 +170,9 @@ class RetrievalServicer(retrieval_pb2_grpc.RetrievalServiceServicer):
         try:
             self._known[release.id] = await asyncio.shield(self._opening[release.id])
         except BrokenReleaseError as error:
-            _log.error("library refused", release=release.id, cause=error.message)
+            if self._refused.get(release.id) != error.message:
+                _log.error("library refused", release=release.id, cause=error.message)
+            self._refused[release.id] = error.message
             raise BrokenReleaseError(error.reason, f"The library of {release.id} cannot be used; the log of retrieval says why.") from None
         finally:
             if release.id in self._opening and self._opening[release.id].done():

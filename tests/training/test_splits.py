@@ -163,7 +163,8 @@ def test_subsets_are_given_by_group() -> None:
     sizes = [len(_groups_of(given_to, s)) for s in (Subset.TRAIN, Subset.CALIBRATION, Subset.TEST)]
     assert sizes == [9, 12, 6], "four of nine calibrate where two would be too few"
     assert with_subsets(_dataset(27)) == given_to
-    assert [len(_groups_of(with_subsets(_dataset(45)), s)) for s in (Subset.TRAIN, Subset.CALIBRATION, Subset.TEST)] == [25, 10, 10]
+    for groups, expected in ((45, [15, 20, 10]), (90, [50, 20, 20])):  # of every third group all cells are blasts
+        assert [len(_groups_of(with_subsets(_dataset(groups)), s)) for s in (Subset.TRAIN, Subset.CALIBRATION, Subset.TEST)] == expected
 
 
 def test_images_without_a_subset_among_others_are_told() -> None:
@@ -186,3 +187,13 @@ def test_too_few_or_unknown_groups_are_refused() -> None:
         with_subsets(_dataset(8))
     with pytest.raises(SplitError, match="nothing is known"):
         with_subsets(_dataset(20, kind=GroupKind.NONE))
+
+
+@pytest.mark.parametrize("groups", [26, 36, 45, 54, 72, 81, 90, 120])
+def test_groups_of_one_class_each_are_counted_apart(groups: int) -> None:
+    """Half of the patients are healthy: what calibrates must be enough of either half."""
+    drawn = _dataset(groups)
+    images = tuple(replace(i, is_blast=int(int(i.group[1:]) < groups // 2)) for i in drawn.images)
+    given_to = with_subsets(replace(drawn, images=images))
+    calibrating = [{i.group for i in given_to.images if i.subset is Subset.CALIBRATION and i.is_blast == label} for label in (0, 1)]
+    assert min(map(len, calibrating)) >= min(9, 4 * (groups // 18))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import dataclass
 from typing import BinaryIO, Final
 
 from services.patching.slides.slide import damaged
 
-MAX_DIRECTORIES: Final = 256
+MAX_DIRECTORIES: Final = 1024
 MAX_TAGS: Final = 4096
 MAX_SEGMENTS: Final = 4_000_000
 """Entries of all tables of tiles and strips together: the largest slide that is read has 2 million, in tiles of 256 px with all its resolutions."""
@@ -15,6 +16,10 @@ MAX_BELOW: Final = 64
 """Directories that one directory may have below it: resolutions, in some forms of slides."""
 _SEGMENT_TABLES: Final = (273, 279, 324, 325)
 _SUB_DIRECTORIES: Final = 330
+_OFFSET_TYPES: Final = {4: "I", 13: "I", 16: "Q", 18: "Q"}
+_PER_SAMPLE: Final = (258, 338, 339)
+"""Tags with a number for every sample of a pixel, which parsers read at once."""
+MAX_SAMPLES: Final = 16
 _ORDER: Final = {b"II": "<", b"MM": ">"}
 
 
@@ -24,16 +29,16 @@ def is_tiff(head: bytes) -> bool:
 
 
 def check_directories(file: BinaryIO) -> int:
-    """Walk all directories of the main chain.
+    """Walk all directories, those of the main chain and those below them.
 
     Args:
         file: open for reading, seekable, at any position.
 
     Returns:
-        How many there are.
+        How many the main chain has.
 
     Raises:
-        InvalidImageError: SLIDE_DAMAGED: a directory lies outside the file, the chain loops or is endless.
+        InvalidImageError: SLIDE_DAMAGED: a directory lies outside the file, the chain loops or is endless, or tables would fill the memory.
     """
     size = file.seek(0, 2)
     file.seek(0)
@@ -44,41 +49,86 @@ def check_directories(file: BinaryIO) -> int:
     big = struct.unpack(order + "H", head[2:4])[0] == 43
     if big and len(head) < 16:
         raise damaged("its header is incomplete")
-    count_form, entry, offset_form = ("Q", 20, "Q") if big else ("H", 12, "I")
-    offset = struct.unpack(order + offset_form, head[8:16] if big else head[4:8])[0]
+    form = _Form(order + ("Q" if big else "H"), order + ("HHQ" if big else "HHI"), order + ("Q" if big else "I"))
+    offset = struct.unpack(form.offset, head[8:16] if big else head[4:8])[0]
     seen: set[int] = set()
-    segments = 0
-    while offset:
-        if offset in seen or len(seen) >= MAX_DIRECTORIES:
+    below: list[int] = []
+    segments = chain = 0
+    while offset or below:
+        is_chain = bool(offset)
+        at = offset or below.pop()
+        if at in seen and not is_chain:
+            continue
+        if at in seen or len(seen) >= MAX_DIRECTORIES:
             raise damaged("its directories loop or are too many")
-        seen.add(offset)
-        tags = _number(file, offset, order + count_form, size)
-        if not 0 < tags <= MAX_TAGS:
-            raise damaged("a directory holds no sensible number of entries")
-        segments += _check_counts(file, offset + struct.calcsize(order + count_form), tags, order, entry, size)
+        seen.add(at)
+        chain += is_chain
+        directory = _read_directory(file, at, form, size)
+        segments += directory.segments
         if segments > MAX_SEGMENTS:
             raise damaged("its tables name more tiles than a slide has")
-        offset = _number(file, offset + struct.calcsize(order + count_form) + tags * entry, order + offset_form, size)
-    if not seen:
+        below += directory.below
+        offset = directory.following if is_chain else 0
+    if not chain:
         raise damaged("it holds no image")
-    return len(seen)
+    return chain
 
 
-def _check_counts(file: BinaryIO, at: int, tags: int, order: str, entry: int, size: int) -> int:
-    """Entries of the tables of tiles and strips of one directory; the number of directories below it is refused where it makes no sense."""
-    form = order + ("HHQ" if entry == 20 else "HHI")
-    if at + tags * entry > size:
+@dataclass(frozen=True)
+class _Form:
+    """How numbers are stored: of entries, the head of an entry (tag, type, count), an offset."""
+
+    entries: str
+    head: str
+    offset: str
+
+
+@dataclass(frozen=True)
+class _Directory:
+    """Entries of its tables of tiles and strips, directories below it, and where the next one is."""
+
+    segments: int
+    below: list[int]
+    following: int
+
+
+def _read_directory(file: BinaryIO, at: int, form: _Form, size: int) -> _Directory:
+    """One directory; numbers of entries that make no sense are refused, and no table is read."""
+    tags = _number(file, at, form.entries, size)
+    if not 0 < tags <= MAX_TAGS:
+        raise damaged("a directory holds no sensible number of entries")
+    head, inline = struct.calcsize(form.head), struct.calcsize(form.offset)
+    start = at + struct.calcsize(form.entries)
+    if start + tags * (head + inline) > size:
         raise damaged("a directory lies beyond the end of the file")
-    file.seek(at)
-    content = file.read(tags * entry)
-    segments = 0
-    for start in range(0, len(content), entry):
-        tag, _, count = struct.unpack_from(form, content, start)
-        if tag == _SUB_DIRECTORIES and count > MAX_BELOW:
-            raise damaged("it has more directories below another than make sense")
+    file.seek(start)
+    content = file.read(tags * (head + inline))
+    segments, below = 0, list[int]()
+    for place in range(0, len(content), head + inline):
+        tag, kind, count = struct.unpack_from(form.head, content, place)
+        value = content[place + head : place + head + inline]
+        if tag in _PER_SAMPLE and count > MAX_SAMPLES:
+            raise damaged("it has more samples a pixel than make sense")
         if tag in _SEGMENT_TABLES:
             segments += count
-    return segments
+        if tag == _SUB_DIRECTORIES:
+            below += _offsets(file, kind, count, value, form, size)
+    return _Directory(segments, below, _number(file, start + tags * (head + inline), form.offset, size))
+
+
+def _offsets(file: BinaryIO, kind: int, count: int, value: bytes, form: _Form, size: int) -> list[int]:
+    letter = _OFFSET_TYPES.get(kind)
+    if count > MAX_BELOW or letter is None:
+        raise damaged("it has more directories below another than make sense")
+    each = form.offset[0] + letter
+    length = count * struct.calcsize(each)
+    if length > len(value):
+        at = struct.unpack(form.offset, value)[0]
+        if at + length > size:
+            raise damaged("a directory lies beyond the end of the file")
+        file.seek(at)
+        value = file.read(length)
+    return [offset for (offset,) in struct.iter_unpack(each, value[:length]) if offset]
 
 
 def _number(file: BinaryIO, offset: int, form: str, size: int) -> int:

@@ -298,7 +298,25 @@ def test_an_index_that_comes_before_its_release_is_taken_in_when_that_is_there(r
     assert [line["event"] for line in logs] == ["index refused"], "told once"
     shutil.copytree(release_copy.releases / default, release_copy.releases / "later-1")
     _edit(release_copy.releases / "later-1" / RELEASE_FILE, lambda r: r.update(id="later-1"))
+    assert store.resolve("").id == default, "not read again by every request"
+    store.take_in()
     assert store.resolve("").id == "later-1"
+
+
+def test_a_request_reads_a_refused_index_again_after_a_second(release_copy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = _open(release_copy)
+    now = 100.0
+    monkeypatch.setattr("services.common.releases.time.monotonic", lambda: now)
+    _edit(release_copy.releases / INDEX_FILE, lambda i: i.update(default="later-1"))
+    assert store.resolve("").id == _open_default(release_copy)
+    shutil.copytree(release_copy.releases / _open_default(release_copy), release_copy.releases / "later-1")
+    _edit(release_copy.releases / "later-1" / RELEASE_FILE, lambda r: r.update(id="later-1"))
+    now += 1.1
+    assert store.resolve("").id == "later-1"
+
+
+def _open_default(copy: Any) -> str:
+    return str(next(iter(json.loads((copy.releases / INDEX_FILE).read_text())["current"].values())))
 
 
 def test_a_file_that_cannot_be_read_is_a_broken_release_and_not_the_end(release_copy: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -246,6 +246,37 @@ def test_tables_that_would_fill_the_memory_are_refused_before_they_are_read(tag:
         check_directories(io.BytesIO(b"II*\0" + struct.pack("<I", 8) + directory))
 
 
+@pytest.mark.parametrize("tag", [258, 338, 339])
+def test_a_number_for_every_sample_of_a_million_samples_is_refused(tag: int) -> None:
+    with pytest.raises(InvalidImageError):
+        check_directories(io.BytesIO(b"II*\0" + struct.pack("<IHHHIII", 8, 1, tag, 3, 1_000_000, 0, 0)))
+
+
+@pytest.mark.parametrize("big", [False, True])
+def test_directories_below_others_are_walked_too(tmp_path: Path, big: bool) -> None:
+    path = tmp_path / "slide.tif"
+    with tifffile.TiffWriter(path, bigtiff=big) as file:
+        file.write(PIXELS, tile=(64, 64), photometric="rgb", subifds=2)
+        for step in (2, 4):
+            file.write(np.ascontiguousarray(PIXELS[::step, ::step]), tile=(64, 64), photometric="rgb", subfiletype=1)
+    with path.open("rb") as file:
+        assert check_directories(file) == 1
+    slide = open_slide(path)
+    assert slide.facts.levels == 3
+    slide.close()
+    with tifffile.TiffFile(path) as parsed:
+        below = [p.offset for p in parsed.pages.first.pages]
+    content = bytearray(path.read_bytes())
+    entries, head = ("<Q", "<HHQ") if big else ("<H", "<HHI")
+    entry = 20 if big else 12
+    start = below[1] + struct.calcsize(entries)
+    (count,) = struct.unpack_from(entries, content, below[1])
+    (at,) = [start + i * entry for i in range(count) if struct.unpack_from("<H", content, start + i * entry)[0] == 324]
+    struct.pack_into(head, content, at, 324, 4, 4_000_001)
+    path.write_bytes(content)
+    assert reason_of(path) == "SLIDE_DAMAGED"
+
+
 def test_tables_of_all_directories_count_together() -> None:
     chain, at = b"", 8
     for left in (True, False):
