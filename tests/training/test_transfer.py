@@ -214,8 +214,11 @@ def test_packs_of_another_level_or_focus_are_told(tmp_path: Path) -> None:
     assert len(sources.pack("aml_cells", wanted, focus=FocusParameters(**FOCUS)))
     with pytest.raises(RecipeError, match="other focus parameters"):
         sources.pack("aml_cells", wanted, focus=FocusParameters((1.0,), (5.0,), (9.0,)))
+    tuned = wanted.model_copy(update={"threshold": "tuned"})
+    assert len(sources.pack("aml_cells", tuned)), "a pack that does not say"
+    write_pack(replace(pack := cell_pack(), header=replace(pack.header, threshold="quantile")), tmp_path / "cells.pack")
     with pytest.raises(RecipeError, match="dl4all pack --threshold tuned"):
-        sources.pack("aml_cells", wanted.model_copy(update={"threshold": "tuned"}))
+        sources.pack("aml_cells", tuned)
 
 
 def test_torchs_launcher_trains_source_and_target_and_goes_on(tmp_path: Path) -> None:
