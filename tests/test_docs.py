@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import typer.main
@@ -41,7 +42,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_commands_that_are_shown_exist(page: Path) -> None:
-    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    commands = cast(Any, typer.main.get_command(app)).commands
     for first, second in COMMAND.findall(_code(page.read_text(encoding="utf-8"))):
         assert first in commands, f"dl4all {first}"
         below = getattr(commands[first], "commands", {})

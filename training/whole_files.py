@@ -6,6 +6,8 @@ import json
 import os
 from pathlib import Path
 
+from services.common.processes import is_alive
+
 
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file; its folder is made. Processes that write the same file at once do not disturb each other: the last one stays."""
@@ -31,15 +33,5 @@ def _remove_leftovers(path: Path) -> None:
     """Remove what processes that were killed have left of this file."""
     for left in path.parent.glob(f".{path.name}.*.part"):
         owner = left.name.removeprefix(f".{path.name}.").removesuffix(".part")
-        if owner.isdigit() and not _runs(int(owner)):
+        if owner.isdigit() and not is_alive(int(owner)):
             left.unlink(missing_ok=True)
-
-
-def _runs(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -196,5 +196,5 @@ class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
             await asyncio.sleep(self._interval)
             try:
                 await self.look()
-            except Exception:
+            except Exception:  # whatever it is: a service that looks no more says for ever what it said last
                 _log.exception("looking failed")

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Final
 
 from services.common.errors import FailedPreconditionError, InvalidImageError, InvalidRequestError, NotFoundError, OverloadedError
+from services.common.processes import is_alive
 
 PREFIX: Final = "dl4all-slide-"
 _FREE_BYTES: Final = 256 * 1024 * 1024
@@ -148,20 +149,10 @@ def remove_left_over(folder: Path) -> int:
     removed = 0
     for path in folder.glob(f"{PREFIX}*"):
         owner = path.name.removeprefix(PREFIX).partition("-")[0]
-        if owner.isdigit() and (int(owner) == os.getpid() or not _is_alive(int(owner))):
+        if owner.isdigit() and (int(owner) == os.getpid() or not is_alive(int(owner))):
             path.unlink(missing_ok=True)
             removed += 1
     return removed
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def sha256_of_slide(path: Path, stop: threading.Event | None = None) -> str:

@@ -195,17 +195,17 @@ async def test_looking_goes_on_after_a_failure(monkeypatch: pytest.MonkeyPatch) 
     readiness = Readiness([NAME], {NAME: Needs}, timeout=0.2)
     health = HealthServicer(readiness, interval=0.01)
     await health.start()
-    looked, statuses = 0, readiness.statuses
+    looked, again, statuses = 0, asyncio.Event(), readiness.statuses
 
     async def failing() -> dict[str, int]:
         nonlocal looked
         looked += 1
         if looked == 1:
             raise OSError("once")
+        again.set()
         return await statuses()
 
     monkeypatch.setattr(readiness, "statuses", failing)
     async with asyncio.timeout(10):
-        while looked < 3:
-            await asyncio.sleep(0.01)
+        await again.wait()
     await health.stop()

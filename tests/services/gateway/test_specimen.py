@@ -6,7 +6,7 @@ import asyncio
 import shutil
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -69,9 +69,9 @@ def specimen(
     store: ReleaseStore, *images: JudgedImage, release: str = "", max_answer_bytes: int = 0, before: Callable[[str], None] = lambda _: None
 ) -> tuple[diagnosis_pb2.SpecimenDiagnosis, list[Any], list[str]]:
     settings = GatewaySettings(stream_window=1, **({"max_answer_bytes": max_answer_bytes} if max_answer_bytes else {}))
-    servicer = DiagnosisServicer(settings, store, None)  # type: ignore[arg-type]
+    servicer = DiagnosisServicer(settings, store, cast(Any, None))
     judged = Judged({str(i): judged for i, judged in enumerate(images)}, before)
-    servicer._composer = judged  # type: ignore[assignment]
+    servicer._composer = cast(Any, judged)
 
     async def requests() -> AsyncIterator[diagnosis_pb2.DiagnoseSpecimenRequest]:
         for i in range(len(images)):
@@ -79,7 +79,7 @@ def specimen(
             yield diagnosis_pb2.DiagnoseSpecimenRequest(request=asked)
 
     async def collect() -> list[Any]:
-        return [answer async for answer in servicer.DiagnoseSpecimen(requests(), Context())]  # type: ignore[arg-type]
+        return [answer async for answer in servicer.DiagnoseSpecimen(requests(), cast(Any, Context()))]
 
     *answers, last = asyncio.run(collect())
     return last.specimen, [a.image for a in answers], judged.releases

@@ -11,6 +11,7 @@ import threading
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -134,8 +135,8 @@ def test_a_store_that_somebody_else_writes_to_is_busy_and_keeps_nothing(store: A
 
 
 def test_a_full_disk_is_told_and_keeps_nothing(store: AdditionStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    def connect(*arguments: object, **options: object) -> sqlite3.Connection:
-        connection = real(*arguments, **options)  # type: ignore[arg-type]
+    def connect(path: Path, **options: Any) -> sqlite3.Connection:
+        connection = real(path, **options)
         (pages,) = connection.execute("PRAGMA page_count").fetchone()
         connection.execute(f"PRAGMA max_page_count = {pages}")
         return connection

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import resource
 import subprocess
 import sys
 from contextlib import suppress
@@ -120,7 +119,6 @@ def test_the_digest_of_a_folder_is_that_of_its_files(tmp_path: Path) -> None:
     assert sha256_of_slide(tmp_path / "a") == hashlib.sha256(b"1").hexdigest()
 
 
-@pytest.mark.skipif(not hasattr(resource, "RLIMIT_FSIZE"), reason="no limit on the size of files here")
 def test_a_disk_that_fills_up_is_told_and_leaves_no_file(tmp_path: Path) -> None:
     """The limit on the size of a file stands for the full disk: what is written comes back as an OSError, also when the file is closed."""
     script = f"""

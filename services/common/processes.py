@@ -1,0 +1,16 @@
+"""Whether another process of this machine still runs."""
+
+from __future__ import annotations
+
+import os
+
+
+def is_alive(process: int) -> bool:
+    """Whether a process with this number runs, of whichever user."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
