@@ -107,6 +107,9 @@ bench-search: $(VENV)/dev.stamp ## Compare Search with bare FAISS on the same ba
 bench-training: $(VENV)/dev.stamp ## Compare the training loop with the bare forward and backward pass
 	$(BIN)/python -m tests.benchmarks.training
 
+bench-networks: $(VENV)/dev.stamp ## Time the forward pass of each recipe's network, on a GPU if there is one
+	$(BIN)/python -m tests.benchmarks.networks
+
 bench-preprocessing: $(VENV)/dev.stamp ## Compare focus score and Enhance with a plain SciPy score, on one core
 	$(BIN)/python -m tests.benchmarks.preprocessing
 
@@ -126,4 +129,4 @@ release: $(VENV)/dev.stamp ## Train RECIPE and build its release ID (RECIPE-mine
 clean: ## Remove what was built, not what was installed
 	rm -rf build report.html phantom.png
 
-.PHONY: help setup setup-dev diagnose triton up serve test lint format protos protos-check protos-breaking bench bench-slide bench-releases bench-search bench-training bench-preprocessing bench-location soak-preprocessing release clean
+.PHONY: help setup setup-dev diagnose triton up serve test lint format protos protos-check protos-breaking bench bench-slide bench-releases bench-search bench-training bench-networks bench-preprocessing bench-location soak-preprocessing release clean
