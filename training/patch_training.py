@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 
 from training.architectures.build import build_network
-from training.architectures.network import HEAD
+from training.architectures.network import HEAD, Network
 from training.array_file import read_arrays, write_arrays
 from training.checkpoints import Weights, load_network, save_network
-from training.classification import Samples, logits_of
+from training.classification import Normaliser, Samples, logits_of
 from training.datasets.all_idb import ALL_IDB_PATCHES
 from training.datasets.composed_fields import COMPOSED_FIELDS
 from training.datasets.dataset import ImageKind, Subset
@@ -101,7 +101,7 @@ def run(options: TransferOptions, sources: Sources, at: Place) -> Path:
         TrainingError: the data, the options or a file are at fault; what is finished stays.
     """
     if options.folds:
-        raise RecipeError("Patches are not cross-validated; leave --folds out.")
+        raise RecipeError("This trains one network of patches; training.patch_cross_validation trains one per fold.")
     recipe = options.recipe
     target = leader_first(at, lambda: patch_pack(sources, options.target, recipe))
     folder = options.runs / options.name
@@ -175,6 +175,21 @@ def _train_part(
 ) -> None:
     if (folder / NETWORK_FILE).exists() and (folder / PREDICTIONS_FILE).exists():
         return
+    network, normaliser, figures = fit_patches(options, target, parts, folder, pretrained, description, at)
+    if at.leads:
+        chosen = np.concatenate([parts.validation, parts.test])
+        names = np.array(["validation"] * len(parts.validation) + ["test"] * len(parts.test))
+        logits = logits_of(network, target.pixels[chosen], normaliser, at.device)
+        said = PatchPredictions(target.keys[chosen], target.groups[chosen], target.labels[chosen], logits, names)
+        said.save(folder / PREDICTIONS_FILE)
+        save_network(folder / NETWORK_FILE, network, {**description, "normaliser": vars_of(normaliser), **figures})
+    wait_for_all(at)
+
+
+def fit_patches(
+    options: TransferOptions, target: Pack, parts: Parts, folder: Path, pretrained: Weights | None, description: Mapping[str, Any], at: Place
+) -> tuple[Network, Normaliser, dict[str, Any]]:
+    """A network of the recipe, trained on one part's patches; its normaliser, and what the training was."""
     recipe = options.recipe
     samples = Samples(target.pixels, target.labels, target.labels.argmax(axis=1), target.groups)
     torch.manual_seed(options.seed)
@@ -185,15 +200,7 @@ def _train_part(
     how = Fit(recipe.fine_tuning, folder, identity(description), title, options.seed, multi_label=True)
     if recipe.warm_up is not None:
         warm_up(network, recipe.warm_up, samples, parts, how, at)
-    normaliser, figures = fit(network, samples, parts, how, at)
-    if at.leads:
-        chosen = np.concatenate([parts.validation, parts.test])
-        names = np.array(["validation"] * len(parts.validation) + ["test"] * len(parts.test))
-        logits = logits_of(network, target.pixels[chosen], normaliser, at.device)
-        said = PatchPredictions(target.keys[chosen], target.groups[chosen], target.labels[chosen], logits, names)
-        said.save(folder / PREDICTIONS_FILE)
-        save_network(folder / NETWORK_FILE, network, {**description, "normaliser": vars_of(normaliser), **figures})
-    wait_for_all(at)
+    return network, *fit(network, samples, parts, how, at)
 
 
 def write_patch_report(folder: Path) -> list[str]:

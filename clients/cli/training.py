@@ -65,7 +65,7 @@ def train(
     Several GPUs or machines: `torchrun --nproc-per-node 4 -m clients.cli.main train ...`.
     """
     with explained():
-        from training import interleaved_training, patch_training, report, transfer
+        from training import interleaved_training, patch_cross_validation, patch_training, report, transfer
         from training.devices import place
         from training.prepared import Sources
         from training.recipes.config import load_recipe
@@ -75,11 +75,12 @@ def train(
         named = name or "-".join([Path(recipe).stem, preset, *words])
         with place(device) as at:
             options = transfer.TransferOptions(given, source, target, seed, folds, runs, named, all_patients)
-            is_cells = given.learns == "cells"
-            way = interleaved_training if given.interleaves else transfer if is_cells else patch_training
+            judges_cells = given.learns == "cells" or folds > 0
+            of_patches = patch_cross_validation if folds else patch_training
+            way = interleaved_training if given.interleaves else transfer if given.learns == "cells" else of_patches
             folder = way.run(options, Sources.find(data, cache), at)
             if at.leads:
-                for line in report.write_report(folder) if is_cells else patch_training.write_patch_report(folder):
+                for line in report.write_report(folder) if judges_cells else patch_training.write_patch_report(folder):
                     typer.echo(line)
                 say(f"done: {folder}", "green")
 

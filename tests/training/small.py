@@ -97,7 +97,9 @@ def tissue_pack(count: int = 60, side: int = SIDE, seed: int = 0) -> Pack:
     return _pack(header, labels, np.full(count, -1, np.int8), np.array([f"t{i // 2:03d}" for i in range(count)]), np.array([""] * count), generator)
 
 
-def cell_pack(patients: int = 18, cells: int = 6, side: int = SIDE, seed: int = 1, input_kind: str = "registered_sharpened") -> Pack:
+def cell_pack(
+    patients: int = 18, cells: int = 6, side: int = SIDE, seed: int = 1, input_kind: str = "registered_sharpened", center_crop: int = 0
+) -> Pack:
     """Cells of as many patients, half of them blasts, darker than the others; every third patient calibrates or tests."""
     generator = np.random.default_rng(seed)
     count = patients * cells
@@ -106,7 +108,8 @@ def cell_pack(patients: int = 18, cells: int = 6, side: int = SIDE, seed: int = 
     given = (Subset.TRAIN, Subset.TRAIN, Subset.CALIBRATION, Subset.TRAIN, Subset.TRAIN, Subset.TEST)
     subsets = np.array([given[i // cells % len(given)].value for i in range(count)])
     focus = FOCUS if input_kind == "registered_sharpened" else None
-    header = PackHeader("aml_cells", ImageKind.CELL, ("lymphocyte", "blast_no_lineage_spec"), False, GroupKind.PATIENT, side, input_kind, focus=focus)
+    classes = ("lymphocyte", "blast_no_lineage_spec")
+    header = PackHeader("aml_cells", ImageKind.CELL, classes, False, GroupKind.PATIENT, side, input_kind, center_crop, focus)
     return _pack(header, labels, labels[:, 1].copy(), groups, subsets, generator)
 
 

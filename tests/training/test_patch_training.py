@@ -72,7 +72,7 @@ def test_the_warm_up_moves_the_heads_alone(tmp_path: Path, sources: Sources) -> 
 
 
 def test_what_makes_no_sense_is_refused(tmp_path: Path, sources: Sources) -> None:
-    with pytest.raises(RecipeError, match="leave --folds out"):
+    with pytest.raises(RecipeError, match="patch_cross_validation"):
         run(_options(tmp_path, folds=3), sources, CPU)
     write_pack(cell_pack(), tmp_path / "cells.pack")
     with pytest.raises(DatasetError, match="No data set for the target"):

@@ -221,6 +221,18 @@ def test_fields_are_composed_and_mistakes_are_one_line(tmp_path: Path) -> None:
     assert "ends in .pack" in " ".join(refused.stderr.split())
 
 
+def test_patches_are_cross_validated_on_cells_by_the_same_command(tmp_path: Path) -> None:
+    write_pack(patch_pack(), tmp_path / "composed.pack")
+    write_pack(cell_pack(input_kind="center_crop", center_crop=256), tmp_path / "cells.pack")
+    write_pack(cell_pack(input_kind="registered"), tmp_path / "located.pack")
+    packs = [part for name in ("composed", "cells", "located") for part in ("--data", tmp_path / f"{name}.pack")]
+    places = ["--runs", tmp_path / "runs", "--cache", tmp_path / "cache", "--device", "cpu"]
+    done = _run("train", write_patch_recipe(tmp_path), *packs, *places, "--folds", 2, "--set", "fine_tuning.epochs=1")
+    assert done.returncode == 0, done.stderr
+    assert "fold-1, validation: AUC" in done.stdout
+    assert "pooled, AUC" in done.stdout
+
+
 def test_patches_are_trained_by_the_same_command(tmp_path: Path) -> None:
     write_pack(patch_pack(), tmp_path / "composed.pack")
     recipe, places = write_patch_recipe(tmp_path), ["--runs", tmp_path / "runs", "--cache", tmp_path / "cache", "--device", "cpu"]
