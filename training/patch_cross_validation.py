@@ -56,8 +56,11 @@ def run(options: TransferOptions, sources: Sources, at: Place) -> Path:
         TrainingError: the data, the options or a file are at fault; what is finished stays.
     """
     recipe = options.recipe
-    if recipe.division.by != "group":
-        raise RecipeError("Patches are cross-validated by patient only: leave --folds out, or add --set division.by=group.")
+    if recipe.division.by != "group" or options.target not in ("", COMPOSED_FIELDS):
+        raise RecipeError(
+            f"Patches are cross-validated by patient on {COMPOSED_FIELDS} alone: take --preset grouped and --data with what `dl4all compose` made, "
+            "or leave --folds out."
+        )
     patches = leader_first(at, lambda: patch_pack(sources, COMPOSED_FIELDS, recipe))
     every_cell = leader_first(at, lambda: cell_pack(sources, AML_CELLS, recipe))
     cells = leader_first(at, lambda: _located(every_cell, sources, recipe))
@@ -90,9 +93,9 @@ def parts_of_patches(patches: Pack, cells: Pack, judged: Parts) -> Parts:
         SplitError: the training patches lack a label.
     """
     train, validation = (np.flatnonzero(np.isin(patches.groups, cells.groups[part])) for part in (judged.train, judged.validation))
-    parts = Parts(train, validation, np.zeros(0, np.int64))
-    require_classes(patches.labels, patches.header.classes, parts)
-    return parts
+    nothing = np.zeros(0, np.int64)
+    require_classes(patches.labels, patches.header.classes, Parts(train, nothing, nothing))
+    return Parts(train, validation, nothing)
 
 
 def judge_cells(network: nn.Module, normaliser: Normaliser, cells: Pack, parts: Parts, at: Place) -> Predictions:

@@ -14,7 +14,7 @@ import pytest
 
 from dl4all.diagnosis.v1 import diagnosis_pb2
 from dl4all_client import DiagnosisClient, ServiceError
-from services.common.releases import INDEX_FILE, RELEASE_FILE, sha256_of
+from services.common.releases import INDEX_FILE, RELEASE_FILE, ReleaseStore, sha256_of
 from services.retrieval.library import open_library
 from tests.conftest import ROOT
 from tests.running import UNREACHABLE, Running, Stack, eventually, own_copy
@@ -133,9 +133,25 @@ def test_a_release_is_put_in_use_and_out_of_use_under_load(serving: Serving, pha
     assert by_release == {r: {sha256_of(serving.releases / r / "library.npz")} for r in (OLD, NEW)}
 
 
-def activate_new(serving: Serving) -> None:
-    from services.common.releases import ReleaseStore
+def test_other_systems_are_put_in_use_under_load(serving: Serving, phantom_cell: bytes) -> None:
+    """Each with networks and a library of its own: a mixture would show in the files that took part."""
+    order = ("dss-1", "dl4all-vit-1", "allnet-1", OLD)
+    store = ReleaseStore(ROOT / "releases", ROOT / "model_repository")
+    with Load(serving.gateway.address, phantom_cell) as load:
+        eventually(lambda: len(load.answers) >= 5, 60)
+        for name in order:
+            activate(store.held(name), serving.releases, as_default=True)
+            eventually(lambda wanted=name: load.releases()[-1:] == [wanted], 30, f"{name} answers")
+    assert load.errors == []
+    assert set(load.releases()) == set(order)
+    for answer in load.answers:
+        release = store.held(answer.provenance.release)
+        models = {release.network.model, release.embedder.model}
+        assert {f.name for f in answer.provenance.served_files} == {*models, "library"}
+        assert library_of(answer) == release.library.sha256
 
+
+def activate_new(serving: Serving) -> None:
     activate(ReleaseStore(serving.releases, ROOT / "model_repository").held(NEW), serving.releases)
 
 

@@ -8,15 +8,17 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tests.training.small import SIDE, cell_pack, tissue_pack
+from training import interleaved
 from training.architectures.build import Architecture, NetworkConfig, build_network
 from training.architectures.network import HEAD, SOURCE_HEAD, Network
 from training.array_file import read_arrays
@@ -25,6 +27,7 @@ from training.classification import Samples
 from training.devices import Place, Precision
 from training.errors import RecipeError
 from training.interleaved import InterleavedTask, Side
+from training.interleaving import Learner
 from training.loop import InterruptedTrainingError, LoopOptions, train
 from training.recipes.config import Augmenting, ClassWeights, Input, InputKind, Interleaving, Optimiser, Selection, Stage, Variant
 from training.splits import Parts
@@ -143,6 +146,68 @@ def test_the_literal_rule_keeps_fewer_source_steps_than_the_repaired_one(tmp_pat
     assert task.memory["bar"] == 1e6
     train(task, _options(tmp_path / "greedy_legacy"), CPU)
     assert task.memory["bar"] < 2.0, "the lowest loss of a batch comes from the checkpoint"
+
+
+@dataclass
+class _Told:
+    """A pair of batches whose target loss after the source step is given: L1 = w + 3 s, the gradients of L2 are those of 2 w + 5 t."""
+
+    w: nn.Parameter
+    s: nn.Linear
+    t: nn.Linear
+    target_loss: float
+
+    def source(self) -> Tensor:
+        return (self.w + 3 * self.s.weight).sum()
+
+    def target(self) -> Tensor:
+        learned = (2 * self.w + 5 * self.t.weight).sum()
+        return learned - learned.detach() + self.target_loss
+
+
+@pytest.mark.parametrize(
+    ("variant", "kept", "bar"),
+    [
+        # bars before each step: inf, 5, 4.5, 5.25, 4.875, 4.3875, 6.19375
+        ("greedy", [True, True, False, True, True, False, False], 6.596875),
+        # 1e6, 5, 4, 4, 4, 3.9, 3.9
+        ("greedy_legacy", [True, True, False, False, True, False, False], 3.9),
+    ],
+)
+def test_a_sequence_of_steps_is_kept_and_undone_as_computed_by_hand(
+    monkeypatch: pytest.MonkeyPatch, variant: str, kept: list[bool], bar: float
+) -> None:
+    """From weights of 1 at a rate of 0.1, batches of 1 and 3: a kept step moves w, s, t by 0.15, 0.15, 1/3, one that is undone by 0.2, 0, 0.5."""
+    task = _task(variant, greedy_memory=0.5)
+    network = nn.ParameterDict({"w": nn.Parameter(torch.ones(1))})
+    source_head, target_head = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
+    for name, head in (("s", source_head), ("t", target_head)):
+        nn.init.ones_(head.weight)
+        network[name] = head.weight
+    learner = Learner(network, torch.optim.SGD(network.parameters(), lr=0.1), source_head, target_head, 1, 3)
+    monkeypatch.setattr(task, "_learner", learner)
+    found, batch = [], task.batch(0)
+    for loss in (5.0, 4.0, 6.0, 4.5, 3.9, 8.0, 7.0):
+        monkeypatch.setattr(interleaved, "_Forward", lambda *_, told=loss: _Told(network["w"], source_head, target_head, told))
+        before = task.memory["kept"]
+        task.take_step(task.network, batch)
+        found.append(task.memory["kept"] > before)
+    assert found == kept
+    assert task.memory == {"bar": pytest.approx(bar), "kept": kept.count(True), "steps": 7}
+    undone = kept.count(False)
+    expected = (1 - 0.15 * (7 - undone) - 0.2 * undone, 1 - 0.15 * (7 - undone), 1 - (7 - undone) / 3 - 0.5 * undone)
+    assert [float(network[n].detach()) for n in "wst"] == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize(("bar", "passes"), [(float("inf"), 3), (float("-inf"), 2)])
+def test_what_is_undone_takes_its_refresh_along(bar: float, passes: int) -> None:
+    """Source, refresh and target; where that is undone, refresh and target alone."""
+    task = _task("greedy")
+    task.memory["bar"] = bar
+    task.network.train()
+    task.take_step(task.network, task.batch(0))
+    assert task.memory["kept"] == (passes == 3)
+    assert int(task.judged.state_dict()["backbone.bn1.num_batches_tracked"]) == passes
 
 
 def test_an_epoch_ends_with_the_data_set_that_ends_first_and_shows_no_image_twice() -> None:

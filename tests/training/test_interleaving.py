@@ -180,6 +180,16 @@ def test_a_refresh_moves_statistics_and_nothing_else() -> None:
     assert all(p.grad is None for p in network.parameters())
 
 
+def test_refreshes_by_hand() -> None:
+    """Momentum 0.1: a batch of 0 and 2 has the mean 1 and, unbiased, the variance 2."""
+    layer = nn.BatchNorm2d(1)
+    pixels = torch.tensor([0.0, 2.0]).reshape(2, 1, 1, 1)
+    refresh(layer, pixels)
+    assert [float(layer.state_dict()[name]) for name in ("running_mean", "running_var")] == pytest.approx([0.1, 0.9 + 0.2])
+    refresh(layer, pixels)
+    assert [float(layer.state_dict()[name]) for name in ("running_mean", "running_var")] == pytest.approx([0.19, 0.99 + 0.2])
+
+
 def test_transformers_have_batch_normalisation_in_a_convolutional_stem_alone() -> None:
     built = {a: build_network(NetworkConfig(architecture=a, width=32), {HEAD: 2}, 32) for a in (Architecture.VIT_B16, Architecture.VIT_SMALL)}
     assert [normalises_batches(n) for n in built.values()] == [False, True]

@@ -47,8 +47,8 @@ def sources(tmp_path: Path) -> Sources:
     return _write(tmp_path, patch_pack(), _cells(), located.select(np.arange(len(located)) != NOT_LOCATED))
 
 
-def _options(folder: Path, *changes: str) -> TransferOptions:
-    return TransferOptions(load_recipe(str(write_patch_recipe(folder)), "grouped", changes), "", "", 0, 3, folder / "runs", "run")
+def _options(folder: Path, *changes: str, target: str = "", everyone: bool = False) -> TransferOptions:
+    return TransferOptions(load_recipe(str(write_patch_recipe(folder)), "grouped", changes), "", target, 0, 3, folder / "runs", "run", everyone)
 
 
 def test_networks_of_patches_judge_cells_of_other_patients(tmp_path: Path, sources: Sources) -> None:
@@ -60,6 +60,16 @@ def test_networks_of_patches_judge_cells_of_other_patients(tmp_path: Path, sourc
     assert sorted(keys) == sorted(cells.keys[judged])
     assert ((margins > 0) == (is_blast == 1)).mean() > 0.9
     assert any(line.startswith("pooled, AUC") for line in write_report(folder))
+
+
+def test_what_is_finished_stays_and_test_patients_are_judged_where_all_are_asked_for(tmp_path: Path, sources: Sources) -> None:
+    options = _options(tmp_path, "fine_tuning.epochs=1", everyone=True)
+    networks = [run(options, sources, CPU) / f"fold-{k}" / "network.safetensors" for k in range(3)]
+    before = [path.stat().st_mtime_ns for path in networks]
+    run(options, sources, CPU)
+    assert [path.stat().st_mtime_ns for path in networks] == before
+    judged = np.concatenate([Predictions.load(path.with_name("predictions.safetensors")).groups for path in networks])
+    assert set(judged) == set(_cells().groups)
 
 
 def test_a_fold_learns_no_patch_of_the_patients_that_it_judges(tmp_path: Path) -> None:
@@ -82,8 +92,9 @@ def test_a_patient_without_patches_is_judged_all_the_same() -> None:
 
 
 def test_what_makes_no_sense_is_refused(tmp_path: Path, sources: Sources) -> None:
-    with pytest.raises(RecipeError, match="by patient only"):
-        run(_options(tmp_path, "division.by=multi_label_folds"), sources, CPU)
+    for options in (_options(tmp_path, "division.by=multi_label_folds"), _options(tmp_path, target="all_idb_patches")):
+        with pytest.raises(RecipeError, match="by patient on composed_fields alone"):
+            run(options, sources, CPU)
     with pytest.raises(DatasetError, match="aml_cells"):
         run(_options(tmp_path), _write(tmp_path, patch_pack()), CPU)
     blasts = patch_pack()
