@@ -73,7 +73,7 @@ repetitions = 2
 
 
 def small_network(embedding: int = 16, classes: int = 2, seed: int | None = None, width: int = 4) -> Network:
-    """A narrow residual network at full resolution; to be trained it needs a width of 8."""
+    """A narrow residual network at full resolution; to be trained it needs a width of 16."""
     if seed is not None:
         import torch
 
@@ -167,7 +167,7 @@ paper = "none"
 learns = "patches"
 
 [grouped]
-network = { architecture = "resnet18", width = 8, stem = "full_resolution" }
+network = { architecture = "resnet18", width = 16, stem = "full_resolution" }
 
 [grouped.warm_up]
 input = { kind = "center_crop", center_crop = 256, side = 32 }

@@ -131,7 +131,7 @@ def test_the_first_target_loss_may_be_large() -> None:
 @pytest.mark.parametrize("kind", ["sgd", "adamw"])
 @pytest.mark.parametrize("steps", [0, 2])
 def test_a_snapshot_restores_weights_statistics_and_optimiser_to_the_bit(kind: str, steps: int) -> None:
-    network = small_network(8, seed=3, width=8).train()
+    network = small_network(8, seed=3, width=16).train()
     options = {"lr": 0.01, "weight_decay": 1e-3}
     make = {
         "sgd": lambda: torch.optim.SGD(network.parameters(), momentum=0.9, **options),
@@ -171,7 +171,7 @@ def test_the_larger_data_set_has_the_batch_and_the_other_one_that_lasts_as_long(
 
 
 def test_a_refresh_moves_statistics_and_nothing_else() -> None:
-    network = small_network(8, seed=1, width=8).eval()
+    network = small_network(8, seed=1, width=16).eval()
     before = copy.deepcopy(network.state_dict())
     refresh(network, torch.rand(4, 3, 32, 32))
     moved = {name.rsplit(".", 1)[1] for name, tensor in network.state_dict().items() if not torch.equal(tensor, before[name])}

@@ -46,7 +46,7 @@ def _samples() -> Samples:
 
 def _task(stage: Stage = STAGE, at: Place = CPU, seed: int = 5) -> ClassificationTask:
     samples = _samples()
-    network = small_network(8, seed=seed, width=8)
+    network = small_network(8, seed=seed, width=16)
     network.dropout.p = 0.3
     chosen = np.arange(len(samples)) % 4 != 0
     return ClassificationTask(

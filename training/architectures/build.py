@@ -33,9 +33,7 @@ class NetworkConfig(BaseModel):
 
     Attributes:
         architecture: the backbone.
-        width: channels of the first stage of a ResNet, dimension of a small transformer's tokens. To train, at least 8, and 16 with the stem
-            ``full_resolution``: on CPUs without AVX-512 the convolutions of torch 2.13 write where they must not with fewer channels in
-            channels-last memory.
+        width: channels of the first stage of a ResNet, dimension of a small transformer's tokens; to be trained it needs ``trainable_width``.
         stem: of a ResNet.
         kernel: fixed kernels of local binary convolution.
         lbp_relu: whether a ReLU follows them; the released program has none.
@@ -52,6 +50,13 @@ class NetworkConfig(BaseModel):
     lbp_relu: bool = True
     embedding: int = Field(default=0, ge=0, le=4096)
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+
+
+def trainable_width(stem: Stem) -> int:
+    """The least width that a ResNet can be trained with: with fewer channels in channels-last memory the convolutions of torch 2.13 write where
+    they must not, on some CPUs, and the process ends in the middle of a training.
+    """
+    return 16 if stem is Stem.FULL_RESOLUTION else 8
 
 
 def build_network(config: NetworkConfig, classes: Mapping[str, int], side: int) -> Network:

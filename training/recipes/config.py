@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from training.architectures.build import NetworkConfig
+from training.architectures.build import NetworkConfig, trainable_width
 from training.augmentation import Augmentation
 from training.datasets.tissue import Level
 from training.devices import Precision
@@ -336,6 +336,15 @@ class Recipe(_Part):
             raise ValueError("injection adds classes of cells to a network that learns cells alone: it goes with neither patches nor interleaving")
         if self.injection.source == "patches" and self.injection.nothing and self.division.by != "image":
             raise ValueError('injection.source = "patches" may show the fields of test cells: it goes with division.by = "image" only')
+        return self
+
+    @model_validator(mode="after")
+    def _network_can_be_trained(self) -> Self:
+        least = trainable_width(self.network.stem)
+        if self.network.width < least:
+            raise ValueError(
+                f"a network with the stem {self.network.stem.value} is trained with a width of at least {least}, not {self.network.width}"
+            )
         return self
 
     @model_validator(mode="after")
