@@ -87,10 +87,11 @@ def row(release: Release, store: ReleaseStore, cost: Cost, reference: Cost) -> s
     """A release as a row of the table."""
     network = " | ".join(f"{statistics.median(cost.network[size]):.1f}" for size in BATCHES)
     ratio = statistics.median(own / other for own, other in zip(cost.network[8], reference.network[8], strict=True))
-    sizes = f"{_mebibytes(store, release.network)} | {store.library_path(release).stat().st_size / MIB:.1f}"
+    models = _models(release)
+    sizes = f"{' and '.join(_mebibytes(store, model) for model in models)} | {store.library_path(release).stat().st_size / MIB:.1f}"
     served = "int8" if release.network.files[ENGINE].file.endswith("_int8.onnx") else "float32"
     return (
-        f"| `{release.id}` | {_parameters(store, release)} | {served} | {sizes} | {network} | {ratio:.2f} | {statistics.median(cost.whole):.1f} "
+        f"| `{release.id}` | {' and '.join(_parameters(store, model) for model in models)} | {served} | {sizes} | {network} | {ratio:.2f} | {statistics.median(cost.whole):.1f} "
         f"| {_int8_gate(store, release)} |"
     )
 
@@ -99,21 +100,26 @@ def _mebibytes(store: ReleaseStore, model: Model) -> str:
     return f"{store.model_path(model, ENGINE).stat().st_size / MIB:.1f}"
 
 
-def _about(store: ReleaseStore, release: Release) -> dict[str, object]:
-    content: dict[str, object] = json.loads((store.model_path(release.network, ENGINE).parents[1] / "metadata.json").read_text(encoding="utf-8"))
+def _models(release: Release) -> list[Model]:
+    """The network of cells and, where there is one, that of patches."""
+    return [release.network, *([release.patches.network] if release.patches else [])]
+
+
+def _about(store: ReleaseStore, model: Model) -> dict[str, object]:
+    content: dict[str, object] = json.loads((store.model_path(model, ENGINE).parents[1] / "metadata.json").read_text(encoding="utf-8"))
     return content
 
 
-def _parameters(store: ReleaseStore, release: Release) -> str:
-    found = re.search(r"([\d,]+) trained of ([\d,]+) parameters", str(_about(store, release)["architecture"]))
+def _parameters(store: ReleaseStore, model: Model) -> str:
+    found = re.search(r"([\d,]+) (?:trained of ([\d,]+) )?parameters", str(_about(store, model)["architecture"]))
     if found is None:
         return "not noted"
     trained, every = found.groups()
-    return trained if trained == every else f"{trained} of {every}"
+    return trained if every in (None, trained) else f"{trained} of {every}"
 
 
 def _int8_gate(store: ReleaseStore, release: Release) -> str:
-    training = _about(store, release).get("training")
+    training = _about(store, release.network).get("training")
     gates = training.get("gates", []) if isinstance(training, dict) else []
     return next((gate.partition(": ")[2] for gate in gates if gate.startswith("model_int8")), "not tried")
 
@@ -129,7 +135,7 @@ def main() -> None:
     costs = asyncio.run(measure(store, given.rounds))
     reference = costs[store.resolve("").id]
     print(
-        "| release | trained parameters | served on the CPU | its file, MiB | library, MiB | network, ms a cell, alone | ms a cell, 8 at once "
+        "| release | trained parameters | served on the CPU | its files, MiB | library, MiB | network, ms a cell, alone | ms a cell, 8 at once "
         "| against the default | whole Diagnose, ms a cell | int8 against float32, when built |\n" + "|---" * 10 + "|"
     )
     for release in store.releases:
