@@ -19,11 +19,12 @@ from services.retrieval.library import ReferenceLibrary
 from services.retrieval.neighbours import unit, vote
 from services.retrieval.search import ExactSearch
 from training.datasets.dataset import Subset
-from training.datasets.single_cells import AML_CELLS
+from training.errors import DatasetError
 from training.export.onnx_model import INPUT, OUTPUTS
 from training.packs import Pack
 from training.prepared import Sources
 from training.recipes.config import Input, InputKind
+from training.transfer import TARGETS, choose
 
 Float = NDArray[np.float32]
 Double = NDArray[np.float64]
@@ -190,16 +191,29 @@ def votes(judged: JudgedCells, references: ReferenceLibrary, neighbours: int) ->
     return vote(distances, references.is_blast[indices]).astype(np.float64), distances[:, 0].astype(np.float64)
 
 
-def judge_as_served(release: Release, store: ReleaseStore, sources: Sources, *subsets: Subset) -> Judged:
-    """Judge the unambiguous cells of subsets of ``aml_cells`` with the file that ONNX Runtime serves of a release.
+def judge_as_served(release: Release, store: ReleaseStore, sources: Sources, *subsets: Subset, target: str = "") -> Judged:
+    """Judge unambiguous cells with the file that ONNX Runtime serves of a release.
+
+    Args:
+        release: which.
+        store: where it is.
+        sources: of the cells.
+        subsets: whose cells; all if none is given, which is for data that the release has not seen.
+        target: name of the data set, where ``sources`` hold several sets of cells.
 
     Raises:
-        DatasetError: the data are not there or broken.
+        DatasetError: the data are not there or broken, or no cell is of these subsets.
         RecipeError: the packs are of another side or other focus parameters.
     """
     focus = FocusParameters(**release.preprocessing.model_dump())
-    pack = sources.pack(AML_CELLS, Input(kind=InputKind.REGISTERED_SHARPENED, side=release.input.side), focus=focus)
-    return judge(store.model_path(release.network, "onnxruntime"), pack.select(pack.in_subset(*subsets) & (pack.is_blast >= 0)))
+    name = choose(sources, target, TARGETS, "cells", "--target")
+    pack = sources.pack(name, Input(kind=InputKind.REGISTERED_SHARPENED, side=release.input.side), focus=focus)
+    chosen = pack.in_subset(*(subsets or Subset)) & (pack.is_blast >= 0)
+    if not chosen.any():
+        raise DatasetError(
+            f"{name} has no unambiguous {' or '.join(subsets)} cells; data that the release has not seen are scored with --subset all."
+        )
+    return judge(store.model_path(release.network, "onnxruntime"), pack.select(chosen))
 
 
 def cell_verdicts(judged: JudgedCells, voted: Double, rule: CellRule) -> list[CellVerdict]:

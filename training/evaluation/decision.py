@@ -1,7 +1,9 @@
-"""Does the decision hold on the test patients? Fusion, coverage of the prediction sets, abstentions, and risk against coverage.
+"""Does the decision hold on the test patients? AUC, fusion, coverage of the prediction sets, abstentions, and risk against coverage.
 
     python -m training.evaluation.decision --release ID... --data .../aml_cells [--legacy-vote]
         [--picture docs/pictures/risk_coverage.svg] [--reliability docs/pictures/reliability.svg] [--patients docs/pictures/patients.svg]
+
+How a release does on cells that it has never seen, your own or those of another source: ``--data FOLDER --subset all``.
 
 The cells are judged by the file that ONNX Runtime serves and by the functions that serve. Intervals: 95 %, bootstrap by patient.
 """
@@ -27,7 +29,7 @@ from services.retrieval.neighbours import legacy_vote, unit
 from services.retrieval.search import ExactSearch
 from training.datasets.dataset import Subset
 from training.evaluation.command import explained
-from training.evaluation.metrics import RESAMPLES, Interval, balanced_accuracy, bootstrap_of
+from training.evaluation.metrics import RESAMPLES, Interval, auc, balanced_accuracy, bootstrap_by_patient, bootstrap_of
 from training.evaluation.release_pictures import draw_reliability, draw_verdicts_by_patient, reliability
 from training.evaluation.risk_coverage import Line, draw, risk_coverage
 from training.judged import Judged, cell_verdicts, judge_as_served, votes
@@ -55,6 +57,7 @@ REASONS: Final = (
 )
 """Reasons that make a registered cell INDETERMINATE, in the order in which they are looked for."""
 
+_AUC_HEAD: Final = ("release", "AUC, network", "AUC, vote", "AUC, fused")
 _FUSION_HEAD: Final = ("release", "network", "vote", "fused", "fused - better", f"lower bound above -{LARGEST_LOSS}")
 _COVERAGE_HEAD: Final = ("release", "blast, over patients", "blast, over cells", "normal, over patients", "normal, over cells")
 _ABSTENTION_HEAD: Final = ("release", "all", "blasts", "normal cells", f"all at most {MOST_ABSTENTIONS:.0%}", *REASONS)
@@ -202,6 +205,12 @@ def legacy_scores(judged: Judged, references: ReferenceLibrary) -> Double:
     return legacy_vote(references.is_blast[indices]).astype(np.float64)
 
 
+def auc_row(name: str, cells: ScoredCells, resamples: int = RESAMPLES) -> str:
+    """Row of the table of AUCs."""
+    scores = (cells.network, cells.vote, cells.fused)
+    return f"| `{name}` | {' | '.join(str(bootstrap_by_patient(auc, s, cells.is_blast, cells.patients, resamples)) for s in scores)} |"
+
+
 def fusion_row(name: str, found: Fusion) -> str:
     """Row of the table of fusion."""
     says = "yes" if found.holds else "no"
@@ -264,8 +273,10 @@ def _table(head: Sequence[str], rows: Sequence[str]) -> str:
 def main() -> None:
     """Print the tables, draw the pictures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, nargs="+", required=True, help="folder of aml_cells, or packs of it")
+    parser.add_argument("--data", type=Path, nargs="+", required=True, help="folder of single cells, or packs of it")
     parser.add_argument("--release", nargs="+", default=[""], help="release ids or systems; the default release if not given")
+    parser.add_argument("--target", default="", help="data set, where --data names several sets of cells")
+    parser.add_argument("--subset", choices=("calibration", "test", "all"), default="test", help="whose cells (default: %(default)s)")
     parser.add_argument("--cache", type=Path, default=Path("build/packs"), help="folder where prepared crops are kept (default: %(default)s)")
     parser.add_argument("--picture", type=Path, help="SVG file for risk against coverage")
     parser.add_argument("--reliability", type=Path, help="SVG file for the observed share of blasts by probability")
@@ -275,10 +286,11 @@ def main() -> None:
     settings = CommonSettings()
     store = ReleaseStore(settings.releases, settings.model_repository)
     sources = Sources.find(given.data, given.cache)
+    subsets = () if given.subset == "all" else (Subset(given.subset),)
     found: list[tuple[Release, Judged, ReferenceLibrary, ScoredCells]] = []
     for release in map(store.resolve, given.release):
         references = open_library(store.library_path(release))
-        judged = judge_as_served(release, store, sources, Subset.TEST)
+        judged = judge_as_served(release, store, sources, *subsets, target=given.target)
         found.append((release, judged, references, scored(judged, references, release)))
     if given.legacy_vote:
         print(_table(_LEGACY_HEAD, [legacy_row(release.id, judged, references, cells) for release, judged, references, cells in found]))
@@ -292,9 +304,10 @@ def main() -> None:
 
 
 def print_tables(found: Sequence[tuple[Release, ScoredCells]], picture: Path | None) -> None:
-    """Print the four tables as Markdown and draw the picture if one is wanted."""
+    """Print the five tables as Markdown and draw the picture if one is wanted."""
     lines = [Line(r.id, risk_coverage(c.fused, c.is_blast), risk_coverage(c.network, c.is_blast), *operating_point(c)) for r, c in found]
     tables: list[tuple[tuple[str, ...], list[str]]] = [
+        (_AUC_HEAD, [auc_row(r.id, c) for r, c in found]),
         (_FUSION_HEAD, [fusion_row(r.id, fusion(c)) for r, c in found]),
         (_COVERAGE_HEAD, [coverage_row(r.id, c, r.calibration.coverage) for r, c in found]),
         (_ABSTENTION_HEAD, [abstention_row(r.id, c) for r, c in found]),

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from services.common.phantom import CellKind, encode_png, single_cell
 from services.gateway.fusion import CellReason
+from training.evaluation import decision
 from training.evaluation.decision import (
     REASONS,
     ScoredCells,
     abstention_row,
     abstentions,
     against_nominal,
+    auc_row,
     coverage_row,
     fusion,
     fusion_row,
@@ -69,6 +73,42 @@ def test_the_better_part_is_chosen_anew_in_every_resample() -> None:
         fused=np.array([0.9, 0.9, 0.1, 0.1, 0.1, 0.9]),
     )
     assert fusion(swapped, resamples=200).difference.low == pytest.approx(-1.0)
+
+
+def test_auc_row_by_hand() -> None:
+    """Of nine pairs the network has none in the wrong order, the vote one and a half, the fused one a half."""
+    row = auc_row("x", cells(vote=np.array([0.9, 0.65, 0.6, 0.7, 0.9, 0.65])), resamples=20)
+    assert [part.split()[0] for part in row.split("|")[2:5]] == ["1.0000", "0.8333", "0.9444"]
+
+
+def _own_cells(root: Path) -> Path:
+    """Drawn cells of four patients, a blast and a normal cell each, and one that nobody should judge; all for testing."""
+    root.mkdir()
+    lines = ["path,cell_class,patient_id,is_blast,subset"]
+    for i in range(8):
+        is_blast = i % 2
+        (root / f"{i}.png").write_bytes(encode_png(single_cell(i, CellKind.BLAST if is_blast else CellKind.LYMPHOCYTE)))
+        lines.append(f"{i}.png,{'blast' if is_blast else 'lymphocyte'},P{i // 2},{is_blast if i < 7 else ''},test")
+    (root / "cells.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return root
+
+
+def test_a_release_is_measured_on_cells_that_it_has_never_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = _own_cells(tmp_path / "cells")
+    command = ["decision", "--data", str(folder), "--release", "plain-resnet-1", "dss-1", "--cache", str(tmp_path / "packs")]
+    monkeypatch.setattr(sys, "argv", command)
+    decision.main()
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    assert sum(line.startswith("| `plain-resnet-1` |") for line in lines) == 5
+    assert sum(line.startswith("| `dss-1` |") for line in lines) == 5
+    monkeypatch.setattr(sys, "argv", [*command, "--subset", "all"])
+    decision.main()
+    assert [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")] == lines
+    monkeypatch.setattr(sys, "argv", [*command, "--subset", "calibration"])
+    with pytest.raises(SystemExit, match="own_cells has no unambiguous calibration cells"):
+        decision.main()
 
 
 def test_coverage_over_patients_and_over_cells() -> None:
