@@ -19,12 +19,12 @@ from services.retrieval.library import ReferenceLibrary
 from services.retrieval.neighbours import unit, vote
 from services.retrieval.search import ExactSearch
 from training.datasets.dataset import Subset
+from training.datasets.single_cells import AML_CELLS
 from training.errors import DatasetError
 from training.export.onnx_model import INPUT, OUTPUTS
 from training.packs import Pack
 from training.prepared import Sources
 from training.recipes.config import Input, InputKind
-from training.transfer import TARGETS, choose
 
 Float = NDArray[np.float32]
 Double = NDArray[np.float64]
@@ -191,7 +191,7 @@ def votes(judged: JudgedCells, references: ReferenceLibrary, neighbours: int) ->
     return vote(distances, references.is_blast[indices]).astype(np.float64), distances[:, 0].astype(np.float64)
 
 
-def judge_as_served(release: Release, store: ReleaseStore, sources: Sources, *subsets: Subset, target: str = "") -> Judged:
+def judge_as_served(release: Release, store: ReleaseStore, sources: Sources, *subsets: Subset, target: str = AML_CELLS) -> Judged:
     """Judge unambiguous cells with the file that ONNX Runtime serves of a release.
 
     Args:
@@ -199,20 +199,17 @@ def judge_as_served(release: Release, store: ReleaseStore, sources: Sources, *su
         store: where it is.
         sources: of the cells.
         subsets: whose cells; all if none is given, which is for data that the release has not seen.
-        target: name of the data set, where ``sources`` hold several sets of cells.
+        target: name of the data set.
 
     Raises:
         DatasetError: the data are not there or broken, or no cell is of these subsets.
         RecipeError: the packs are of another side or other focus parameters.
     """
     focus = FocusParameters(**release.preprocessing.model_dump())
-    name = choose(sources, target, TARGETS, "cells", "--target")
-    pack = sources.pack(name, Input(kind=InputKind.REGISTERED_SHARPENED, side=release.input.side), focus=focus)
+    pack = sources.pack(target, Input(kind=InputKind.REGISTERED_SHARPENED, side=release.input.side), focus=focus)
     chosen = pack.in_subset(*(subsets or Subset)) & (pack.is_blast >= 0)
     if not chosen.any():
-        raise DatasetError(
-            f"{name} has no unambiguous {' or '.join(subsets)} cells; data that the release has not seen are scored with --subset all."
-        )
+        raise DatasetError(f"{target} has no cells of {' or '.join(subsets) or 'any'} patients that are blast or normal.")
     return judge(store.model_path(release.network, "onnxruntime"), pack.select(chosen))
 
 

@@ -69,6 +69,7 @@ def run(options: TransferOptions, sources: Sources, at: Place) -> Path:
         "recipe": as_json(recipe),
         "target": every_cell.header.dataset,
         "target_digest": every_cell.digest(),
+        "located_digest": cells.digest(),
         "patches_digest": patches.digest(),
         "seed": options.seed,
         "folds": options.folds,

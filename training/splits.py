@@ -195,7 +195,7 @@ def with_subsets(dataset: Dataset) -> Dataset:
 
     Drawn as the committed list of patients was: of nine neighbours by number of blasts two calibrate and two test. Where that would be
     too few of a class to calibrate for a coverage of 0.9, four of nine calibrate. Subsets that the data set has are kept, except that calibration
-    groups are taken from its training groups where it has none; a set that is all for testing stays as it is.
+    groups are taken from its training groups where it has none; a set of groups whose blasts and normal cells are all for testing stays as it is.
 
     Raises:
         SplitError: groups are not known, or too few; or some images have a subset and some that could train have none.
@@ -209,7 +209,7 @@ def with_subsets(dataset: Dataset) -> Dataset:
     if dataset.grouped_by is GroupKind.NONE:
         raise SplitError(f"{dataset.name}: nothing is known of what images share, so it cannot be split for training.")
     free = [i for i in dataset.images if i.subset is not Subset.TEST]
-    if not free:
+    if all(i.is_blast is None for i in free):
         return dataset
     has_test = len(free) < len(dataset.images)
     names = {i.group for i in free}

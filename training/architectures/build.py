@@ -33,7 +33,7 @@ class NetworkConfig(BaseModel):
 
     Attributes:
         architecture: the backbone.
-        width: channels of the first stage of a ResNet, dimension of a small transformer's tokens; to be trained it needs ``trainable_width``.
+        width: channels of the first stage of a ResNet, dimension of a small transformer's tokens; to be trained it needs ``least_trainable_width``.
         stem: of a ResNet.
         kernel: fixed kernels of local binary convolution.
         lbp_relu: whether a ReLU follows them; the released program has none.
@@ -52,11 +52,15 @@ class NetworkConfig(BaseModel):
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
 
 
-def trainable_width(stem: Stem) -> int:
-    """The least width that a ResNet can be trained with: with fewer channels in channels-last memory the convolutions of torch 2.13 write where
-    they must not, on some CPUs, and the process ends in the middle of a training.
+def least_trainable_width(config: NetworkConfig) -> int:
+    """The least width that a network can be trained with; it runs with any.
+
+    With fewer channels of a ResNet in channels-last memory the convolutions of torch 2.13 write where they must not, on some CPUs, and the
+    process ends in the middle of a training.
     """
-    return 16 if stem is Stem.FULL_RESOLUTION else 8
+    if not config.architecture.startswith("resnet"):
+        return 1
+    return 16 if config.stem is Stem.FULL_RESOLUTION else 8
 
 
 def build_network(config: NetworkConfig, classes: Mapping[str, int], side: int) -> Network:

@@ -3,7 +3,8 @@
     python -m training.evaluation.decision --release ID... --data .../aml_cells [--legacy-vote]
         [--picture docs/pictures/risk_coverage.svg] [--reliability docs/pictures/reliability.svg] [--patients docs/pictures/patients.svg]
 
-How a release does on cells that it has never seen, your own or those of another source: ``--data FOLDER --subset all``.
+How a release does on cells that it has never seen, your own or those of another source: a ``cells.csv`` whose subset is ``test`` throughout,
+or ``--subset all`` for ALL-IDB2 and C-NMC.
 
 The cells are judged by the file that ONNX Runtime serves and by the functions that serve. Intervals: 95 %, bootstrap by patient.
 """
@@ -28,12 +29,14 @@ from services.retrieval.library import ReferenceLibrary, open_library
 from services.retrieval.neighbours import legacy_vote, unit
 from services.retrieval.search import ExactSearch
 from training.datasets.dataset import Subset
+from training.errors import RecipeError
 from training.evaluation.command import explained
 from training.evaluation.metrics import RESAMPLES, Interval, auc, balanced_accuracy, bootstrap_by_patient, bootstrap_of
 from training.evaluation.release_pictures import draw_reliability, draw_verdicts_by_patient, reliability
 from training.evaluation.risk_coverage import Line, draw, risk_coverage
 from training.judged import Judged, cell_verdicts, judge_as_served, votes
 from training.prepared import Sources
+from training.transfer import TARGETS, choose
 
 Double = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -58,7 +61,7 @@ REASONS: Final = (
 """Reasons that make a registered cell INDETERMINATE, in the order in which they are looked for."""
 
 _AUC_HEAD: Final = ("release", "AUC, network", "AUC, vote", "AUC, fused")
-_FUSION_HEAD: Final = ("release", "network", "vote", "fused", "fused - better", f"lower bound above -{LARGEST_LOSS}")
+_FUSION_HEAD: Final = ("release", "balanced accuracy, network", "vote", "fused", "fused - better", f"lower bound above -{LARGEST_LOSS}")
 _COVERAGE_HEAD: Final = ("release", "blast, over patients", "blast, over cells", "normal, over patients", "normal, over cells")
 _ABSTENTION_HEAD: Final = ("release", "all", "blasts", "normal cells", f"all at most {MOST_ABSTENTIONS:.0%}", *REASONS)
 _RISK_HEAD: Final = ("release", "area, fused", "area, network", "wrong if all are decided", "decided by the release", "wrong among these")
@@ -287,10 +290,17 @@ def main() -> None:
     store = ReleaseStore(settings.releases, settings.model_repository)
     sources = Sources.find(given.data, given.cache)
     subsets = () if given.subset == "all" else (Subset(given.subset),)
+    name = choose(sources, given.target, TARGETS, "cells", "--target")
     found: list[tuple[Release, Judged, ReferenceLibrary, ScoredCells]] = []
     for release in map(store.resolve, given.release):
         references = open_library(store.library_path(release))
-        judged = judge_as_served(release, store, sources, *subsets, target=given.target)
+        if not subsets and any(name in words for words in release.data.values()):
+            raise RecipeError(f"{release.id} has learned from {name}: all of its cells say nothing. Give those that it has not seen the subset test.")
+        judged = judge_as_served(release, store, sources, *subsets, target=name)
+        if len(np.unique(judged.pack.is_blast)) < 2:
+            raise RecipeError(
+                f"The cells of {name} are of one class. `dl4all diagnose DIR --json | python -m training.evaluation.sources` counts suspects."
+            )
         found.append((release, judged, references, scored(judged, references, release)))
     if given.legacy_vote:
         print(_table(_LEGACY_HEAD, [legacy_row(release.id, judged, references, cells) for release, judged, references, cells in found]))

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from training.architectures.build import NetworkConfig, trainable_width
+from training.architectures.build import NetworkConfig, least_trainable_width
 from training.augmentation import Augmentation
 from training.datasets.tissue import Level
 from training.devices import Precision
@@ -339,15 +339,6 @@ class Recipe(_Part):
         return self
 
     @model_validator(mode="after")
-    def _network_can_be_trained(self) -> Self:
-        least = trainable_width(self.network.stem)
-        if self.network.width < least:
-            raise ValueError(
-                f"a network with the stem {self.network.stem.value} is trained with a width of at least {least}, not {self.network.width}"
-            )
-        return self
-
-    @model_validator(mode="after")
     def _source_has_one_place(self) -> Self:
         if self.interleaves and (self.learns != "cells" or (self.pretraining is not None and self.pretraining.enabled)):
             raise ValueError("interleaving learns the source beside cells: it goes with neither pretraining nor patches")
@@ -385,10 +376,14 @@ def load_recipe(name: str, preset: str = GROUPED, changes: Iterable[str] = ()) -
     for change in changes:
         _apply(merged, change)
     try:
-        return Recipe.model_validate(merged)
+        recipe = Recipe.model_validate(merged)
     except ValidationError as error:
         lines = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         raise RecipeError(f"{path.name}, preset {preset}: {lines}") from error
+    least = least_trainable_width(recipe.network)
+    if recipe.network.width < least:
+        raise RecipeError(f"{path.name}, preset {preset}: network.width: this network is trained with at least {least}, not {recipe.network.width}.")
+    return recipe
 
 
 def as_json(recipe: Recipe) -> dict[str, Any]:

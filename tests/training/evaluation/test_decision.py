@@ -11,6 +11,7 @@ import pytest
 
 from services.common.phantom import CellKind, encode_png, single_cell
 from services.gateway.fusion import CellReason
+from tests.training.small import cell_pack
 from training.evaluation import decision
 from training.evaluation.decision import (
     REASONS,
@@ -27,6 +28,7 @@ from training.evaluation.decision import (
 )
 from training.evaluation.metrics import Interval
 from training.evaluation.risk_coverage import Line, draw, risk_coverage
+from training.packs import write_pack
 
 BOTH, FOCUS, DISAGREE = "BOTH_CLASSES_POSSIBLE", "POOR_FOCUS", "NETWORK_AND_NEIGHBOURS_DISAGREE"
 
@@ -82,13 +84,13 @@ def test_auc_row_by_hand() -> None:
 
 
 def _own_cells(root: Path) -> Path:
-    """Drawn cells of four patients, a blast and a normal cell each, and one that nobody should judge; all for testing."""
+    """Drawn cells of four patients, all for testing; the last of the blasts is unlabelled, and nobody said for what."""
     root.mkdir()
     lines = ["path,cell_class,patient_id,is_blast,subset"]
     for i in range(8):
         is_blast = i % 2
         (root / f"{i}.png").write_bytes(encode_png(single_cell(i, CellKind.BLAST if is_blast else CellKind.LYMPHOCYTE)))
-        lines.append(f"{i}.png,{'blast' if is_blast else 'lymphocyte'},P{i // 2},{is_blast if i < 7 else ''},test")
+        lines.append(f"{i}.png,{'blast' if is_blast else 'lymphocyte'},P{i // 2},{is_blast if i < 7 else ''},{'test' if i < 7 else ''}")
     (root / "cells.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return root
 
@@ -107,8 +109,26 @@ def test_a_release_is_measured_on_cells_that_it_has_never_seen(
     decision.main()
     assert [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")] == lines
     monkeypatch.setattr(sys, "argv", [*command, "--subset", "calibration"])
-    with pytest.raises(SystemExit, match="own_cells has no unambiguous calibration cells"):
+    with pytest.raises(SystemExit, match="own_cells has no cells of calibration patients that are blast or normal"):
         decision.main()
+
+
+def test_what_says_nothing_of_a_release_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = _own_cells(tmp_path / "cells")
+    write_pack(cell_pack(), tmp_path / "aml.pack")
+
+    def refusal(*arguments: object) -> str:
+        monkeypatch.setattr(sys, "argv", ["decision", "--cache", str(tmp_path / "packs"), "--release", "all-idb-patches-1", *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            decision.main()
+        return str(caught.value)
+
+    assert "all-idb-patches-1 has learned from aml_cells" in refusal("--data", tmp_path / "aml.pack", "--subset", "all")
+    both = ["--data", folder, tmp_path / "aml.pack"]
+    assert "Several data sets for the cells: aml_cells, own_cells; choose with --target" in refusal(*both)
+    table = folder / "cells.csv"
+    table.write_text("\n".join(line for line in table.read_text(encoding="utf-8").splitlines() if ",1," not in line), encoding="utf-8")
+    assert "The cells of own_cells are of one class" in refusal(*both, "--target", "own_cells")
 
 
 def test_coverage_over_patients_and_over_cells() -> None:

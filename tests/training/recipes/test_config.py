@@ -145,7 +145,7 @@ def test_changes_that_make_no_sense_are_refused_with_their_place(change: str, me
 
 @pytest.mark.parametrize(("recipe", "narrow", "least"), [("plain_resnet", 15, 16), ("all_idb_patches", 12, 16), ("histotnet", 7, 8)])
 def test_networks_that_torch_cannot_train_are_refused(recipe: str, narrow: int, least: int) -> None:
-    with pytest.raises(RecipeError, match=f"width of at least {least}, not {narrow}"):
+    with pytest.raises(RecipeError, match=f"network.width: this network is trained with at least {least}, not {narrow}"):
         load_recipe(recipe, changes=[f"network.width={narrow}"])
     assert load_recipe(recipe, changes=[f"network.width={least}"]).network.width == least
 
