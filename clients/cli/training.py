@@ -75,12 +75,14 @@ def train(
         named = name or "-".join([Path(recipe).stem, preset, *words])
         with place(device) as at:
             options = transfer.TransferOptions(given, source, target, seed, folds, runs, named, all_patients)
-            judges_cells = given.learns == "cells" or folds > 0
-            of_patches = patch_cross_validation if folds else patch_training
-            way = interleaved_training if given.interleaves else transfer if given.learns == "cells" else of_patches
+            judges_patches = given.learns == "patches" and not folds
+            if given.learns == "patches":
+                way = patch_training if judges_patches else patch_cross_validation
+            else:
+                way = interleaved_training if given.interleaves else transfer
             folder = way.run(options, Sources.find(data, cache), at)
             if at.leads:
-                for line in report.write_report(folder) if judges_cells else patch_training.write_patch_report(folder):
+                for line in patch_training.write_patch_report(folder) if judges_patches else report.write_report(folder):
                     typer.echo(line)
                 say(f"done: {folder}", "green")
 
