@@ -100,7 +100,11 @@ def parts_of_patches(patches: Pack, cells: Pack, judged: Parts) -> Parts:
 
 
 def judge_cells(network: nn.Module, normaliser: Normaliser, cells: Pack, parts: Parts, at: Place) -> Predictions:
-    """What a network of patches says of cells: the logits of other present and of blast present, in place of those of normal and blast."""
+    """What a network of patches says of the validation and test cells of a part, seen as the patch around the middle of the image.
+
+    Returns:
+        Predictions whose logits, float32 (N, 2), are those of other present and of blast present, in place of normal and blast.
+    """
     said = predict(network, normaliser, cells, parts, at)
     return replace(said, logits=said.logits[:, _AS_CLASSES])
 
