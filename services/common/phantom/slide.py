@@ -13,7 +13,9 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from services.common.phantom import PHANTOM_TEXT_KEY, PhantomCell, PhantomOptions, smear_field
+from services.common.phantom.field import smear_field
+from services.common.phantom.options import PhantomOptions
+from services.common.phantom.truth import PHANTOM_TEXT_KEY, PhantomCell
 
 Bytes = NDArray[np.uint8]
 

@@ -1,0 +1,18 @@
+"""Drawn blood smears with known truth: fields, single cells and slides. What is drawn is said in ``field`` and ``slide``."""
+
+from services.common.phantom.field import single_cell, smear_field
+from services.common.phantom.options import DEFAULT_CROP, DEFAULT_FIELD, CellKind, PhantomOptions
+from services.common.phantom.truth import PHANTOM_TEXT_KEY, Phantom, PhantomCell, encode_png
+
+__all__ = [
+    "DEFAULT_CROP",
+    "DEFAULT_FIELD",
+    "PHANTOM_TEXT_KEY",
+    "CellKind",
+    "Phantom",
+    "PhantomCell",
+    "PhantomOptions",
+    "encode_png",
+    "single_cell",
+    "smear_field",
+]
