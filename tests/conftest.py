@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from clients.cli.stack import triton_is_installed
+from clients.cli.stack.parts import triton_is_installed
+from tests.paths import ROOT
 from tests.running import Stack
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="session")

@@ -16,11 +16,12 @@ from pathlib import Path
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from clients.cli.processes import guarded_command, kill_group, remove_shared_memory
-from clients.cli.stack import PROJECT_ROOT, SERVICES, TRITON, Part, Ports, free_ports, service_part, triton_part
+from clients.cli.stack.parts import SERVICES, TRITON, Part, Ports, free_ports, service_part, triton_part
+from clients.cli.stack.processes import guarded_command, kill_group, remove_shared_memory
 from dl4all_client import DiagnosisClient, ServiceError
 from dl4all_client.channel import Tls, open_channel
 from tests.impostor import Impostor
+from tests.paths import ROOT
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -67,7 +68,7 @@ class Running:
             self.process = subprocess.Popen(
                 guarded_command(self.part),
                 env=self.part.full_environment(),
-                cwd=PROJECT_ROOT,
+                cwd=ROOT,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -10,8 +10,8 @@ import pytest
 import typer.main
 
 from clients.cli.main import app
+from tests.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(page for folder in ("docs", "deploy", "clients", "protos") for page in (ROOT / folder).rglob("*.md"))])
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 COMMAND = re.compile(r"(?:^|`|/|\s)dl4all ([a-z][a-z-]*)(?: ([a-z][a-z-]*))?", re.M)

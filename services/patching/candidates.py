@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from services.common import stain
+from services.patching import stain
 from services.patching.nuclei import Nucleus, find_nuclei, split_at_necks, split_by_flooding
 from services.patching.stained import StainedImage, median_and_deviation, median_density, small_nucleus_area
 

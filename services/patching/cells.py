@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from services.common import stain
 from services.common.image_codec import MIN_SIDE
+from services.patching import stain
 from services.patching.candidates import Candidate, nuclei_of_crop, nuclei_of_field
 from services.patching.stained import StainedImage
 

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from services.common import stain
+from services.patching import stain
 
 Mask = NDArray[np.bool_]
 

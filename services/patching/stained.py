@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from services.common import stain
-from services.common.light import background_light
+from services.patching import stain
+from services.patching.light import background_light
 from services.patching.scale import red_cell_scale
 
 Bytes = NDArray[np.uint8]

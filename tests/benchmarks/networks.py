@@ -16,7 +16,7 @@ from torch import Tensor
 
 from training.architectures.build import build_network
 from training.architectures.network import HEAD, Network
-from training.devices import Place, place
+from training.learning.devices import Place, place
 from training.recipes.config import load_recipe
 
 RECIPES = ("plain_resnet", "dss", "dl4all_cnn", "dl4all_vit", "histotnet", "adaptive_unsharpening", "allnet")

@@ -19,15 +19,15 @@ from pathlib import Path
 import faiss
 import numpy as np
 
-from clients.cli.stack import Ports, service_part
+from clients.cli.stack.parts import Ports, service_part
 from dl4all.retrieval.v1 import retrieval_pb2, retrieval_pb2_grpc
 from services.common.releases import RELEASE_FILE, sha256_of
 from services.retrieval.library import ReferenceLibrary, open_library
 from services.retrieval.neighbours import unit
 from services.retrieval.search import ExactSearch
-from tests.conftest import ROOT
+from tests.paths import ROOT
 from tests.running import Running
-from training import library
+from training.releases.write import reference_library as library
 
 DIMENSION = 64
 RELEASE = "plain-resnet-1"

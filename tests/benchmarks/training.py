@@ -20,10 +20,10 @@ from torch import nn
 
 from training.architectures.build import build_network
 from training.architectures.network import HEAD
-from training.classification import ClassificationTask, Normaliser, Samples
-from training.devices import Place, Precision, place
-from training.loop import LoopOptions, train
-from training.recipes.config import Recipe, load_recipe
+from training.learning.classification_task import ClassificationTask, Normaliser, Samples
+from training.learning.devices import Place, place
+from training.learning.loop import LoopOptions, train
+from training.recipes.config import Precision, Recipe, load_recipe
 
 ROUNDS = 5
 STEPS = 16

@@ -21,10 +21,11 @@ import numpy as np
 import tritonclient.grpc.aio as tritonclient
 from rich.progress import track
 
-from clients.cli.stack import PROJECT_ROOT, TRITON, Ports, triton_part
+from clients.cli.stack.parts import TRITON, Ports, triton_part
 from services.common.engines.base import EMBEDDING, LOGITS, PATCH_EMBEDDINGS
 from services.common.model_repository import CPU_CONFIG_FILE
 from services.common.releases import ReleaseStore
+from tests.paths import ROOT
 from tests.running import Running, eventually
 
 TWO_BY_ONE = "count: 2 }"
@@ -59,7 +60,7 @@ async def cells_per_second(address: str, model: str, shape: tuple[int, ...], bat
 def measure(changes: dict[str, str], model: str, shape: tuple[int, ...]) -> dict[int, float]:
     with tempfile.TemporaryDirectory() as folder:
         repository = Path(folder) / "model_repository"
-        shutil.copytree(PROJECT_ROOT / "model_repository", repository)
+        shutil.copytree(ROOT / "model_repository", repository)
         config = repository / model / CPU_CONFIG_FILE
         text = config.read_text()
         for old, new in changes.items():
@@ -79,7 +80,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
-    release = ReleaseStore(PROJECT_ROOT / "releases", PROJECT_ROOT / "model_repository").resolve("")
+    release = ReleaseStore(ROOT / "releases", ROOT / "model_repository").resolve("")
     shape = (release.input.side, release.input.side, 3)
     rounds = [
         {name: measure(changes, release.network.model, shape) for name, changes in VARIANTS.items()}

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from clients.cli.stack import SERVICES, TRITON
+from clients.cli.stack.parts import SERVICES, TRITON
 from services.common.phantom import CellKind, PhantomOptions, encode_png, single_cell, smear_field
 from tests.impostor import Impostor
 from tests.running import Deceived, Stack, own_copy

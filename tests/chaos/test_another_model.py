@@ -10,12 +10,13 @@ import grpc
 import onnx
 import pytest
 
-from clients.cli.stack import PROJECT_ROOT, TRITON, Ports, service_part, triton_part
+from clients.cli.stack.parts import TRITON, Ports, service_part, triton_part
 from dl4all.classification.v1 import classification_pb2, classification_pb2_grpc
 from dl4all_client import ServiceError
 from services.common.health import LIVE
 from services.common.model_repository import CPU_CONFIG_FILE
 from services.common.releases import sha256_of
+from tests.paths import ROOT
 from tests.running import NOT_SERVING, TEST_SETTINGS, Running, eventually
 
 MODEL = "plain_resnet_128"
@@ -25,7 +26,7 @@ MODEL = "plain_resnet_128"
 def other_repository(tmp_path: Path) -> Path:
     """The same network with one more remark in its file, and a configuration that says so honestly."""
     repository = tmp_path / "model_repository"
-    shutil.copytree(PROJECT_ROOT / "model_repository", repository)
+    shutil.copytree(ROOT / "model_repository", repository)
     path, config = repository / MODEL / "1" / "model.onnx", repository / MODEL / CPU_CONFIG_FILE
     old = sha256_of(path)
     network = onnx.load(str(path))

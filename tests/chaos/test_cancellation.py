@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import grpc
 import pytest
 
-from clients.cli.stack import TRITON
+from clients.cli.stack.parts import TRITON
 from dl4all.classification.v1 import classification_pb2, classification_pb2_grpc
 from dl4all.diagnosis.v1 import diagnosis_pb2_grpc
 from dl4all_client.channel import open_aio_channel

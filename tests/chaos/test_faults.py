@@ -14,7 +14,7 @@ import grpc
 import pytest
 import tritonclient.grpc as tritonclient
 
-from clients.cli.stack import PROJECT_ROOT, SERVICES, TRITON
+from clients.cli.stack.parts import SERVICES, TRITON
 from dl4all.classification.v1 import classification_pb2, classification_pb2_grpc
 from dl4all.patching.v1 import patching_pb2, patching_pb2_grpc
 from dl4all.preprocessing.v1 import preprocessing_pb2, preprocessing_pb2_grpc
@@ -22,6 +22,7 @@ from dl4all.retrieval.v1 import retrieval_pb2, retrieval_pb2_grpc
 from dl4all_client import DiagnosisClient, ServiceError
 from dl4all_client.client import diagnose_request
 from services.common.health import LIVE, model_name, release_name
+from tests.paths import ROOT
 from tests.running import NOT_SERVING, SERVING, UNREACHABLE, Running, Stack, eventually
 
 INNER = tuple(name for name in SERVICES if name != "gateway")
@@ -266,7 +267,7 @@ def _once_it_is_reached(stack: Stack, image: bytes) -> Outcome:
 
 def _renamed_release(folder: Path) -> Path:
     releases = folder / "releases"
-    shutil.copytree(PROJECT_ROOT / "releases" / RELEASE, releases / "other-1")
+    shutil.copytree(ROOT / "releases" / RELEASE, releases / "other-1")
     path = releases / "other-1" / "release.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "id": "other-1"}))
     (releases / "index.json").write_text(json.dumps({"default": "other-1", "current": {"plain_resnet": "other-1"}}))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tritonclient.grpc import service_pb2
 
-from clients.cli.stack import TRITON
+from clients.cli.stack.parts import TRITON
 from dl4all.classification.v1 import classification_pb2
 from dl4all.patching.v1 import patching_pb2
 from dl4all.preprocessing.v1 import preprocessing_pb2

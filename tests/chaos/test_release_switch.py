@@ -16,10 +16,10 @@ from dl4all.diagnosis.v1 import diagnosis_pb2
 from dl4all_client import DiagnosisClient, ServiceError
 from services.common.releases import INDEX_FILE, RELEASE_FILE, ReleaseStore, sha256_of
 from services.retrieval.library import open_library
-from tests.conftest import ROOT
+from tests.paths import ROOT
 from tests.running import UNREACHABLE, Running, Stack, eventually, own_copy
-from training import library
-from training.releases import activate
+from training.releases.write import activate
+from training.releases.write import reference_library as library
 
 OLD, NEW = "plain-resnet-1", "plain-resnet-1.lib2"
 

@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 
 from clients.cli.call import CallError, ReflectedServer, put_file, read_messages
-from clients.cli.stack import PROJECT_ROOT, SERVICES, Ports
+from clients.cli.stack.parts import SERVICES, Ports
 from dl4all.classification.v1 import classification_pb2
 from dl4all.diagnosis.v1 import diagnosis_pb2
 from dl4all.patching.v1 import patching_pb2
 from dl4all.preprocessing.v1 import preprocessing_pb2
 from dl4all.retrieval.v1 import retrieval_pb2
 from tests.integration.conftest import start_server
+from tests.paths import ROOT
 from tests.running import Stack
 
 MODULES = (classification_pb2, diagnosis_pb2, patching_pb2, preprocessing_pb2, retrieval_pb2)
@@ -26,7 +27,7 @@ RPCS = {f"{s.name}/{m.name}" for module in MODULES for s in module.DESCRIPTOR.se
 
 
 def _readme_lines() -> str:
-    blocks = re.findall(r"```sh\n(.*?)```", (PROJECT_ROOT / "README.md").read_text(), re.S)
+    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
     (block,) = (b for b in blocks if "dl4all call" in b)
     return block
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from clients.cli.stack import PROJECT_ROOT
 from services.common.phantom import CellKind, single_cell
 from services.common.releases import Detects, ReleaseStore
+from tests.paths import ROOT
 
-PAGE = PROJECT_ROOT / "docs" / "own-data.md"
+PAGE = ROOT / "docs" / "own-data.md"
 PER_CLASS = 120
 """Images of each class, ten to a block."""
 

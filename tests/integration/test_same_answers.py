@@ -18,6 +18,7 @@ from services.common.phantom import CellKind, PhantomOptions, encode_png, single
 from services.common.releases import ReleaseStore
 from services.common.settings import CommonSettings
 from services.embedded import embedded_services
+from tests.paths import DATA
 
 COUNT = 200
 TOLERANCE = 1e-4
@@ -32,7 +33,7 @@ IN_FLIGHT = 4
 @pytest.fixture(scope="module")
 def images() -> list[bytes]:
     """Real images where the development data lies beside the project, phantoms for the rest."""
-    real = _real_images(Path(__file__).resolve().parents[3] / "shared" / "data")
+    real = _real_images(DATA)
     fields = [
         encode_png(smear_field(seed, PhantomOptions(width=640, height=480, cells=6 if seed else 40, cell_radius=42 if seed else 18)))
         for seed in range(20)

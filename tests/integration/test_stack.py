@@ -7,7 +7,7 @@ import json
 
 import grpc
 
-from clients.cli.stack import SERVICES, TRITON
+from clients.cli.stack.parts import SERVICES, TRITON
 from dl4all.classification.v1 import classification_pb2, classification_pb2_grpc
 from dl4all.diagnosis.v1 import diagnosis_pb2, diagnosis_pb2_grpc
 from dl4all_client import DiagnosisClient, ServiceError

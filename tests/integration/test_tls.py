@@ -13,9 +13,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from typer.testing import CliRunner
 
 from clients.cli.main import app
-from clients.cli.stack import PROJECT_ROOT, SERVICES, TRITON, Ports, service_part
+from clients.cli.stack.parts import SERVICES, TRITON, Ports, service_part
 from dl4all_client import DiagnosisClient, Tls
 from dl4all_client.channel import open_channel
+from tests.paths import ROOT
 from tests.running import TEST_SETTINGS, Running, Stack, eventually
 
 PARTS = (*SERVICES, TRITON)
@@ -25,7 +26,7 @@ PARTS = (*SERVICES, TRITON)
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Made by the script, as a user makes them."""
     folder = tmp_path_factory.mktemp("certificates")
-    script = PROJECT_ROOT / "deploy" / "tls" / "make_certificates.py"
+    script = ROOT / "deploy" / "tls" / "make_certificates.py"
     subprocess.run([sys.executable, str(script), str(folder), "--wrong"], check=True)
     return folder
 
@@ -161,7 +162,7 @@ def test_triton_with_a_bad_certificate_is_refused_by_classification(secured: Sta
 def test_incomplete_settings_are_told_in_words(certificates: Path, change: dict[str, str], said: str) -> None:
     given = {k: v for k, v in {**settings(certificates), **change}.items() if v}
     part = service_part("patching", Ports.free(), {**TEST_SETTINGS, **given})
-    done = subprocess.run(part.command, env=part.full_environment(), cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(part.command, env=part.full_environment(), cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
     assert said in done.stderr
     assert "Traceback" not in done.stderr

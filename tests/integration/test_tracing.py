@@ -13,7 +13,7 @@ from google.protobuf import json_format
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest, ExportTraceServiceResponse
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from clients.cli.stack import SERVICES
+from clients.cli.stack.parts import SERVICES
 from dl4all.diagnosis.v1 import diagnosis_pb2_grpc
 from dl4all_client.client import diagnose_request
 from tests.running import Stack, eventually

@@ -8,7 +8,7 @@ from PIL import Image
 
 from services.common.phantom import CellKind, single_cell
 from training.datasets.dataset import Dataset, GroupKind, ImageKind, LabelledImage, Subset
-from training.patients import load_subsets
+from training.datasets.patients import load_subsets
 
 TABLE = "path,cell_class,patient_id,patient_diagnosis"
 SUBSETS = (Subset.TRAIN, Subset.TRAIN, Subset.CALIBRATION, Subset.TEST)

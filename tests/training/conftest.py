@@ -10,11 +10,12 @@ import torch
 
 from tests.training.small import cell_pack, tissue_pack, write_recipe
 from tests.training.small_release import build_options, other_source_pack, sources_of
-from training.devices import Place
-from training.packs import write_pack
+from training.crops.packs import write_pack
+from training.learning.devices import Place
 from training.recipes.config import load_recipe
-from training.release_build import build
-from training.transfer import TransferOptions, run
+from training.releases.build import build
+from training.runs.folder import TransferOptions
+from training.runs.transfer import run
 
 
 @pytest.fixture(autouse=True)

@@ -10,9 +10,9 @@ import numpy as np
 from training.architectures.build import Architecture, NetworkConfig, build_network
 from training.architectures.network import HEAD, Network
 from training.architectures.resnet import Stem
+from training.crops.making import MEASURES
+from training.crops.packs import Pack, PackHeader, write_pack
 from training.datasets.dataset import GroupKind, ImageKind, Subset
-from training.packs import Pack, PackHeader, write_pack
-from training.preparation import MEASURES
 
 SIDE = 32
 FOCUS = {"upscale_factors": (1.0,), "thresholds": (6.0,), "limits": (9.0,)}

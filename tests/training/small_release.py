@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from tests.training.small import FOCUS, cell_pack
+from training.crops.packs import Pack
+from training.crops.sources import Sources
 from training.datasets.dataset import GroupKind
-from training.packs import Pack
-from training.prepared import Sources
-from training.release_build import BuildOptions
+from training.releases.build import BuildOptions
 
 
 def other_source_pack() -> Pack:

@@ -15,13 +15,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from services.common import stain
 from services.common.errors import DomainError
 from services.common.image_codec import decode_image
-from services.common.light import background_light
+from services.patching import stain
 from services.patching.cells import LocatedCell, central_cell, locate_cells
 from services.patching.grid import OVERLAP, Patch, lay_grid
 from services.patching.grid import SIDE as PATCH_SIDE
+from services.patching.light import background_light
 from training.datasets.dataset import Dataset, LabelledImage, Subset
 from training.datasets.quilting import paste, quilt
 from training.errors import DatasetError

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Final
 
 from training.datasets.dataset import Dataset, GroupKind, ImageKind, LabelledImage, existing, read_rows
+from training.datasets.patients import BLAST_CLASS, load_subsets
 from training.errors import DatasetError
-from training.patients import BLAST_CLASS, load_subsets
 
 AML_CELLS: Final = "aml_cells"
 PBC_CELLS: Final = "pbc_cells"

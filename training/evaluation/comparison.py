@@ -4,7 +4,7 @@
     python -m training.evaluation.comparison --data DATA 'DSS=docs/runs/dss-?.safetensors' 'without triplets=docs/runs/dss-no-triplets-?.safetensors'
 
 Every NAME=RUN,RUN,... is a side: grouped cross-validations (`dl4all train RECIPE --folds K`), or the files kept of them
-(`python -m training.evaluation.arms`), that differ by their seeds; RUN may have wildcards. The others are compared with the first in the seeds that both have.
+(`python -m training.evaluation.keep_run`), that differ by their seeds; RUN may have wildcards. The others are compared with the first in the seeds that both have.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from training.crops.sources import Sources
 from training.errors import RecipeError
-from training.evaluation.arms import Arm, read_arm
 from training.evaluation.command import explained
-from training.evaluation.metrics import Interval, Statistic, auc, balanced_accuracy, bootstrap_of, sensitivity_at_specificity
 from training.evaluation.run_pictures import draw_auc_by_patient, draw_curves
-from training.prepared import Sources
+from training.metrics.by_patient import Interval, Statistic, auc, balanced_accuracy, bootstrap_of, sensitivity_at_specificity
+from training.runs.arms import Arm, read_arm
 
 Double = NDArray[np.float64]
 FIGURES: Mapping[str, Statistic] = {
@@ -116,7 +116,7 @@ def by_vote(arm: Arm) -> Arm:
         RecipeError: the run holds no votes.
     """
     if arm.votes is None:
-        raise RecipeError(f"A run of {arm.system}, seed {arm.seed}, holds no votes: keep it with `python -m training.evaluation.arms --votes`.")
+        raise RecipeError(f"A run of {arm.system}, seed {arm.seed}, holds no votes: keep it with `python -m training.evaluation.keep_run --votes`.")
     return replace(arm, margins=arm.votes - 0.5)
 
 

@@ -19,16 +19,16 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from services.patching.grid import SIDE as PATCH_SIDE
-from training.composition import Composition, compose_fields
+from training.crops.composition import Composition, compose_fields
+from training.crops.packs import Pack
+from training.crops.sources import Sources
 from training.datasets.composed_fields import COMPOSED_FIELDS, ComposedCell, ComposedField
 from training.datasets.dataset import Subset
 from training.datasets.single_cells import AML_CELLS
+from training.datasets.splits import grouped_folds
 from training.evaluation.command import explained
-from training.evaluation.metrics import Interval, auc, bootstrap_by_patient
-from training.packs import Pack
-from training.prepared import Sources
+from training.metrics.by_patient import Interval, auc, bootstrap_by_patient
 from training.recipes.config import Input, InputKind
-from training.splits import grouped_folds
 
 Double = NDArray[np.float64]
 FOLDS: Final = 5

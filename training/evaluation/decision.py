@@ -28,15 +28,15 @@ from services.preprocessing.unsharpening import QualityReason
 from services.retrieval.library import ReferenceLibrary, open_library
 from services.retrieval.neighbours import legacy_vote, unit
 from services.retrieval.search import ExactSearch
+from training.crops.sources import Sources
 from training.datasets.dataset import Subset
 from training.errors import RecipeError
 from training.evaluation.command import explained
-from training.evaluation.metrics import RESAMPLES, Interval, auc, balanced_accuracy, bootstrap_by_patient, bootstrap_of
 from training.evaluation.release_pictures import draw_reliability, draw_verdicts_by_patient, reliability
 from training.evaluation.risk_coverage import Line, draw, risk_coverage
-from training.judged import Judged, cell_verdicts, judge_as_served, votes
-from training.prepared import Sources
-from training.transfer import TARGETS, choose
+from training.metrics.by_patient import RESAMPLES, Interval, auc, balanced_accuracy, bootstrap_by_patient, bootstrap_of
+from training.releases.verdicts import Judged, cell_verdicts, judge_as_served, votes
+from training.runs.target import TARGETS, choose
 
 Double = NDArray[np.float64]
 Flags = NDArray[np.bool_]

@@ -33,13 +33,13 @@ from services.retrieval.library import ReferenceLibrary, open_library
 from services.retrieval.neighbours import unit
 from services.retrieval.search import ExactSearch
 from services.retrieval.similarity import grad_cam, normalise_patches, similarity_map
+from training.crops.packs import Pack
+from training.crops.sources import Sources
 from training.datasets.dataset import Subset
 from training.datasets.single_cells import AML_CELLS
 from training.evaluation.command import explained
-from training.evaluation.metrics import Interval, bootstrap_of
 from training.export.onnx_model import INPUT
-from training.packs import Pack
-from training.prepared import Sources
+from training.metrics.by_patient import Interval, bootstrap_of
 from training.recipes.config import Input, InputKind
 
 Float = NDArray[np.float32]

@@ -12,12 +12,13 @@ from rich.progress import track
 
 from services.retrieval.neighbours import unit, vote
 from services.retrieval.search import ExactSearch
-from training.classification import outputs_of
+from training.crops.packs import Pack
+from training.crops.sources import Sources
 from training.errors import RecipeError
-from training.packs import Pack
-from training.prepared import Sources
+from training.learning.classification_task import outputs_of
 from training.recipes.config import Recipe
-from training.transfer import PREDICTIONS_FILE, Predictions, cell_pack, load_trained
+from training.runs.folder import PREDICTIONS_FILE, Predictions, load_trained
+from training.runs.target import cell_pack
 
 NEIGHBOURS: Final = 15
 

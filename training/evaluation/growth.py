@@ -24,15 +24,15 @@ from services.gateway.judging import cell_rule
 from services.preprocessing.unsharpening import FocusParameters
 from services.retrieval.additions import Addition, NewReference
 from services.retrieval.library import ReferenceLibrary, open_library
+from training.crops.sources import Sources
 from training.datasets.dataset import Subset
 from training.datasets.single_cells import PBC_CELLS, PBC_MATURE_CLASSES
 from training.evaluation.command import explained
-from training.evaluation.metrics import auc
-from training.judged import CalibrationCells, Judged, decide, judge, votes
-from training.library_growth import GATED, gated_figures, grown_library, recalibrated
-from training.prepared import Sources
+from training.metrics.by_patient import auc
 from training.recipes.config import Input, InputKind
-from training.transfer import TARGETS, choose
+from training.releases.library_growth import GATED, gated_figures, grown_library, recalibrated
+from training.releases.verdicts import CalibrationCells, Judged, decide, judge, votes
+from training.runs.target import TARGETS, choose
 
 DRAWS: Final = 10
 Chosen = NDArray[np.int64]

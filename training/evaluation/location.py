@@ -19,8 +19,8 @@ from rich.progress import track
 
 from services.common.image_codec import decode_image
 from services.common.phantom import CellKind, Phantom, PhantomOptions, single_cell, smear_field
-from services.common.stain import equivalent_radius
 from services.patching.cells import LocatedCell, central_cell, locate_cells
+from services.patching.stain import equivalent_radius
 from training.datasets.fields import Field, read_bccd_fields, read_chula_fields, read_wbc_masks
 from training.evaluation.command import explained
 from training.evaluation.location_review import Verdict, verdict

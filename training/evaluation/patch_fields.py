@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,59 +20,11 @@ from rich.progress import track
 from services.common.engines.onnx_runtime import ENGINE, open_session
 from services.common.image_codec import decode_image
 from services.common.releases import Patches, ReleaseStore
-from services.patching.activation_peaks import Peak, merge, peaks
 from services.patching.cells import locate_cells
 from services.patching.grid import Patch, lay_grid
-from services.patching.patch_input import patch_input
-from training.datasets.composed_fields import ComposedField
 from training.datasets.fields import Field, read_aria_fields, read_bccd_fields, read_chula_fields
 from training.evaluation.command import explained
-from training.export.onnx_model import INPUT, PATCH_OUTPUTS
-
-Float = NDArray[np.float32]
-Double = NDArray[np.float64]
-Flags = NDArray[np.bool_]
-BLAST, OTHER = 0, 1
-SUPPRESSION_RADII: Final = (0.15, 0.2, 0.25, 0.3, 0.35, 0.4)
-"""Radii that are tried, in patch sides."""
-MAX_F1_LOSS: Final = 0.01
-"""Composed cells stand apart, cells of a smear touch: a smaller radius may cost this much F1 on composed fields."""
-_BATCH: Final = 32
-_NO_THRESHOLD: Final = -1e9
-
-
-@dataclass(frozen=True)
-class JudgedField:
-    """What a network says of the patches of a field.
-
-    Attributes:
-        patches: the grid.
-        probabilities: float64 (P, 2), of blast and of other nucleated cell present.
-        activations: float32 (P, h, w, 2).
-    """
-
-    patches: tuple[Patch, ...]
-    probabilities: Double
-    activations: Float
-
-    def located(self, suppression_radius: float, min_activation: float = _NO_THRESHOLD) -> tuple[Peak, ...]:
-        """Candidates for cells, the strongest first; the radius in patch sides."""
-        found = [p for patch, a in zip(self.patches, self.activations, strict=True) for p in peaks(a, patch, min_activation)]
-        return merge(found, suppression_radius * self.patches[0].side)
-
-
-def judge_patches(session: Any, pixels: NDArray[np.uint8]) -> tuple[Float, Float]:
-    """Logits (N, 2) and class activations (N, h, w, 2) of patches, uint8 (N, side, side, 3)."""
-    parts = [session.run(list(PATCH_OUTPUTS), {INPUT: pixels[i : i + _BATCH]}) for i in range(0, len(pixels), _BATCH)]
-    logits, activations = (np.concatenate(p) for p in zip(*parts, strict=True))
-    return logits, activations
-
-
-def judge_field(session: Any, rgb: NDArray[np.uint8], patches: tuple[Patch, ...], side: int) -> JudgedField:
-    """Judge the patches of a field, uint8 (H, W, 3)."""
-    logits, activations = judge_patches(session, np.stack([patch_input(rgb, patch, side) for patch in patches]))
-    probabilities = 1.0 / (1.0 + np.exp(-np.clip(logits.astype(np.float64), -50, 50)))
-    return JudgedField(patches, probabilities, activations)
+from training.releases.patch_location import BLAST, judge_field
 
 
 def scaled_grid(rgb: NDArray[np.uint8], how: Patches) -> tuple[Patch, ...]:
@@ -82,48 +33,6 @@ def scaled_grid(rgb: NDArray[np.uint8], how: Patches) -> tuple[Patch, ...]:
     seen = locate_cells(rgb).red_cell_radius or how.nominal_red_cell_radius
     side = round(how.patch_side * seen / how.nominal_red_cell_radius)
     return lay_grid(width, height, int(np.clip(side, 32, min(height, width))), how.overlap, flush=True)
-
-
-def best_location(fields: Sequence[ComposedField], judged: Sequence[JudgedField]) -> tuple[float, float]:
-    """The suppression radius, of ``SUPPRESSION_RADII``, and the threshold of class activations with the best F1 on composed fields.
-
-    Of the radii whose F1 is within ``MAX_F1_LOSS`` of the best the smallest is taken.
-    """
-    truth = sum(len(f.cells) for f in fields)
-    found = []
-    for radius in SUPPRESSION_RADII:
-        # stronger peaks alone suppress weaker ones, so one suppression serves every threshold
-        located = [j.located(radius) for j in judged]
-        hits = np.concatenate([_meet(field, peaks_of)[:, 0] for field, peaks_of in zip(fields, located, strict=True)])
-        strength = np.array([p.activation for peaks_of in located for p in peaks_of])
-        order = np.argsort(-strength, kind="stable")
-        f1 = 2.0 * np.cumsum(hits[order]) / (np.arange(1, len(order) + 1) + truth)
-        best = int(np.argmax(f1))
-        found.append((float(f1[best]), radius, float(strength[order][best])))
-    needed = max(found)[0] - MAX_F1_LOSS
-    return next((radius, threshold) for f1, radius, threshold in found if f1 >= needed)
-
-
-def count_cells(fields: Sequence[ComposedField], judged: Sequence[JudgedField], radius: float, min_activation: float) -> NDArray[np.int64]:
-    """Per field: cells found, those of them found as what they are, peaks, cells; int64 (F, 4)."""
-    rows = []
-    for field, j in zip(fields, judged, strict=True):
-        met = _meet(field, j.located(radius, min_activation))
-        rows.append((*met.sum(axis=0).tolist(), len(met), len(field.cells)))
-    return np.array(rows, np.int64)
-
-
-def _meet(field: ComposedField, found: Sequence[Peak]) -> Flags:
-    """Which peaks, the strongest first, lie in a cell that no stronger one has, and which of these have its class; bool (N, 2)."""
-    free = list(field.cells)
-    flags = np.zeros((len(found), 2), np.bool_)
-    for i, peak in enumerate(found):
-        inside = [c for c in free if np.hypot(c.x - peak.x, c.y - peak.y) <= c.radius]
-        if inside:
-            cell = min(inside, key=lambda c: np.hypot(c.x - peak.x, c.y - peak.y))
-            free.remove(cell)
-            flags[i] = True, cell.is_blast is (peak.label == BLAST)
-    return flags
 
 
 def score_healthy(name: str, fields: Sequence[Field], session: Any, how: Patches) -> list[str]:

@@ -22,11 +22,11 @@ from services.common.settings import CommonSettings
 from services.gateway.decision import Counts, Finding, ImageRule, decide
 from services.gateway.judging import cell_rule, image_rule
 from services.retrieval.library import open_library
+from training.crops.sources import Sources
 from training.datasets.dataset import Subset
 from training.evaluation.command import explained
-from training.judged import decide as decide_cells
-from training.judged import judge_as_served
-from training.prepared import Sources
+from training.releases.verdicts import decide as decide_cells
+from training.releases.verdicts import judge_as_served
 
 Flags = NDArray[np.bool_]
 CELLS: Final = (20, 100, 500)

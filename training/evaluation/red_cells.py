@@ -14,12 +14,12 @@ import numpy as np
 from services.common.errors import DomainError
 from services.common.image_codec import decode_image
 from services.patching.cells import locate_cells
+from training.crops.making import in_processes
+from training.crops.sources import Sources
 from training.datasets.dataset import LabelledImage, Subset
 from training.datasets.single_cells import AML_CELLS
 from training.errors import DatasetError
 from training.evaluation.command import explained
-from training.preparation import in_processes
-from training.prepared import Sources
 
 
 def red_cell_radii(images: Sequence[LabelledImage]) -> list[float]:

@@ -9,8 +9,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from training.evaluation.metrics import bootstrap_by_patient
-from training.pictures import save_svg
+from training.files.pictures import save_svg
+from training.metrics.by_patient import bootstrap_by_patient
 
 Double = NDArray[np.float64]
 Flags = NDArray[np.bool_]

@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from training.pictures import COLOURS, save_svg
+from training.files.pictures import COLOURS, save_svg
 
 Double = NDArray[np.float64]
 Integers = NDArray[np.int64]

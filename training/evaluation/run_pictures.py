@@ -9,9 +9,9 @@ from typing import Final
 
 import numpy as np
 
-from training.evaluation.arms import Arm
-from training.evaluation.metrics import auc
-from training.pictures import COLOURS, save_svg
+from training.files.pictures import COLOURS, save_svg
+from training.metrics.by_patient import auc
+from training.runs.arms import Arm
 
 MIN_OF_EACH: Final = 5
 """Blasts and normal cells that a patient must have for an AUC of his own."""

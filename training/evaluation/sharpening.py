@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from training.crops.packs import Pack, read_pack
+from training.crops.sources import Sources
 from training.errors import RecipeError
-from training.evaluation.arms import Arm
 from training.evaluation.command import explained
 from training.evaluation.comparison import FIGURES, read_side, signed
 from training.evaluation.comparison import table as compared
-from training.packs import Pack, read_pack
-from training.prepared import Sources
+from training.runs.arms import Arm
 
 
 def of_cells(arm: Arm, wanted: NDArray[np.str_]) -> Arm:

@@ -29,7 +29,7 @@ from training.datasets.dataset import LabelledImage
 from training.datasets.fields import read_aria_fields
 from training.evaluation.command import explained
 from training.evaluation.confounders import colour_statistics, cross_validated_scores
-from training.evaluation.metrics import auc, bootstrap_by_patient
+from training.metrics.by_patient import auc, bootstrap_by_patient
 
 HEALTHY = "Benign"
 _THUMBNAIL = 112

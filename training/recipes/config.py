@@ -12,11 +12,8 @@ from typing import Any, Final, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from training.architectures.build import NetworkConfig, least_trainable_width
-from training.augmentation import Augmentation
 from training.datasets.tissue import Level
-from training.devices import Precision
 from training.errors import RecipeError
-from training.schedules import Schedule
 
 FOLDER: Final = Path(__file__).parent
 PUBLISHED, GROUPED = "published", "grouped"
@@ -79,7 +76,7 @@ class Input(_Part):
         side: of the crop in px.
         center_crop: side of the middle that is cut out before resizing, for ``center_crop``; 0 for the whole image.
         threshold: of the focus, where crops are sharpened: ``quantile`` sharpens the blurriest quarter of the training cells;
-            ``tuned`` is the paper's choice, see ``training.threshold_tuning``; ``tuned_legacy`` tunes as its program does.
+            ``tuned`` is the paper's choice, see ``training.crops.threshold_tuning``; ``tuned_legacy`` tunes as its program does.
         subject: what a crop shows: the ``cell`` of the image, or ``nothing``: a place of it where no nucleated cell is.
     """
 
@@ -90,8 +87,8 @@ class Input(_Part):
     subject: Literal["cell", "nothing"] = "cell"
 
 
-class Augmenting(_Part):
-    """See ``training.augmentation.Augmentation``."""
+class Augmentation(_Part):
+    """See ``training.recipes.config.Augmentation``."""
 
     flips: bool = True
     rotation: float = Field(default=0.0, ge=0.0, le=180.0)
@@ -103,10 +100,6 @@ class Augmenting(_Part):
     noise: float = Field(default=0.0, ge=0.0, le=0.5)
     black_border: bool = False
 
-    def as_augmentation(self) -> Augmentation:
-        """As the function takes it."""
-        return Augmentation(**self.model_dump())
-
 
 class Optimiser(_Part):
     """Attributes: kind; rate: highest learning rate; momentum: of SGD; weight_decay."""
@@ -115,6 +108,38 @@ class Optimiser(_Part):
     rate: float = Field(gt=0.0)
     momentum: float = Field(default=0.9, ge=0.0, lt=1.0)
     weight_decay: float = Field(default=5e-4, ge=0.0)
+
+
+class ScheduleKind(StrEnum):
+    """The schedules that are known."""
+
+    CONSTANT = "constant"
+    STEP = "step"
+    """Times ``gamma`` every ``step_epochs``."""
+    TRIANGULAR = "triangular"
+    """Between ``low`` and the rate and back in ``period_epochs``, changed once per epoch; the momentum falls as the rate rises."""
+    ONE_CYCLE = "one_cycle"
+    """Linear warm-up over a tenth, then a cosine to zero, changed at every step."""
+    COSINE = "cosine"
+    """Half a cosine from the rate to ``low``, changed once per epoch."""
+
+
+class Schedule(_Part):
+    """A schedule and its numbers; those of other kinds are not read."""
+
+    kind: ScheduleKind = ScheduleKind.ONE_CYCLE
+    step_epochs: int = Field(default=20, ge=1)
+    gamma: float = Field(default=0.5, gt=0.0, le=1.0)
+    low: float = Field(default=0.001, gt=0.0)
+    period_epochs: int = Field(default=8, ge=2)
+    low_momentum: float = Field(default=0.8, ge=0.0, lt=1.0)
+
+
+class Precision(StrEnum):
+    """Arithmetic of the forward pass; weights stay float32."""
+
+    FP32 = "fp32"
+    BF16 = "bf16"
 
 
 class Selection(StrEnum):
@@ -145,14 +170,14 @@ class Stage(_Part):
         triplet_weight: weight of the triplet loss of the embedding.
         triplet_margin: by how much cells of another class shall be farther than those of the own, in distances of unit embeddings.
         orthogonality_weight: weight of the convolutional orthogonality of a ResNet.
-        orthogonality_legacy: measure it at the lags of the original program, see ``training.orthogonality``.
+        orthogonality_legacy: measure it at the lags of the original program, see ``training.learning.orthogonality``.
         average_decay: decay per step of a moving average of the weights; 0 for none.
         selection: which weights are kept.
         precision: arithmetic of the forward pass.
     """
 
     input: Input
-    augmentation: Augmenting = Augmenting()
+    augmentation: Augmentation = Augmentation()
     normalisation: Normalisation = Normalisation.CHANNEL
     statistics_from_validation: bool = False
     optimiser: Optimiser
@@ -193,7 +218,7 @@ class Pretraining(Stage):
 
 
 class Variant(StrEnum):
-    """How a step learns from a batch of the source and a batch of the target, see ``training.interleaving``."""
+    """How a step learns from a batch of the source and a batch of the target, see ``training.learning.interleaved_step``."""
 
     REGULAR = "regular"
     """One step of half of each loss."""
@@ -228,7 +253,7 @@ class Interleaving(_Part):
     enabled: bool = True
     variant: Variant
     input: Input
-    augmentation: Augmenting = Augmenting()
+    augmentation: Augmentation = Augmentation()
     normalisation: Normalisation = Normalisation.CHANNEL
     class_weights: ClassWeights = ClassWeights.INVERSE_COUNT
     level: Literal[1, 2, 3] = 1

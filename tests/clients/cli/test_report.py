@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clients.cli.report import ReportItem, render_report
-from clients.cli.report_decision import decision_steps, finding_of
-from clients.cli.report_drawings import draw_fraction
-from clients.cli.report_pictures import REGISTERED_HALF_SIDE, colour, fit_field, open_upright, overlay, register
-from clients.cli.report_words import finding_words, image_reasons, percent
+from clients.cli.report.decision import decision_steps, finding_of
+from clients.cli.report.drawings import draw_fraction
+from clients.cli.report.page import ReportItem, render_report
+from clients.cli.report.pictures import REGISTERED_HALF_SIDE, colour, fit_field, open_upright, overlay, register
+from clients.cli.report.words import finding_words, image_reasons, percent
 from dl4all.diagnosis.v1 import diagnosis_pb2
 from dl4all.imaging.v1 import imaging_pb2
 from dl4all.retrieval.v1 import retrieval_pb2

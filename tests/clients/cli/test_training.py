@@ -14,13 +14,13 @@ from typer.testing import CliRunner
 
 from clients.cli.main import app
 from services.common.phantom import CellKind, single_cell
+from tests.paths import ROOT
 from tests.running import eventually
 from tests.training.composed import write_aml_cells
 from tests.training.small import SIDE, cell_pack, patch_pack, write_interleaved_recipe, write_packs, write_patch_recipe, write_recipe
-from training.array_file import read_arrays
-from training.packs import read_pack, write_pack
+from training.crops.packs import read_pack, write_pack
+from training.files.array_file import read_arrays
 
-ROOT = Path(__file__).resolve().parents[3]
 MISSING = "import sys; sys.modules['torch'] = None; from clients.cli.main import main; main()"
 
 

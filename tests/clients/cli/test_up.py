@@ -15,10 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from clients.cli.log_lines import tidy
-from clients.cli.stack import PROJECT_ROOT, SERVICES, TRITON, Ports
+from clients.cli.stack.log_lines import tidy
+from clients.cli.stack.parts import SERVICES, TRITON, Ports
 from dl4all_client import DiagnosisClient
 from services.common.phantom import CellKind, encode_png, single_cell
+from tests.paths import ROOT
 from tests.running import eventually
 
 MARK = "DL4ALL_TEST_MARK"
@@ -38,7 +39,7 @@ class Up:
         self.process = subprocess.Popen(
             command,
             env={**os.environ, **self.environment, MARK: self.mark},
-            cwd=PROJECT_ROOT,
+            cwd=ROOT,
             stdin=subprocess.DEVNULL,
             stdout=self.log.open("wb"),
             stderr=subprocess.STDOUT,

@@ -6,11 +6,11 @@ import os
 import socket
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[3]
+from tests.paths import ROOT
+
 NAMES = ("patching", "preprocessing", "classification", "retrieval", "gateway", "embedded")
 
 

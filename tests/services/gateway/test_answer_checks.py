@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from clients.cli.stack import PROJECT_ROOT
 from dl4all.classification.v1 import classification_pb2
 from dl4all.retrieval.v1 import retrieval_pb2
 from services.common.errors import FailedPreconditionError, InternalError, InvalidRequestError
 from services.common.releases import ReleaseStore
 from services.common.status import status_of
 from services.gateway.answer_checks import check_explained, check_library, check_models
+from tests.paths import ROOT
 
 
 def answer(*votes: float) -> retrieval_pb2.ExplainResponse:
@@ -48,7 +48,7 @@ def test_no_neighbours_or_other_cells_are_no_explanation() -> None:
             check_explained(broken, [0])
 
 
-STORE = ReleaseStore(PROJECT_ROOT / "releases", PROJECT_ROOT / "model_repository")
+STORE = ReleaseStore(ROOT / "releases", ROOT / "model_repository")
 
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "triton_cpu", "triton_gpu"])

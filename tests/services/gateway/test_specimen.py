@@ -10,7 +10,6 @@ from typing import Any, cast
 
 import pytest
 
-from clients.cli.stack import PROJECT_ROOT
 from dl4all.classification.v1 import classification_pb2
 from dl4all.diagnosis.v1 import diagnosis_pb2
 from dl4all.imaging.v1 import imaging_pb2
@@ -22,7 +21,8 @@ from services.gateway.fusion import CellVerdict
 from services.gateway.judging import Asked, JudgedCell
 from services.gateway.servicer import DiagnosisServicer
 from services.gateway.settings import GatewaySettings
-from training.releases import activate
+from tests.paths import ROOT
+from training.releases.write import activate
 
 SHARP = imaging_pb2.ImageQuality(red_cell_radius=30.0)
 BLURRED = imaging_pb2.ImageQuality(red_cell_radius=30.0, blur=30.0)
@@ -61,8 +61,8 @@ class Context:
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> tuple[ReleaseStore, Path]:
     releases = tmp_path_factory.mktemp("served") / "releases"
-    shutil.copytree(PROJECT_ROOT / "releases", releases)
-    return ReleaseStore(releases, PROJECT_ROOT / "model_repository"), releases
+    shutil.copytree(ROOT / "releases", releases)
+    return ReleaseStore(releases, ROOT / "model_repository"), releases
 
 
 def specimen(

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from services.common import stain
+from services.patching import stain
 from services.patching.nuclei import MAX_TOUCHING, Nucleus, find_nuclei, split_at_necks, split_by_flooding
 
 UNIT = 20.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from services.common import stain
+from services.patching import stain
 from services.patching.scale import red_cell_scale
 
 

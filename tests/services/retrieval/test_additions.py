@@ -19,6 +19,7 @@ import pytest
 from services.common.errors import AlreadyExistsError, ConfigurationError, DependencyUnavailableError, NotFoundError, OverloadedError
 from services.retrieval import additions
 from services.retrieval.additions import AdditionStore, NewReference
+from tests.paths import ROOT
 
 
 def reference(seed: int = 0, *, is_blast: bool = True) -> NewReference:
@@ -110,7 +111,7 @@ for number in range(10**6):
 
 @pytest.mark.parametrize("kept", [1, 7, 20])
 def test_a_kill_loses_nothing_that_was_answered_and_leaves_no_half_call(tmp_path: Path, kept: int) -> None:
-    path, root = tmp_path / "additions.sqlite", str(Path(__file__).resolve().parents[3])
+    path, root = tmp_path / "additions.sqlite", str(ROOT)
     writer = subprocess.Popen([sys.executable, "-c", WRITER, str(path), root], stdout=subprocess.PIPE, text=True, cwd=root)
     assert writer.stdout is not None
     answered = [int(next(writer.stdout)) for _ in range(kept)]

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-EVALUATION = Path(__file__).parents[3] / "training" / "evaluation"
+from tests.paths import ROOT
+
+EVALUATION = ROOT / "training" / "evaluation"
 
 
 @pytest.mark.parametrize("path", sorted(p for p in EVALUATION.glob("*.py") if "def main()" in p.read_text(encoding="utf-8")), ids=lambda p: p.stem)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from training.errors import RecipeError
-from training.evaluation.arms import Arm
 from training.evaluation.comparison import by_seed, by_vote, markdown, read_side, read_sides, table
+from training.runs.arms import Arm
 
 CELLS, PATIENTS = 400, 20
 

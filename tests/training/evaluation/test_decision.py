@@ -12,6 +12,7 @@ import pytest
 from services.common.phantom import CellKind, encode_png, single_cell
 from services.gateway.fusion import CellReason
 from tests.training.small import cell_pack
+from training.crops.packs import write_pack
 from training.evaluation import decision
 from training.evaluation.decision import (
     REASONS,
@@ -26,9 +27,8 @@ from training.evaluation.decision import (
     operating_point,
     share,
 )
-from training.evaluation.metrics import Interval
 from training.evaluation.risk_coverage import Line, draw, risk_coverage
-from training.packs import write_pack
+from training.metrics.by_patient import Interval
 
 BOTH, FOCUS, DISAGREE = "BOTH_CLASSES_POSSIBLE", "POOR_FOCUS", "NETWORK_AND_NEIGHBOURS_DISAGREE"
 

@@ -10,14 +10,15 @@ import torch
 
 from services.retrieval.neighbours import unit, vote
 from tests.training.small import cell_pack, write_packs, write_recipe
-from training.classification import outputs_of
-from training.devices import Place
+from training.crops.packs import write_pack
+from training.crops.sources import Sources
 from training.errors import RecipeError
 from training.evaluation.fold_votes import NEIGHBOURS, fold_votes
-from training.packs import write_pack
-from training.prepared import Sources
+from training.learning.classification_task import outputs_of
+from training.learning.devices import Place
 from training.recipes.config import load_recipe
-from training.transfer import Predictions, TransferOptions, load_trained, run
+from training.runs.folder import Predictions, TransferOptions, load_trained
+from training.runs.transfer import run
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,8 @@ from services.common.releases import File, Model, Patches
 from services.patching.grid import Patch
 from training.datasets.composed_fields import ComposedCell, ComposedField
 from training.datasets.dataset import Subset
-from training.evaluation.patch_fields import SUPPRESSION_RADII, JudgedField, best_location, count_cells, scaled_grid
+from training.evaluation.patch_fields import scaled_grid
+from training.releases.patch_location import SUPPRESSION_RADII, JudgedField, best_location, count_cells
 
 HOW = Patches(
     network=Model(model="m", version=1, files={"onnxruntime": File(file="model.onnx", sha256="0" * 64)}),

@@ -9,14 +9,7 @@ from hypothesis import strategies as st
 
 from tests.training.small import cell_pack
 from training.evaluation.confounders import border_statistics, colour_statistics, cross_validated_scores, report
-from training.evaluation.metrics import (
-    auc,
-    bootstrap_of,
-    brier_score,
-    expected_calibration_error,
-    protocol_figures,
-    sensitivity_at_specificity,
-)
+from training.metrics.by_patient import auc, bootstrap_of, brier_score, expected_calibration_error, protocol_figures, sensitivity_at_specificity
 
 
 def test_sensitivity_at_specificity_by_hand() -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training.evaluation.arms import Arm
 from training.evaluation.run_pictures import draw_auc_by_patient, draw_curves
-from training.pictures import COLOURS
+from training.files.pictures import COLOURS
+from training.runs.arms import Arm
 
 
 @pytest.fixture(autouse=True)

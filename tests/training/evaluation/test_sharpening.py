@@ -7,8 +7,8 @@ import pytest
 
 from tests.training.small import cell_pack
 from training.errors import RecipeError
-from training.evaluation.arms import Arm
 from training.evaluation.sharpening import by_focus, of_cells, table
+from training.runs.arms import Arm
 
 
 def _arm(keys: np.ndarray, quality: float, seed: int = 0) -> Arm:

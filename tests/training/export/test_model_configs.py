@@ -11,12 +11,12 @@ from tritonclient.grpc import model_config_pb2
 
 from services.common.model_repository import CONFIG_FILE, CPU_CONFIG_FILE, read_model_config
 from services.common.releases import ReleaseStore, sha256_of
+from tests.paths import ROOT
 from tests.training.small import small_network
 from training.export.model_configs import write_model_configs
 from training.export.onnx_model import ServedNetwork, export_onnx
 
 SIDE = 64
-ROOT = Path(__file__).resolve().parents[3]
 KINDS = model_config_pb2.ModelInstanceGroup
 
 

@@ -10,8 +10,7 @@ from training.architectures.build import Architecture, NetworkConfig, build_netw
 from training.architectures.lbp import Kernel
 from training.architectures.network import HEAD, parameter_count
 from training.errors import RecipeError
-from training.recipes.config import ClassWeights, InputKind, Normalisation, Selection, Variant, as_json, load_recipe, recipe_names
-from training.schedules import ScheduleKind
+from training.recipes.config import ClassWeights, InputKind, Normalisation, ScheduleKind, Selection, Variant, as_json, load_recipe, recipe_names
 
 
 def test_the_recipes_that_there_are() -> None:

@@ -1,0 +1,224 @@
+"""Commands that look at images: diagnose, cells, focus, enhance; and which systems there are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import grpc
+import typer
+
+from clients.cli.backends import Backend, open_backend
+from clients.cli.forms import cells_form, diagnosis_form, enhance_form, system_form
+from clients.cli.images import distinct_names, expand
+from clients.cli.options import Address, AsJson, Images, Kind, KindOption
+from clients.cli.pictures import write_comparison
+from clients.cli.report.page import ReportItem, render_report
+from clients.cli.running import Outcome, asyncio_exit, for_each_image, in_a_folder, print_json, say, show_error
+from dl4all.diagnosis.v1 import diagnosis_pb2
+from dl4all.imaging.v1 import imaging_pb2
+from dl4all.patching.v1 import patching_pb2
+from dl4all.preprocessing.v1 import preprocessing_pb2
+from dl4all_client.client import DEFAULT_TIMEOUT, diagnose_request, finding_name
+from dl4all_client.errors import ServiceError
+
+if TYPE_CHECKING:
+    pass
+
+
+def diagnose(
+    images: Images,
+    kind: KindOption = Kind.AUTO,
+    release: Annotated[str, typer.Option(help="Release id or system; see `dl4all systems`. Default: the default release.")] = "",
+    address: Address = None,
+    as_json: AsJson = False,
+    report: Annotated[
+        Path | None, typer.Option(help="Write a self-contained HTML report to this file.", show_default=False, callback=in_a_folder)
+    ] = None,
+    references: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder where your laboratory holds the reference images; only with it the report shows pictures of neighbours.",
+            envvar="DL4ALL_REFERENCE_IMAGES",
+            show_default=False,
+        ),
+    ] = None,
+    microns_per_pixel: Annotated[float, typer.Option(help="Micrometres per pixel, 0 where unknown.")] = 0.0,
+) -> None:
+    """Diagnose images: find the nucleated cells, judge each, say what is found and why.
+
+    Exit status 1 if any image failed; the others are answered all the same.
+    """
+    asyncio_exit(_diagnose(expand(images), kind, release, address, as_json, report, references, microns_per_pixel))
+
+
+def systems(address: Address = None, as_json: AsJson = False) -> None:
+    """List the systems and releases that can be chosen, with their figures and limits."""
+    asyncio_exit(_systems(address, as_json))
+
+
+def focus(images: Images, address: Address = None, as_json: AsJson = False) -> None:
+    """Score the focus of images as they are (FQPath; higher is blurrier; only compare images of one size)."""
+    asyncio_exit(_focus(expand(images), address, as_json))
+
+
+def enhance(
+    images: Images,
+    out: Annotated[Path | None, typer.Option(help="Folder for pictures: registered cell before and after, side by side.", show_default=False)] = None,
+    release: Annotated[str, typer.Option(help="Release whose preprocessing parameters apply.")] = "",
+    address: Address = None,
+    as_json: AsJson = False,
+) -> None:
+    """Register the cell of each image (the one nearest the centre) and sharpen it as far as its focus asks for."""
+    asyncio_exit(_enhance(expand(images), out, release, address, as_json))
+
+
+def cells(images: Images, kind: KindOption = Kind.AUTO, address: Address = None, as_json: AsJson = False) -> None:
+    """Locate the nucleated cells of images."""
+    asyncio_exit(_cells(expand(images), kind, address, as_json))
+
+
+async def _diagnose(
+    paths: list[Path], kind: Kind, release: str, address: str | None, as_json: bool, report: Path | None, references: Path | None, scale: float
+) -> int:
+    items: list[ReportItem] = []
+    async with open_backend(address) as backend:
+
+        async def work(_: Path, image: bytes) -> tuple[bytes, diagnosis_pb2.Diagnosis]:
+            request = diagnose_request(image, kind=kind, release=release, microns_per_pixel=scale, explain=report is not None)
+            answer = await backend.gateway.Diagnose(request, timeout=DEFAULT_TIMEOUT)
+            return image, answer.diagnosis
+
+        def done(outcome: Outcome[tuple[bytes, diagnosis_pb2.Diagnosis]]) -> None:
+            show_error(outcome, as_json)
+            image, diagnosis = outcome.answer or (b"", None)
+            if diagnosis is not None:
+                _show_diagnosis(outcome.path, diagnosis, as_json)
+            if report is not None:
+                items.append(ReportItem(str(outcome.path), image, diagnosis, "" if outcome.error is None else str(outcome.error)))
+
+        failures = await for_each_image(paths, work, "diagnosing", done)
+        if report is not None:
+            used = next((i.diagnosis.provenance.release for i in items if i.diagnosis is not None), None)
+            system = None if used is None else await backend.system(used)
+            report.write_text(render_report(items, references=references, system=system), encoding="utf-8")
+            say(f"Report: {report}")
+    return failures
+
+
+def _show_diagnosis(path: Path, diagnosis: diagnosis_pb2.Diagnosis, as_json: bool) -> None:
+    if as_json:
+        print_json(diagnosis_form(str(path), diagnosis))
+        return
+    counts, fraction = diagnosis.counts, diagnosis.blast_fraction
+    finding = finding_name(diagnosis.finding)
+    colour = {"BLASTS_SUSPECTED": "red", "NO_BLASTS_SEEN": "green"}.get(finding, "yellow")
+    say(f"{finding} {path}", colour)
+    say(
+        f"  {counts.total} nucleated cells: {counts.suspected} suspected, {counts.indeterminate} undecided, "
+        f"{counts.not_suspected} not suspected; blast fraction {fraction.lower:.0%} to {fraction.upper:.0%}"
+    )
+    say(f"  {'review required; ' if diagnosis.requires_review else ''}{', '.join(diagnosis.reasons)}")
+
+
+async def _systems(address: str | None, as_json: bool) -> int:
+    async with open_backend(address) as backend:
+        try:
+            answer = await backend.gateway.ListSystems(diagnosis_pb2.ListSystemsRequest(), timeout=DEFAULT_TIMEOUT)
+        except grpc.aio.AioRpcError as error:
+            raise ServiceError.from_rpc(error) from error
+    for release in answer.releases:
+        form = system_form(release)
+        if as_json:
+            print_json(form)
+            continue
+        mark = "  (default)" if release.default else ""
+        typer.echo(
+            f"{form['system']}  {form['release']}{mark}\n  {release.title}\n  detects {form['detects']}; input {release.input}, {release.side} px"
+        )
+        for figure in form["figures"]:
+            interval = "" if figure["low"] is None else f"  [{figure['low']:.4f}, {figure['high']:.4f}]"
+            typer.echo(f"  {figure['value']:8.4f}{interval:20s}  {figure['name']}")
+        for limit in release.limits:
+            typer.echo(f"  ! {limit}")
+    return 0
+
+
+async def _focus(paths: list[Path], address: str | None, as_json: bool) -> int:
+    async with open_backend(address) as backend:
+
+        async def work(_: Path, image: bytes) -> float:
+            answer = await backend.preprocessing.MeasureFocus(preprocessing_pb2.MeasureFocusRequest(image=image), timeout=DEFAULT_TIMEOUT)
+            return float(answer.score)
+
+        def done(outcome: Outcome[float]) -> None:
+            show_error(outcome, as_json)
+            if outcome.answer is not None and as_json:
+                print_json({"path": str(outcome.path), "score": round(outcome.answer, 6)})
+            elif outcome.answer is not None:
+                typer.echo(f"{outcome.answer:9.4f}  {outcome.path}")
+
+        return await for_each_image(paths, work, "scoring", done)
+
+
+async def _enhance(paths: list[Path], out: Path | None, release: str, address: str | None, as_json: bool) -> int:
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+    names = distinct_names(paths, out or Path())
+    async with open_backend(address) as backend:
+        name = release or (await backend.default_release()).release
+
+        async def work(path: Path, image: bytes) -> preprocessing_pb2.EnhanceOutcome:
+            crops = [crop for piece in await _locate(backend, image, Kind.CELL, omit_crops=False) for crop in piece.crops]
+            if not crops:
+                raise ServiceError("NOT_FOUND", "NO_CELLS", "No nucleated cell was found in this image.")
+            request = preprocessing_pb2.EnhanceRequest(release=name, crops=crops)
+            (outcome,) = (await backend.preprocessing.Enhance(request, timeout=DEFAULT_TIMEOUT)).outcomes
+            if outcome.HasField("error"):
+                raise ServiceError.from_status(outcome.error)
+            if out is not None:
+                write_comparison(names[path], crops[0], outcome.enhanced)
+            enhanced: preprocessing_pb2.EnhanceOutcome = outcome
+            return enhanced
+
+        def done(outcome: Outcome[preprocessing_pb2.EnhanceOutcome]) -> None:
+            show_error(outcome, as_json)
+            if outcome.answer is None:
+                return
+            form = enhance_form(str(outcome.path), outcome.answer)
+            if as_json:
+                print_json(form)
+                return
+            reasons = ", ".join(form["reasons"]) or "good"
+            typer.echo(f"{form['focus_before']:.3f} -> {form['focus_after']:.3f}  radius {form['unsharp_radius']:2d}  {reasons}  {outcome.path}")
+
+        return await for_each_image(paths, work, "enhancing", done)
+
+
+async def _cells(paths: list[Path], kind: Kind, address: str | None, as_json: bool) -> int:
+    async with open_backend(address) as backend:
+
+        async def work(_: Path, image: bytes) -> list[patching_pb2.LocateCellsResponse]:
+            return await _locate(backend, image, kind, omit_crops=True)
+
+        def done(outcome: Outcome[list[patching_pb2.LocateCellsResponse]]) -> None:
+            show_error(outcome, as_json)
+            if outcome.answer is None:
+                return
+            found = [cell for piece in outcome.answer for cell in piece.cells]
+            if as_json:
+                print_json(cells_form(str(outcome.path), outcome.answer[0].header, found))
+            else:
+                typer.echo(f"{len(found):4d} cells  {outcome.path}")
+
+        return await for_each_image(paths, work, "locating", done)
+
+
+async def _locate(backend: Backend, image: bytes, kind: Kind, *, omit_crops: bool) -> list[patching_pb2.LocateCellsResponse]:
+    kinds = {
+        Kind.AUTO: imaging_pb2.ImageKind.IMAGE_KIND_AUTO,
+        Kind.CELL: imaging_pb2.ImageKind.IMAGE_KIND_CELL,
+        Kind.FIELD: imaging_pb2.ImageKind.IMAGE_KIND_FIELD,
+    }
+    request = patching_pb2.LocateCellsRequest(image=image, kind=kinds[kind], omit_crops=omit_crops)
+    return [piece async for piece in backend.patching.LocateCells(request, timeout=DEFAULT_TIMEOUT)]

@@ -1,0 +1,159 @@
+"""Build, check, activate and list releases."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from clients.cli.options import BUILD, Data, Models, Releases, explained
+from clients.cli.running import say
+
+release_app = typer.Typer(no_args_is_help=True, help="Build, check and list releases: what belongs together, with every checksum.")
+
+
+@release_app.command("build")
+def build_release(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run of `dl4all train` without --folds.")],
+    data: Data,
+    release: Annotated[str, typer.Option("--id", help="Id of the release, such as histotnet-1.")],
+    cross_validation: Annotated[
+        Path | None, typer.Option(help="Folder of the same recipe's run with --folds; without it the card says so.", show_default=False)
+    ] = None,
+    detects: Annotated[str, typer.Option(help="lymphoblast or blast_lineage_unspecified; needed for your own cells only.")] = "",
+    replace: Annotated[bool, typer.Option(help="Replace a release of this id.")] = False,
+    exemplars: Annotated[int, typer.Option(help="References, at most, that have similarity maps of their own.", min=0, max=1000)] = 1000,
+    half: Annotated[
+        bool, typer.Option(help="Give GPUs a float16 file also where CPUs are given float32, which both can share: a larger release.")
+    ] = True,
+    releases: Releases = Path("releases"),
+    model_repository: Models = Path("model_repository"),
+    cache: Annotated[Path, typer.Option(help="Folder where prepared crops are kept.")] = BUILD / "packs",
+) -> None:
+    """Export a run, pass the gates, calibrate, choose the library, score the test groups, write the release.
+
+    The test groups are scored at the very end, once per finished candidate; log every scoring in docs/results.md.
+    """
+    with explained():
+        from training.crops.sources import Sources
+        from training.releases.build import BuildOptions, build
+
+        options = BuildOptions(run, cross_validation, release, releases, model_repository, detects, replace, exemplars, half)
+        built = build(options, Sources.find(data, cache))
+        for gate in built.gates:
+            typer.echo(str(gate))
+        for name, figure in built.figures.items():
+            typer.echo(f"{name}: {figure}")
+        for line in built.by_patient:
+            typer.echo(line)
+        _say_built(releases, model_repository, release)
+
+
+def _say_built(releases: Path, model_repository: Path, release: str) -> None:
+    from services.common.releases import ReleaseStore
+
+    current = ReleaseStore(releases, model_repository).index.current
+    say(f"built: {releases / release}", "green")
+    if release not in current.values():
+        say(f"not yet the current one of its system: `dl4all release activate {release}` makes it so")
+
+
+@release_app.command("build-patches")
+def build_patch_release(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run of `dl4all train` with a recipe of patches, on composed fields.")],
+    data: Data,
+    release: Annotated[str, typer.Option("--id", help="Id of the release, such as all-idb-patches-1.")],
+    cells: Annotated[str, typer.Option(help="Release or system whose cell network, library and calibration it takes over.")] = "plain_resnet",
+    replace: Annotated[bool, typer.Option(help="Replace a release of this id.")] = False,
+    releases: Releases = Path("releases"),
+    model_repository: Models = Path("model_repository"),
+    cache: Annotated[Path, typer.Option(help="Folder where prepared crops are kept.")] = BUILD / "packs",
+) -> None:
+    """Export a network of patches, tune its thresholds on calibration patients, score the test patients, write the release.
+
+    `--data` names the pack of `dl4all compose` and the folder of its cells, of which whole fields are composed again to measure where
+    cells are found. Log every scoring of the test patients in docs/results.md.
+    """
+    with explained():
+        from training.crops.sources import Sources
+        from training.releases.build_patches import PatchBuildOptions, build
+
+        figures = build(PatchBuildOptions(run, release, cells, releases, model_repository, replace), Sources.find(data, cache))
+        for name, figure in figures.items():
+            typer.echo(f"{name}: {figure}")
+        _say_built(releases, model_repository, release)
+
+
+@release_app.command("activate")
+def activate_release(
+    release: Annotated[str, typer.Argument(help="Id of the release.")],
+    margin: Annotated[float, typer.Option(help="How much lower sensitivity and coverage on calibration patients may be.", min=0.0, max=1.0)] = 0.02,
+    releases: Releases = Path("releases"),
+    model_repository: Models = Path("model_repository"),
+    default: Annotated[bool, typer.Option("--default", help="Make it the answer to requests that name no release or system, too.")] = False,
+) -> None:
+    """Make a release the current one of its system. One with a grown library is refused if it does worse on calibration patients.
+
+    Running services take it with their next request; no call is lost. Example: `dl4all release activate our-lab-1 --default`; the id of an
+    older release goes back to that.
+    """
+    with explained():
+        from services.common.releases import ReleaseStore
+        from training.releases.library_growth import check_activation
+        from training.releases.write import activate
+
+        store = ReleaseStore(releases, model_repository)
+        candidate = store.resolve(release)
+        current = store.index.current.get(candidate.system)
+        check_activation(store.resolve(current) if current else None, candidate, margin)
+        activate(candidate, releases, as_default=default)
+        say(f"{candidate.id} is the current release of {candidate.system}{' and the default' if default else ''}", "green")
+
+
+@release_app.command("add-limit")
+def add_limit_to_release(
+    release: Annotated[str, typer.Argument(help="Id of the release.")],
+    limit: Annotated[str, typer.Argument(help="A sentence: what the release fails at, and how that is known.")],
+    releases: Releases = Path("releases"),
+    model_repository: Models = Path("model_repository"),
+) -> None:
+    """State a limit that was found after a release was built; the model card shows it, and `dl4all systems` once the services are started again."""
+    with explained():
+        from services.common.releases import ReleaseStore
+        from training.releases.write import add_limit
+
+        changed = add_limit(ReleaseStore(releases, model_repository).resolve(release), limit, releases, model_repository)
+        say(f"{changed.id} states {len(changed.limits)} limits", "green")
+
+
+@release_app.command("verify")
+def verify_releases(
+    releases: Releases = Path("releases"),
+    model_repository: Models = Path("model_repository"),
+) -> None:
+    """Check every release: all files are there and match their checksums, models and libraries load and fit each other."""
+    with explained():
+        from training.releases.verify import check_releases
+
+        for line in check_releases(releases, model_repository):
+            typer.echo(line)
+
+
+@release_app.command("list")
+def list_releases(
+    releases: Releases = Path("releases"),
+    model_repository: Models = Path("model_repository"),
+) -> None:
+    """List the releases: id, system, what it detects, main figure, whether it is current or the default."""
+    with explained():
+        from services.common.releases import ReleaseStore
+
+        store = ReleaseStore(releases, model_repository)
+        for release in store.releases:
+            marks = [
+                m for m, holds in (("default", release.id == store.index.default), ("current", release.id in store.index.current.values())) if holds
+            ]
+            main = next((f for f in release.figures if f.name == "AUC, test patients, fused"), None)
+            auc = "" if main is None else f"AUC {main.value:.4f} [{main.low:.4f}, {main.high:.4f}]"
+            typer.echo(f"{release.id:20s} {release.system:14s} {release.detects.value:28s} {auc:32s} {', '.join(marks)}")

@@ -1,0 +1,136 @@
+"""``dl4all slide``: diagnose whole slides, with progress, a table of all cells and a report."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import grpc
+import typer
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from clients.cli.backends import open_backend
+from clients.cli.forms import slide_cell_row, slide_form
+from clients.cli.report.page import ReportItem, render_report
+from clients.cli.running import asyncio_exit, console, in_a_folder, print_json, say
+from dl4all.diagnosis.v1 import diagnosis_pb2
+from dl4all.imaging.v1 import imaging_pb2
+from dl4all_client.client import finding_name, slide_requests, slide_start
+from dl4all_client.errors import ServiceError
+
+COLUMNS: Final = ("cell_id", "center_x", "center_y", "radius", "blast_probability", "suspected", "indeterminate", "reasons", "focus_after")
+_COLOURS: Final = {"BLASTS_SUSPECTED": "red", "NO_BLASTS_SEEN": "green"}
+
+
+def slide(
+    file: Annotated[Path, typer.Argument(metavar="SLIDE", help="Tiled TIFF, BigTIFF, SVS or DICOM.", show_default=False)],
+    release: Annotated[str, typer.Option(help="Release id or system; see `dl4all systems`. Default: the default release.")] = "",
+    address: Annotated[str | None, typer.Option(help="HOST:PORT of a running server; without it the services run here.", show_default=False)] = None,
+    on_server: Annotated[
+        bool, typer.Option("--on-server", help="SLIDE is a path below the slide root of the server (DL4ALL_PATCHING_SLIDES_ROOT).")
+    ] = False,
+    microns_per_pixel: Annotated[float, typer.Option(help="Micrometres per pixel; 0: the file's, else by the red cells.")] = 0.0,
+    cells: Annotated[
+        Path | None, typer.Option(help="Write every cell to this CSV file as it is judged.", show_default=False, callback=in_a_folder)
+    ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write an HTML report: where the suspected cells lie, and the most suspicious ones.", show_default=False, callback=in_a_folder
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, nothing else there.")] = False,
+) -> None:
+    """Diagnose a whole slide window by window; it is never held in memory. Ctrl-C stops it, on the server as well.
+
+    Example: `dl4all phantom --slide 4096 --out slide.tif`, then `dl4all slide slide.tif --report slide.html`.
+    """
+    asyncio_exit(_diagnose(file, release, address, on_server, microns_per_pixel, cells, report, as_json))
+
+
+async def _diagnose(
+    file: Path, release: str, address: str | None, on_server: bool, scale: float, cells: Path | None, report: Path | None, as_json: bool
+) -> int:
+    options: dict[str, Any] = {"release": release, "microns_per_pixel": scale, "explain": report is not None}
+    diagnosis = diagnosis_pb2.SlideDiagnosis()
+    async with AsyncExitStack() as stack:
+        opened = None if on_server else stack.enter_context(file.open("rb"))
+        start = slide_start(path=file.as_posix(), **options) if on_server else slide_start(upload_bytes=file.stat().st_size, **options)
+        backend = await stack.enter_async_context(open_backend(address))
+        table = None if cells is None else csv.writer(stack.enter_context(cells.open("w", encoding="utf-8", newline="")))
+        if table is not None:
+            table.writerow(COLUMNS)
+        bar = stack.enter_context(_bar())
+        tasks = [bar.add_task("sending", total=start.source.upload_bytes or None), bar.add_task("searching", total=None)]
+        try:
+            async for part in backend.gateway.DiagnoseSlide(_asynchronous(slide_requests(start, opened))):
+                match part.WhichOneof("part"):
+                    case "progress":
+                        _show_progress(bar, tasks, part.progress)
+                    case "cells":
+                        if table is not None:
+                            table.writerows(slide_cell_row(cell) for cell in part.cells.cells)
+                    case _:
+                        diagnosis = part.slide
+        except grpc.aio.AioRpcError as error:
+            raise ServiceError.from_rpc(error) from error
+        _show(file, diagnosis, as_json)
+        if report is not None:
+            system = await backend.system(diagnosis.provenance.release)
+            report.write_text(render_report([_report_item(file, diagnosis)], system=system), encoding="utf-8")
+            say(f"Report: {report}")
+    return 0
+
+
+async def _asynchronous(requests: Iterator[diagnosis_pb2.DiagnoseSlideRequest]) -> AsyncIterator[diagnosis_pb2.DiagnoseSlideRequest]:
+    for request in requests:
+        yield request
+
+
+def _bar() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"), TimeElapsedColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+
+def _show_progress(bar: Progress, tasks: list[TaskID], progress: diagnosis_pb2.DiagnoseSlideProgress) -> None:
+    sending, searching = tasks
+    bar.update(sending, completed=progress.bytes_received)
+    words = f"searching, {progress.cells_judged} of {progress.cells_found} cells judged"
+    bar.update(searching, completed=progress.windows_done, total=progress.windows or None, description=words)
+
+
+def _show(file: Path, slide: diagnosis_pb2.SlideDiagnosis, as_json: bool) -> None:
+    if as_json:
+        print_json(slide_form(str(file), slide))
+        return
+    counts, fraction, finding = slide.counts, slide.blast_fraction, finding_name(slide.finding)
+    say(f"{finding} {file}", _COLOURS.get(finding, "yellow"))
+    say(
+        f"  {slide.facts.width} x {slide.facts.height} px; {counts.total} nucleated cells: {counts.suspected} suspected, "
+        f"{counts.indeterminate} undecided, {counts.not_suspected} not suspected; blast fraction {fraction.lower:.1%} to {fraction.upper:.1%}"
+    )
+    say(f"  {'review required; ' if slide.requires_review else ''}{', '.join(slide.reasons)}")
+
+
+def _report_item(file: Path, slide: diagnosis_pb2.SlideDiagnosis) -> ReportItem:
+    """The slide as an image of the report: counted whole, its most suspicious cells shown."""
+    diagnosis = diagnosis_pb2.Diagnosis(
+        request_id=slide.request_id,
+        finding=slide.finding,
+        requires_review=slide.requires_review,
+        reasons=slide.reasons,
+        counts=slide.counts,
+        blast_fraction=slide.blast_fraction,
+        quality=slide.quality,
+        kind=imaging_pb2.ImageKind.IMAGE_KIND_FIELD,
+        cells=slide.explained,
+        latent_map=slide.latent_map,
+        rule=slide.rule,
+        provenance=slide.provenance,
+        timings=slide.timings,
+    )
+    note = f"A whole slide is not shown; marked are its {len(slide.explained)} most suspicious of {slide.counts.total} cells."
+    return ReportItem(str(file), b"", diagnosis, "", note)

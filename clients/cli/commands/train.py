@@ -1,0 +1,69 @@
+"""Commands that need the extra ``train``: train, pack, import-allnet; and the releases that come of it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from clients.cli.options import BUILD, Data, Device, explained
+from clients.cli.running import say
+
+
+def train(
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            help="adaptive_unsharpening, histotnet, allnet, all_idb_patches, dl4all_cnn, dl4all_vit, dss or plain_resnet; or a TOML file of your own."
+        ),
+    ],
+    data: Data,
+    preset: Annotated[str, typer.Option(help="published: the paper's protocol; grouped: by patient, small enough for 2 cores.")] = "grouped",
+    seed: Annotated[int, typer.Option(help="Decides weights, order, augmentation and random divisions.", min=0)] = 0,
+    folds: Annotated[int, typer.Option(help="Cross-validate by patient in this many folds instead of one final network.", min=0)] = 0,
+    all_patients: Annotated[
+        bool, typer.Option("--all-patients", help="With --folds: test patients as well. A last estimate: choose nothing by it.")
+    ] = False,
+    changes: Annotated[list[str] | None, typer.Option("--set", help="Change a switch: fine_tuning.epochs=5. Any number.", show_default=False)] = None,
+    source: Annotated[str, typer.Option(help="Source data set, where --data names several.")] = "",
+    target: Annotated[str, typer.Option(help="Target data set, where --data names several.")] = "",
+    name: Annotated[str, typer.Option(help="Folder of the run below RUNS. Default: recipe, preset, seed.")] = "",
+    runs: Annotated[Path, typer.Option(help="Folder of all runs.")] = BUILD / "runs",
+    cache: Annotated[Path, typer.Option(help="Folder where prepared crops are kept.")] = BUILD / "packs",
+    device: Device = "auto",
+) -> None:
+    """Train a recipe: pretraining on a source and fine-tuning on a target, or both at once. Stop it at any time; the same command goes on.
+
+    Example: `dl4all train histotnet --data DATA --folds 3`, then `tensorboard --logdir build/runs`.
+
+    Several GPUs or machines: `torchrun --nproc-per-node 4 -m clients.cli.main train ...`.
+    """
+    with explained():
+        from training.crops.sources import Sources
+        from training.learning.devices import place
+        from training.recipes.config import load_recipe
+        from training.runs import interleaved as interleaved_training
+        from training.runs import patch_cross_validation, report, transfer
+        from training.runs import patches as patch_training
+
+        given = load_recipe(recipe, preset, changes or ())
+        words = [f"cv{folds}"] * bool(folds) + ["all"] * all_patients + [str(seed)] + [_word(w) for w in (source, target, *(changes or [])) if w]
+        named = name or "-".join([Path(recipe).stem, preset, *words])
+        with place(device) as at:
+            options = transfer.TransferOptions(given, source, target, seed, folds, runs, named, all_patients)
+            judges_patches = given.learns == "patches" and not folds
+            if given.learns == "patches":
+                way = patch_training if judges_patches else patch_cross_validation
+            else:
+                way = interleaved_training if given.interleaves else transfer
+            folder = way.run(options, Sources.find(data, cache), at)
+            if at.leads:
+                for line in patch_training.write_patch_report(folder) if judges_patches else report.write_report(folder):
+                    typer.echo(line)
+                say(f"done: {folder}", "green")
+
+
+def _word(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._=]+", "_", text)

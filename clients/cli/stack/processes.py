@@ -1,0 +1,121 @@
+"""Processes that end with whoever started them, each the leader of a session of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from clients.cli.stack.parts import PROJECT_ROOT, Part
+
+_LAUNCHER: Final = Path(__file__).with_name("die_with_parent.py")
+_SHARED_MEMORY: Final = Path("/dev/shm")
+_LINE_LIMIT: Final = 1 << 20
+
+
+def guarded_command(part: Part) -> list[str]:
+    """The part's command, bound to the life of this process."""
+    return [sys.executable, "-S", "-E", str(_LAUNCHER), str(os.getpid()), *part.command]
+
+
+class PartProcess:
+    """A running part.
+
+    Args:
+        part: what is run.
+        on_line: what becomes of each line that it prints.
+    """
+
+    def __init__(self, part: Part, on_line: Callable[[str, str], None]) -> None:
+        self.part = part
+        self._on_line = on_line
+        self._process: asyncio.subprocess.Process | None = None
+        self._pump: asyncio.Task[None] | None = None
+        self.started = 0.0
+
+    async def start(self) -> None:
+        """Start it; its output is read from now on."""
+        self.started = time.monotonic()
+        self._process = await asyncio.create_subprocess_exec(
+            *guarded_command(self.part),
+            env=self.part.full_environment(),
+            cwd=PROJECT_ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            limit=_LINE_LIMIT,
+        )
+        self._pump = asyncio.create_task(self._read())
+
+    async def ended(self) -> int:
+        """Wait for its end; what it has left in its session is ended too.
+
+        Returns:
+            Its exit status.
+        """
+        assert self._process is not None
+        assert self._pump is not None
+        status = await self._process.wait()
+        kill_group(self._process.pid)
+        remove_shared_memory(self.part, self._process.pid)
+        await self._pump
+        return status
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal, if it runs."""
+        if self._process is not None and self._process.returncode is None:
+            self._process.send_signal(number)
+
+    async def stop(self, patience: float) -> None:
+        """Ask it to end, and end it where it does not.
+
+        Args:
+            patience: seconds before it is killed.
+        """
+        if self._process is None:
+            return
+        self.signal(signal.SIGTERM)
+        try:
+            async with asyncio.timeout(patience):
+                await self.ended()
+        except TimeoutError:
+            self.kill()
+            await self.ended()
+
+    def kill(self) -> None:
+        """End it and all that it started, at once."""
+        if self._process is not None:
+            kill_group(self._process.pid)
+
+    async def _read(self) -> None:
+        assert self._process is not None
+        assert self._process.stdout is not None
+        while True:
+            try:
+                line = await self._process.stdout.readline()
+            except ValueError:  # longer than the limit
+                continue
+            if not line:
+                return
+            self._on_line(self.part.name, line.decode(errors="replace").rstrip("\n"))
+
+
+def kill_group(leader: int) -> None:
+    """Kill what is left of a session's process group; nothing where nothing is left."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(leader, signal.SIGKILL)
+
+
+def remove_shared_memory(part: Part, pid: int) -> None:
+    """Remove what a part that was killed has left in shared memory."""
+    if part.shared_memory_prefix:
+        for path in _SHARED_MEMORY.glob(f"{part.shared_memory_prefix}{pid}_*"):
+            path.unlink(missing_ok=True)

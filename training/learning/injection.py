@@ -1,0 +1,103 @@
+"""Class injection: what a network learns beside blast and normal, so that it can say that there is no cell, or that blasts are of several kinds.
+
+Source: DSS-XAI (Genovese et al., Image and Vision Computing 151, 2024), where patches without a nucleated cell are a class of their own, and
+lymphoblasts are split in two. There the patches come from other photographs than the cells, so that the photograph may tell the class; here they are
+places of the very images that show the cells.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.cluster.vq import kmeans2
+
+from training.crops.packs import Pack
+from training.datasets.splits import Parts
+from training.errors import RecipeError
+from training.learning.classification_task import Samples
+from training.recipes.config import Injection
+
+NORMAL, BLAST, NOTHING = 0, 1, 2
+"""Columns of the classes; clusters of blasts beyond the first follow after them."""
+Float = NDArray[np.float32]
+Flags = NDArray[np.bool_]
+
+
+def class_count(injection: Injection) -> int:
+    """Classes that the network tells apart while it learns."""
+    return 2 + (injection.nothing > 0) + injection.clusters - 1
+
+
+def merged_classes(injection: Injection) -> tuple[tuple[int, ...], ...]:
+    """Columns that are one class in what the network says: normal, blast and, where it was injected, nothing."""
+    blasts = (BLAST, *range(NOTHING + 1, NOTHING + injection.clusters))
+    return ((NORMAL,), blasts, *(((NOTHING,),) if injection.nothing else ()))
+
+
+def inject_nothing(samples: Samples, parts: Parts, nothing: Pack, allowed: Flags, share: float, seed: int) -> tuple[Samples, Parts]:
+    """Add crops without a cell to the training part.
+
+    Args:
+        samples: cells with labels (N, 2), normal and blast.
+        parts: their division.
+        nothing: crops without a cell.
+        allowed: bool (len(nothing),), which of them this division may learn from.
+        share: how many, in shares of the training cells.
+        seed: decides which.
+
+    Returns:
+        Samples with labels (N + M, 3), the new ones last, and the division with them in its training part; validation and test are as before.
+
+    Raises:
+        RecipeError: there are too few.
+    """
+    training = np.flatnonzero(allowed)
+    wanted = round(share * len(parts.train))
+    if len(training) < wanted or not wanted:
+        raise RecipeError(f"{wanted} crops without a cell are asked for, and there are {len(training)} to train on. Change injection.nothing.")
+    chosen = np.random.default_rng((seed, NOTHING)).permutation(training)[:wanted]
+    count, kinds = len(samples), int(samples.fine.max()) + 1
+    labels = np.zeros((count + wanted, NOTHING + 1), np.int8)
+    labels[:count, : samples.labels.shape[1]] = samples.labels
+    labels[count:, NOTHING] = 1
+    return (
+        Samples(
+            np.concatenate([samples.pixels, nothing.pixels[chosen]]),
+            labels,
+            np.concatenate([samples.fine, np.full(wanted, kinds, np.int64)]),
+            np.concatenate([samples.groups, nothing.groups[chosen]]),
+        ),
+        Parts(np.concatenate([parts.train, count + np.arange(wanted)]), parts.validation, parts.test),
+    )
+
+
+def split_blasts(samples: Samples, training: NDArray[np.int64], embeddings: Float, clusters: int, seed: int) -> Samples:
+    """Split the blasts of the training part into clusters of their embeddings; the others keep the first cluster.
+
+    Args:
+        samples: with labels (N, 3).
+        training: indices of the training part.
+        embeddings: float32 (len(training), D) by a network that learned from the same part.
+        clusters: how many.
+        seed: of the k-means.
+
+    Returns:
+        Samples with labels (N, 2 + clusters), and as many more fine classes.
+
+    Raises:
+        RecipeError: a cluster is empty: there are fewer kinds of blasts than that.
+    """
+    blasts = training[samples.labels[training, BLAST] == 1]
+    unit = embeddings[samples.labels[training, BLAST] == 1].astype(np.float64)
+    unit /= np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-12)
+    _, cluster = kmeans2(unit, clusters, minit="++", seed=np.random.default_rng(seed))
+    if len(np.unique(cluster)) < clusters:
+        raise RecipeError(f"The blasts do not fall into {clusters} clusters; lower injection.clusters.")
+    labels = np.concatenate([samples.labels, np.zeros((len(samples), clusters - 1), np.int8)], axis=1)
+    fine = samples.fine.copy()
+    kinds = int(fine.max()) + 1
+    for k in range(1, clusters):
+        of_cluster = blasts[cluster == k]
+        labels[of_cluster, BLAST], labels[of_cluster, NOTHING + k] = 0, 1
+        fine[of_cluster] = kinds + k - 1
+    return Samples(samples.pixels, labels, fine, samples.groups)

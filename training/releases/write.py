@@ -1,0 +1,348 @@
+"""Write a release: ``releases/<id>/release.json``, the index, the model's metadata and its card."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from services.common.releases import CLASSES, INDEX_FILE, RELEASE_FILE, SERVED_BY, Index, Release, ReleaseStore, sha256_of
+from training.errors import RecipeError
+from training.files.whole_files import write_json
+from training.metrics.by_patient import Interval
+
+METADATA_FILE: Final = "metadata.json"
+CARD_FILE: Final = "MODEL_CARD.md"
+
+
+@dataclass(frozen=True)
+class ReleaseParts:
+    """All that a release says of itself; see ``services.common.releases.Release``."""
+
+    id: str
+    system: str
+    title: str
+    detects: str
+    side: int
+    model: str
+    files: Mapping[str, Path]
+    """Served file by engine; all in one version folder."""
+    library: Path
+    preprocessing: Mapping[str, object]
+    calibration: Mapping[str, object]
+    decision: Mapping[str, object]
+    data: Mapping[str, str]
+    figures: Mapping[str, Interval | float]
+    limits: tuple[str, ...]
+    architecture: str
+    training: Mapping[str, object]
+    classes: tuple[str, ...]
+    class_activations: bool
+
+
+def write_release(parts: ReleaseParts, releases: Path, model_repository: Path) -> Release:
+    """Write the release, make it the current one of its system where that has none, and check the whole store.
+
+    Raises:
+        RecipeError: a part of it makes no sense, such as a figure that is no number.
+        services.common.errors.BrokenReleaseError: what was written does not pass the check that serving makes.
+    """
+    files = {engine: {"file": parts.files[engine].name, "sha256": sha256_of(parts.files[engine])} for engine in SERVED_BY}
+    model = {"model": parts.model, "version": int(parts.files[SERVED_BY[0]].parent.name), "files": files}
+    content = {
+        "id": parts.id,
+        "system": parts.system,
+        "title": parts.title,
+        "detects": parts.detects,
+        "input": {"kind": "registered_sharpened", "side": parts.side},
+        "network": model,
+        "embedder": model,
+        "library": {"file": parts.library.name, "sha256": sha256_of(parts.library)},
+        "preprocessing": parts.preprocessing,
+        "calibration": parts.calibration,
+        "decision": parts.decision,
+        "classes": parts.classes,
+        "class_activations": parts.class_activations,
+        "data": parts.data,
+        "figures": [_figure(name, value) for name, value in parts.figures.items()],
+        "limits": parts.limits,
+        "created": datetime.datetime.now(datetime.UTC).date().isoformat(),
+    }
+    return _write(content, parts.model, {"architecture": parts.architecture, "training": parts.training}, releases, model_repository)
+
+
+@dataclass(frozen=True)
+class PatchReleaseParts:
+    """What a release with a network of patches says beyond that of the cells that it takes over; see ``services.common.releases.Patches``."""
+
+    id: str
+    system: str
+    title: str
+    model: str
+    file: Path
+    """The served file of all engines, in its version folder."""
+    side: int
+    patch_side: int
+    overlap: float
+    nominal_red_cell_radius: float
+    min_probability: Mapping[str, float]
+    min_activation: float
+    suppression_radius: float
+    data: Mapping[str, str]
+    figures: Mapping[str, Interval | float]
+    limits: tuple[str, ...]
+    architecture: str
+    training: Mapping[str, object]
+
+
+def write_patch_release(cells: Release, parts: PatchReleaseParts, releases: Path, model_repository: Path) -> Release:
+    """Write a release that judges cells as another does, with a library of its own copy in place, and patches with a network of its own.
+
+    Args:
+        cells: the release whose cell network, library and calibration it has.
+        parts: all else.
+        releases, model_repository: where it is written; the model files of ``cells`` and the copied library are there.
+
+    Raises:
+        RecipeError: a part of it makes no sense, such as a figure that is no number.
+        services.common.errors.BrokenReleaseError: what was written does not pass the check that serving makes.
+    """
+    file = {"file": parts.file.name, "sha256": sha256_of(parts.file)}
+    network = {"model": parts.model, "version": int(parts.file.parent.name), "files": dict.fromkeys(SERVED_BY, file)}
+    content = {
+        **cells.model_dump(mode="json"),
+        "id": parts.id,
+        "system": parts.system,
+        "title": parts.title,
+        "patches": {
+            "network": network,
+            "side": parts.side,
+            "patch_side": parts.patch_side,
+            "overlap": parts.overlap,
+            "nominal_red_cell_radius": parts.nominal_red_cell_radius,
+            "min_probability": dict(parts.min_probability),
+            "min_activation": parts.min_activation,
+            "suppression_radius": parts.suppression_radius,
+        },
+        "data": {**parts.data, "cells": f"the cell network, its library and its calibration are those of {cells.id}"},
+        "figures": [_figure(name, value) for name, value in parts.figures.items()],
+        "limits": parts.limits,
+        "created": datetime.datetime.now(datetime.UTC).date().isoformat(),
+    }
+    return _write(content, parts.model, {"architecture": parts.architecture, "training": parts.training}, releases, model_repository)
+
+
+def _write(content: Mapping[str, Any], model: str, about: Mapping[str, object], releases: Path, model_repository: Path) -> Release:
+    release = _validated(content)
+    write_json(releases / release.id / RELEASE_FILE, release.model_dump(mode="json"))
+    write_json(releases / INDEX_FILE, _updated_index(releases / INDEX_FILE, release).model_dump(mode="json"))
+    metadata = {"release": release.id, **about, **content}
+    _write_about(model_repository / model, metadata)
+    ReleaseStore(releases, model_repository)
+    return release
+
+
+def _write_about(model: Path, metadata: Mapping[str, Any]) -> None:
+    write_json(model / METADATA_FILE, metadata)
+    (model / CARD_FILE).write_text(model_card(metadata), encoding="utf-8")
+
+
+def write_release_content(content: Mapping[str, Any], folder: Path) -> Release:
+    """Write ``release.json`` of a release that shares its models with another.
+
+    Raises:
+        RecipeError: the content makes no sense.
+    """
+    release = _validated(content)
+    write_json(folder / RELEASE_FILE, release.model_dump(mode="json"))
+    return release
+
+
+def add_limit(release: Release, limit: str, releases: Path, model_repository: Path) -> Release:
+    """State a limit that was found after a release was built: in the release, and in the metadata and card of the model that came with it.
+
+    Raises:
+        RecipeError: the limit is empty or stated already, or the metadata cannot be read; nothing is changed.
+    """
+    if not limit.strip() or limit in release.limits:
+        raise RecipeError(f"{release.id}: a limit is a sentence that is not stated yet.")
+    return restate(release, {"limits": [*release.limits, limit]}, releases, model_repository)
+
+
+def restate(release: Release, said: Mapping[str, Any], releases: Path, model_repository: Path) -> Release:
+    """Say something else in a release and, in the metadata and card of the model that came with it, where one did.
+
+    Raises:
+        RecipeError: it makes no sense, or the metadata cannot be read; nothing is changed.
+    """
+    content = _validated({**release.model_dump(mode="json"), **said})
+    model = model_repository / (release.patches.network if release.patches else release.network).model
+    with restored_on_failure([releases / release.id / RELEASE_FILE, model / METADATA_FILE, model / CARD_FILE]):
+        write_json(releases / release.id / RELEASE_FILE, content.model_dump(mode="json"))
+        try:
+            metadata = json.loads((model / METADATA_FILE).read_text(encoding="utf-8"))
+            if metadata["release"] == release.id:
+                _write_about(model, {**metadata, **said})
+        except (ValueError, KeyError) as error:
+            raise RecipeError(f"{model / METADATA_FILE} does not describe a model: {error!r}") from error
+    return content
+
+
+@contextmanager
+def restored_on_failure(paths: Iterable[Path]) -> Iterator[None]:
+    """Give files that are there the content that they had, if anything fails."""
+    before = {path: path.read_bytes() for path in paths if path.exists()}
+    try:
+        yield
+    except BaseException:
+        for path, content in before.items():
+            path.write_bytes(content)
+        raise
+
+
+def activate(release: Release, releases: Path, *, as_default: bool = False) -> None:
+    """Make a release the current one of its system, and the default where that was the system's before; the index is swapped whole.
+
+    Args:
+        release: which.
+        releases: folder of releases.
+        as_default: whether it becomes the default in any case.
+    """
+    path = releases / INDEX_FILE
+    index = Index.model_validate_json(path.read_bytes())
+    default = release.id if as_default or index.default == index.current.get(release.system) else index.default
+    write_json(path, Index(default=default, current={**index.current, release.system: release.id}).model_dump(mode="json"))
+
+
+def install_release(release: str, model: str, staging: Path, releases: Path, model_repository: Path) -> None:
+    """Move a release and its model from a staging folder, where ``write_release`` made them whole, to where they are served from.
+
+    What is there under the same names is moved out first and comes back if anything fails; the index is written last. The release becomes
+    the current one of its system where that has none; else `activate` makes it so.
+
+    Args:
+        release: id.
+        model: name of its model.
+        staging: folder that holds ``releases`` and ``model_repository``, on the same disk.
+        releases, model_repository: where they go.
+    """
+    moves = [(staging / "model_repository" / model, model_repository / model), (staging / "releases" / release, releases / release)]
+    replaced: list[tuple[Path, Path]] = []
+    placed: list[Path] = []
+    index = releases / INDEX_FILE
+    before = index.read_bytes() if index.exists() else None
+    try:
+        for new, place in moves:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            if place.exists():
+                kept = staging / "replaced" / place.parent.name / place.name
+                kept.parent.mkdir(parents=True)
+                place.rename(kept)
+                replaced.append((kept, place))
+            new.rename(place)
+            placed.append(place)
+        written = Release.model_validate_json((releases / release / RELEASE_FILE).read_bytes())
+        write_json(index, _updated_index(index, written).model_dump(mode="json"))
+        ReleaseStore(releases, model_repository)
+    except BaseException:
+        for place in placed:
+            shutil.rmtree(place)
+        for kept, place in replaced:
+            kept.rename(place)
+        if before is None:
+            index.unlink(missing_ok=True)
+        else:
+            index.write_bytes(before)
+        raise
+
+
+def _figure(name: str, value: Interval | float) -> dict[str, object]:
+    if isinstance(value, Interval):
+        return {"name": name, "value": round(value.value, 4), "low": round(value.low, 4), "high": round(value.high, 4)}
+    return {"name": name, "value": float(f"{value:.4g}")}
+
+
+def _validated(content: Mapping[str, Any]) -> Release:
+    try:
+        return Release.model_validate(content)
+    except ValidationError as error:
+        lines = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise RecipeError(f"The release {content['id']} cannot be written: {lines}") from error
+
+
+def _updated_index(path: Path, release: Release) -> Index:
+    if not path.exists():
+        return Index(default=release.id, current={release.system: release.id})
+    index = Index.model_validate_json(path.read_bytes())
+    return Index(default=index.default, current={release.system: release.id, **index.current})
+
+
+def model_card(metadata: Mapping[str, Any]) -> str:
+    """The card of a model, written from its ``metadata.json`` and nothing else."""
+    patches = metadata.get("patches")
+    network = metadata["network"] if patches is None else patches["network"]
+    lines = [
+        f"# {network['model']}",
+        "",
+        metadata["title"],
+        "",
+        "**A research demonstration, not a medical device.** The weights and the reference library may be used for research only;",
+        "see `LICENSE-WEIGHTS.md`.",
+        "",
+        f"- Release: `{metadata['id']}`, detects `{metadata['detects']}`",
+        f"- Architecture: {metadata['architecture']}",
+        *(_cell_network(metadata) if patches is None else _patch_network(patches)),
+        f"- Served: {_served(network['files'])}",
+        "",
+        "## Data",
+        "",
+        *[f"- {name}: {text}" for name, text in metadata["data"].items()],
+        "",
+        "## Figures (95 % interval by patient)",
+        "",
+        "| figure | value | interval |",
+        "|---|---|---|",
+        *[f"| {f['name']} | {_number(f['value'])} | {_interval(f)} |" for f in metadata["figures"]],
+        "",
+        "## Limits",
+        "",
+        *[f"- {limit}" for limit in metadata["limits"]],
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _cell_network(metadata: Mapping[str, Any]) -> tuple[str, str]:
+    given, classes = metadata["input"], ", ".join(metadata.get("classes", CLASSES))
+    by_place = ", class activations, of which the logits are the mean over places" if metadata.get("class_activations") else ""
+    return (
+        f"- Input: uint8 NHWC, {given['side']} x {given['side']}, {given['kind']}; normalisation and temperature are in the graph",
+        f"- Outputs: logits ({classes}), embedding, patch embeddings{by_place}",
+    )
+
+
+def _patch_network(given: Mapping[str, Any]) -> tuple[str, str]:
+    return (
+        f"- Input: uint8 NHWC, {given['side']} x {given['side']}: a patch of {given['patch_side']} px of a field whose red cells have a radius of "
+        f"{given['nominal_red_cell_radius']} px, scaled with them in others; normalisation and temperatures are in the graph",
+        "- Outputs: logits (blast present, other nucleated cell present), class activations, of which the logits are the mean over places",
+    )
+
+
+def _served(files: Mapping[str, Mapping[str, str]]) -> str:
+    return ", ".join(f"`{file['file']}` by {engine}" for engine, file in files.items())
+
+
+def _number(value: float) -> str:
+    return f"{value:.4f}" if value == 0 or abs(value) >= 1e-3 else f"{value:.1e}"
+
+
+def _interval(figure: Mapping[str, Any]) -> str:
+    return "" if figure.get("low") is None else f"{figure['low']:.4f} to {figure['high']:.4f}"
