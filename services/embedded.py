@@ -15,6 +15,7 @@ from services.classification.servicer import ClassificationServicer
 from services.classification.settings import ClassificationSettings
 from services.common.errors import DependencyUnavailableError
 from services.common.local_stub import LocalStub
+from services.common.parts import GATEWAY, PARTS
 from services.common.releases import ReleaseStore
 from services.common.server import Registration
 from services.common.service import run_service, serve_until_signal
@@ -55,10 +56,10 @@ class EmbeddedSettings(ServiceSettings):
 
     model_config = SettingsConfigDict(env_prefix="DL4ALL_", extra="ignore", use_attribute_docstrings=True)
 
-    port: int = Field(default=50051, ge=0, le=65535)
+    port: int = Field(default=PARTS[GATEWAY].port, ge=0, le=65535)
     """Port to listen on; 0 for any free one."""
 
-    metrics_port: int = Field(default=9051, ge=0, le=65535)
+    metrics_port: int = Field(default=PARTS[GATEWAY].metrics_port, ge=0, le=65535)
     """Port of the Prometheus metrics; 0 for any free one."""
 
 

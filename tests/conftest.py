@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,17 +11,19 @@ from pathlib import Path
 import pytest
 
 from clients.cli.stack.parts import triton_is_installed
-from tests.paths import ROOT
+from services.common.home import HOME_VARIABLE
+from tests.paths import DATA, ROOT
 from tests.running import Stack
+
+os.environ.setdefault(HOME_VARIABLE, str(ROOT))
 
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The development data beside the project."""
-    folder = ROOT.parent / "shared" / "data"
-    if not folder.is_dir():
+    if not DATA.is_dir():
         pytest.skip("development data not beside the project")
-    return folder
+    return DATA
 
 
 @dataclass(frozen=True)

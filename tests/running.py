@@ -16,10 +16,11 @@ from pathlib import Path
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from clients.cli.stack.parts import SERVICES, TRITON, Part, Ports, free_ports, service_part, triton_part
+from clients.cli.stack.parts import Launch, Ports, free_ports, service_part, triton_part
 from clients.cli.stack.processes import guarded_command, kill_group, remove_shared_memory
 from dl4all_client import DiagnosisClient, ServiceError
 from dl4all_client.channel import Tls, open_channel
+from services.common.parts import SERVICES, TRITON
 from tests.impostor import Impostor
 from tests.paths import ROOT
 
@@ -58,7 +59,7 @@ def _new_log() -> Path:
 class Running:
     """A part in a process of its own; its output goes to a file."""
 
-    part: Part
+    part: Launch
     tls: Tls | None = None
     log: Path = field(default_factory=lambda: _new_log())
     process: subprocess.Popen[bytes] | None = None

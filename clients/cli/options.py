@@ -12,6 +12,8 @@ from typing import Annotated, Any, Final
 import typer
 
 from clients.cli.running import say
+from services.common.home import MODEL_REPOSITORY, home
+from services.common.home import RELEASES as RELEASES_FOLDER
 
 
 class Kind(StrEnum):
@@ -36,6 +38,8 @@ Data = Annotated[
 Device = Annotated[str, typer.Option(help="auto (a GPU if there is one), cpu or cuda.")]
 Releases = Annotated[Path, typer.Option(help="Folder of releases.", envvar="DL4ALL_RELEASES")]
 Models = Annotated[Path, typer.Option(help="Folder of models.", envvar="DL4ALL_MODEL_REPOSITORY")]
+RELEASES: Final = home() / RELEASES_FOLDER
+MODELS: Final = home() / MODEL_REPOSITORY
 BUILD: Final = Path("build")
 """Folder of what training makes: runs and packs."""
 

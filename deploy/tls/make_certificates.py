@@ -24,7 +24,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-NAMES = ("localhost", "127.0.0.1", "gateway", "patching", "preprocessing", "classification", "retrieval", "triton")
+from services.common.parts import PARTS
+
+NAMES = ("localhost", "127.0.0.1", *PARTS)
 
 
 @dataclass(frozen=True)

@@ -114,7 +114,7 @@ def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--installed", type=Path, default=PROJECT / ".triton", help="where install.py put it (default: %(default)s)")
-    repository = Path(os.environ.get("DL4ALL_MODEL_REPOSITORY") or PROJECT / "model_repository")
+    repository = Path(os.environ.get("DL4ALL_MODEL_REPOSITORY") or Path(os.environ.get("DL4ALL_HOME") or PROJECT) / "model_repository")
     parser.add_argument(
         "--model-repository", type=Path, default=repository, help="or DL4ALL_MODEL_REPOSITORY, as for the services (default: %(default)s)"
     )

@@ -21,4 +21,4 @@ def open_engine(settings: ClassificationSettings, common: CommonSettings, tls: T
         return TritonEngine(where, tls, common)
     from services.common.engines.onnx_runtime import OnnxRuntimeEngine
 
-    return OnnxRuntimeEngine(common.model_repository, workers, settings.inference_threads, gpu=settings.device == "gpu")
+    return OnnxRuntimeEngine(common.model_repository, workers, settings.inference_threads, settings.device)

@@ -7,6 +7,8 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
+from services.common.parts import PARTS, default_address
+from services.common.releases import Role
 from services.common.settings import ServiceSettings
 
 
@@ -15,19 +17,19 @@ class ClassificationSettings(ServiceSettings):
 
     model_config = SettingsConfigDict(env_prefix="DL4ALL_CLASSIFICATION_", extra="ignore", use_attribute_docstrings=True)
 
-    port: int = Field(default=50054, ge=0, le=65535)
+    port: int = Field(default=PARTS["classification"].port, ge=0, le=65535)
     """Port to listen on; 0 for any free one."""
 
-    metrics_port: int = Field(default=9054, ge=0, le=65535)
+    metrics_port: int = Field(default=PARTS["classification"].metrics_port, ge=0, le=65535)
     """Port of the Prometheus metrics; 0 for any free one."""
 
     engine: Literal["onnxruntime", "triton"] = "onnxruntime"
     """What runs the models: ONNX Runtime in this process, or a Triton Inference Server."""
 
-    device: Literal["cpu", "gpu"] = "cpu"
+    device: Role = Role.CPU
     """Where the models run; ONNX Runtime needs the extra ``gpu`` for it."""
 
-    triton_address: str = "dns:///localhost:8001"
+    triton_address: str = default_address("triton")
     """Triton's gRPC endpoint; every address of the name takes its turn."""
 
     inference_threads: int = Field(default=1, ge=1, le=64)

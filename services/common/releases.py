@@ -14,7 +14,8 @@ from typing import Annotated, Final, Self, TypeVar
 import structlog
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from services.common.errors import BrokenReleaseError, FailedPreconditionError, NotFoundError
+from services.common.errors import BrokenReleaseError, ConfigurationError, FailedPreconditionError, NotFoundError
+from services.common.home import HOME_VARIABLE, MODEL_REPOSITORY, RELEASES
 
 _log = structlog.get_logger("dl4all")
 RELEASE_FILE: Final = "release.json"
@@ -31,8 +32,13 @@ CLASSES: Final = ("normal", "blast")
 """Columns of the logits of every cell network."""
 NOTHING: Final = "nothing"
 """A further column: no nucleated cell."""
-SERVED_BY: Final = ("onnxruntime", "triton_cpu", "triton_gpu")
-"""Who may serve a model's file: ONNX Runtime in process, Triton on a CPU, Triton on a GPU."""
+
+
+class Role(StrEnum):
+    """What an engine runs on, and so which file of a model it serves."""
+
+    CPU = "cpu"
+    GPU = "gpu"
 
 
 class Detects(StrEnum):
@@ -66,8 +72,14 @@ class Model(_Part):
 
     model: str
     version: int = Field(ge=1)
-    files: dict[str, File]
-    """Served file by engine (``onnxruntime``, ``triton_cpu``, ``triton_gpu``), relative to the version folder."""
+    files: dict[Role, File]
+    """Served file by role of the engine, relative to the version folder."""
+
+    @model_validator(mode="after")
+    def _every_role_has_a_file(self) -> Self:
+        if missing := set(Role) - set(self.files):
+            raise ValueError(f"files must name a file for {', '.join(sorted(missing))}")
+        return self
 
 
 class Input(_Part):
@@ -243,10 +255,13 @@ class ReleaseStore:
         model_repository: folder of models that the releases name.
 
     Raises:
+        ConfigurationError: one of the folders is not there.
         BrokenReleaseError: a release is incomplete, malformed or does not match its checksums.
     """
 
     def __init__(self, releases: Path, model_repository: Path) -> None:
+        if not (releases.is_dir() and model_repository.is_dir()):
+            raise ConfigurationError("RELEASES_NOT_FOUND", _no_releases(releases, model_repository))
         self._folder = releases
         self._model_repository = model_repository
         self._checked: set[tuple[Path, str]] = set()
@@ -346,9 +361,9 @@ class ReleaseStore:
         """Path of the release's reference library."""
         return self._folder / release.id / release.library.file
 
-    def model_path(self, model: Model, engine: str) -> Path:
-        """Path of the file that an engine serves."""
-        return self._model_repository / model.model / str(model.version) / model.files[engine].file
+    def model_path(self, model: Model, role: Role = Role.CPU) -> Path:
+        """Path of the file that an engine of a role serves."""
+        return self._model_repository / model.model / str(model.version) / model.files[role].file
 
     def _read(self, path: Path) -> Release:
         release = _parse(Release, path)
@@ -362,6 +377,11 @@ class ReleaseStore:
                 _check(*file)
                 self._checked.add(file)
         return release
+
+
+def _no_releases(releases: Path, model_repository: Path) -> str:
+    missing = releases if not releases.is_dir() else model_repository
+    return f"There is no folder {missing.resolve()}. Set {HOME_VARIABLE} to the folder that holds {RELEASES}/ and {MODEL_REPOSITORY}/."
 
 
 def _ascending(numbers: Sequence[float]) -> bool:

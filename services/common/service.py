@@ -7,9 +7,9 @@ import asyncio
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any
 
 from pydantic import ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings
 
 from services.common.errors import DomainError
@@ -68,15 +68,17 @@ def _help(name: str, kinds: Sequence[type[BaseSettings]]) -> None:
     for kind in kinds:
         prefix = str(kind.model_config.get("env_prefix", ""))
         for field, info in kind.model_fields.items():
-            lines += [f"{prefix}{field.upper()} (default: {_shown(info.default)})", f"    {' '.join((info.description or '').split())}"]
+            lines += [f"{prefix}{field.upper()} (default: {_shown(info)})", f"    {' '.join((info.description or '').split())}"]
     parser = argparse.ArgumentParser(
         prog=f"python -m services.{name}", description="\n".join(lines), formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.parse_args(sys.argv[1:])
 
 
-def _shown(value: Any) -> str:
-    return "none" if value is None or value == "" else str(value)
+def _shown(field: FieldInfo) -> str:
+    if field.default_factory is not None:
+        return "see below"
+    return "none" if field.default is None or field.default == "" else str(field.default)
 
 
 def _in_words(error: ValidationError) -> str:

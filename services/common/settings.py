@@ -8,7 +8,8 @@ from typing import Final, Literal, Self
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-PROJECT_ROOT: Final = Path(__file__).resolve().parents[2]
+from services.common.home import MODEL_REPOSITORY, RELEASES
+
 MEBIBYTE: Final = 1024 * 1024
 
 
@@ -17,11 +18,14 @@ class CommonSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="DL4ALL_", extra="ignore", use_attribute_docstrings=True)
 
-    model_repository: Path = PROJECT_ROOT / "model_repository"
-    """Folder of models, as Triton reads it."""
+    home: Path = Path()
+    """Folder that holds ``releases`` and ``model_repository``; the working folder unless said otherwise."""
 
-    releases: Path = PROJECT_ROOT / "releases"
-    """Folder of releases."""
+    model_repository: Path = Field(default_factory=lambda given: given["home"] / MODEL_REPOSITORY)
+    """Folder of models, as Triton reads it; ``model_repository`` in DL4ALL_HOME unless said otherwise."""
+
+    releases: Path = Field(default_factory=lambda given: given["home"] / RELEASES)
+    """Folder of releases; ``releases`` in DL4ALL_HOME unless said otherwise."""
 
     host: str = "127.0.0.1"
     """Address to listen on; the loopback unless said otherwise."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
+from services.common.parts import PARTS, default_address
 from services.common.settings import ServiceSettings
 
 
@@ -13,22 +14,22 @@ class GatewaySettings(ServiceSettings):
 
     model_config = SettingsConfigDict(env_prefix="DL4ALL_GATEWAY_", extra="ignore", use_attribute_docstrings=True)
 
-    port: int = Field(default=50051, ge=0, le=65535)
+    port: int = Field(default=PARTS["gateway"].port, ge=0, le=65535)
     """Port to listen on; 0 for any free one."""
 
-    metrics_port: int = Field(default=9051, ge=0, le=65535)
+    metrics_port: int = Field(default=PARTS["gateway"].metrics_port, ge=0, le=65535)
     """Port of the Prometheus metrics; 0 for any free one."""
 
-    patching_address: str = "dns:///localhost:50052"
+    patching_address: str = default_address("patching")
     """Where patching is; every address of the name takes its turn."""
 
-    preprocessing_address: str = "dns:///localhost:50053"
+    preprocessing_address: str = default_address("preprocessing")
     """Where preprocessing is."""
 
-    classification_address: str = "dns:///localhost:50054"
+    classification_address: str = default_address("classification")
     """Where classification is."""
 
-    retrieval_address: str = "dns:///localhost:50055"
+    retrieval_address: str = default_address("retrieval")
     """Where retrieval is."""
 
     max_image_bytes: int = Field(default=16 * 1024 * 1024, ge=1024)

@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
+from services.common.parts import PARTS
 from services.common.settings import ServiceSettings
 
 
@@ -16,10 +17,10 @@ class PatchingSettings(ServiceSettings):
 
     model_config = SettingsConfigDict(env_prefix="DL4ALL_PATCHING_", extra="ignore", use_attribute_docstrings=True)
 
-    port: int = Field(default=50052, ge=0, le=65535)
+    port: int = Field(default=PARTS["patching"].port, ge=0, le=65535)
     """Port to listen on; 0 for any free one."""
 
-    metrics_port: int = Field(default=9052, ge=0, le=65535)
+    metrics_port: int = Field(default=PARTS["patching"].metrics_port, ge=0, le=65535)
     """Port of the Prometheus metrics; 0 for any free one."""
 
     max_image_bytes: int = Field(default=16 * 1024 * 1024, ge=1024)

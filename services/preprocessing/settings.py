@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
+from services.common.parts import PARTS
 from services.common.settings import ServiceSettings
 
 
@@ -13,10 +14,10 @@ class PreprocessingSettings(ServiceSettings):
 
     model_config = SettingsConfigDict(env_prefix="DL4ALL_PREPROCESSING_", extra="ignore", use_attribute_docstrings=True)
 
-    port: int = Field(default=50053, ge=0, le=65535)
+    port: int = Field(default=PARTS["preprocessing"].port, ge=0, le=65535)
     """Port to listen on; 0 for any free one."""
 
-    metrics_port: int = Field(default=9053, ge=0, le=65535)
+    metrics_port: int = Field(default=PARTS["preprocessing"].metrics_port, ge=0, le=65535)
     """Port of the Prometheus metrics; 0 for any free one."""
 
     max_focus_pixels: int = Field(default=25_000_000, ge=1024)

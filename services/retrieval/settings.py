@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
+from services.common.parts import PARTS
 from services.common.settings import ServiceSettings
 
 
@@ -16,10 +17,10 @@ class RetrievalSettings(ServiceSettings):
 
     model_config = SettingsConfigDict(env_prefix="DL4ALL_RETRIEVAL_", extra="ignore", use_attribute_docstrings=True)
 
-    port: int = Field(default=50055, ge=0, le=65535)
+    port: int = Field(default=PARTS["retrieval"].port, ge=0, le=65535)
     """Port to listen on; 0 for any free one."""
 
-    metrics_port: int = Field(default=9055, ge=0, le=65535)
+    metrics_port: int = Field(default=PARTS["retrieval"].metrics_port, ge=0, le=65535)
     """Port of the Prometheus metrics; 0 for any free one."""
 
     device: Literal["cpu", "gpu"] = "cpu"

@@ -23,10 +23,10 @@ from rich.progress import track
 
 from dl4all.diagnosis.v1 import diagnosis_pb2
 from dl4all_client.client import diagnose_request
-from services.common.engines.onnx_runtime import ENGINE, open_session
+from services.common.engines.onnx_runtime import open_session
 from services.common.logs import configure_logs
 from services.common.phantom import CellKind, encode_png, single_cell
-from services.common.releases import Model, Release, ReleaseStore
+from services.common.releases import Model, Release, ReleaseStore, Role
 from services.common.settings import CommonSettings
 from services.embedded import embedded_services
 
@@ -69,7 +69,7 @@ async def measure(store: ReleaseStore, rounds: int) -> dict[str, Cost]:
     """Measure every release of a store, in turns."""
     kinds = list(CellKind)
     images = [encode_png(single_cell(seed, kinds[seed % len(kinds)])) for seed in range(CELLS)]
-    sessions = {r.id: open_session(store.model_path(r.network, ENGINE), threads=1) for r in store.releases}
+    sessions = {r.id: open_session(store.model_path(r.network), threads=1) for r in store.releases}
     costs = {r.id: Cost() for r in store.releases}
     async with embedded_services(CommonSettings()) as services:
         diagnose = services.stubs["gateway"].Diagnose
@@ -89,7 +89,7 @@ def row(release: Release, store: ReleaseStore, cost: Cost, reference: Cost) -> s
     ratio = statistics.median(own / other for own, other in zip(cost.network[8], reference.network[8], strict=True))
     models = _models(release)
     sizes = f"{' and '.join(_mebibytes(store, model) for model in models)} | {store.library_path(release).stat().st_size / MIB:.1f}"
-    served = "int8" if release.network.files[ENGINE].file.endswith("_int8.onnx") else "float32"
+    served = "int8" if release.network.files[Role.CPU].file.endswith("_int8.onnx") else "float32"
     return (
         f"| `{release.id}` | {' and '.join(_parameters(store, model) for model in models)} | {served} | {sizes} | {network} | {ratio:.2f} | {statistics.median(cost.whole):.1f} "
         f"| {_int8_gate(store, release)} |"
@@ -97,7 +97,7 @@ def row(release: Release, store: ReleaseStore, cost: Cost, reference: Cost) -> s
 
 
 def _mebibytes(store: ReleaseStore, model: Model) -> str:
-    return f"{store.model_path(model, ENGINE).stat().st_size / MIB:.1f}"
+    return f"{store.model_path(model).stat().st_size / MIB:.1f}"
 
 
 def _models(release: Release) -> list[Model]:
@@ -106,7 +106,7 @@ def _models(release: Release) -> list[Model]:
 
 
 def _about(store: ReleaseStore, model: Model) -> dict[str, object]:
-    content: dict[str, object] = json.loads((store.model_path(model, ENGINE).parents[1] / "metadata.json").read_text(encoding="utf-8"))
+    content: dict[str, object] = json.loads((store.model_path(model).parents[1] / "metadata.json").read_text(encoding="utf-8"))
     return content
 
 

@@ -27,7 +27,7 @@ from services.retrieval.neighbours import unit
 from services.retrieval.search import ExactSearch
 from tests.paths import ROOT
 from tests.running import Running
-from training.releases.write import reference_library as library
+from training.releases import reference_library as library
 
 DIMENSION = 64
 RELEASE = "plain-resnet-1"

@@ -26,7 +26,7 @@ from rich.progress import track
 from dl4all.diagnosis.v1 import diagnosis_pb2, diagnosis_pb2_grpc
 from dl4all_client.client import diagnose_request
 from services.common.arrays import patches_to_bytes
-from services.common.engines.onnx_runtime import ENGINE, open_session
+from services.common.engines.onnx_runtime import open_session
 from services.common.image_codec import decode_image
 from services.common.phantom import CellKind, PhantomOptions, encode_png, single_cell, smear_field
 from services.common.releases import Release, ReleaseStore
@@ -57,7 +57,7 @@ class PlainLoop:
         self.release: Release = store.resolve("")
         self.library: ReferenceLibrary = open_library(store.library_path(self.release))
         self.search = ExactSearch(self.library.embeddings)
-        self.session = open_session(store.model_path(self.release.network, ENGINE), threads=1)
+        self.session = open_session(store.model_path(self.release.network), threads=1)
         self.focus = FocusParameters(**dict(self.release.preprocessing))
         cv2.setNumThreads(1)
 

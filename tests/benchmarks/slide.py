@@ -26,7 +26,7 @@ from rich.progress import Progress
 from dl4all.imaging.v1 import imaging_pb2
 from dl4all.patching.v1 import patching_pb2, patching_pb2_grpc
 from dl4all_client import DiagnosisClient
-from services.common.phantom_slide import PhantomSlide, SlideOptions
+from services.common.phantom.slide import PhantomSlide, SlideOptions
 from services.patching.slides.opening import open_slide
 from tests.running import Running, Stack, own_copy
 

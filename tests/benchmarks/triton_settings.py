@@ -21,9 +21,10 @@ import numpy as np
 import tritonclient.grpc.aio as tritonclient
 from rich.progress import track
 
-from clients.cli.stack.parts import TRITON, Ports, triton_part
+from clients.cli.stack.parts import Ports, triton_part
 from services.common.engines.base import EMBEDDING, LOGITS, PATCH_EMBEDDINGS
 from services.common.model_repository import CPU_CONFIG_FILE
+from services.common.parts import TRITON
 from services.common.releases import ReleaseStore
 from tests.paths import ROOT
 from tests.running import Running, eventually

@@ -6,12 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from clients.cli.stack.parts import SERVICES, TRITON
+from services.common.parts import INNER_SERVICES, TRITON
 from services.common.phantom import CellKind, PhantomOptions, encode_png, single_cell, smear_field
 from tests.impostor import Impostor
 from tests.running import Deceived, Stack, own_copy
-
-INNER_SERVICES = tuple(name for name in SERVICES if name != "gateway")
 
 
 @pytest.fixture(scope="session")

@@ -10,11 +10,12 @@ import grpc
 import onnx
 import pytest
 
-from clients.cli.stack.parts import TRITON, Ports, service_part, triton_part
+from clients.cli.stack.parts import Ports, service_part, triton_part
 from dl4all.classification.v1 import classification_pb2, classification_pb2_grpc
 from dl4all_client import ServiceError
 from services.common.health import LIVE
 from services.common.model_repository import CPU_CONFIG_FILE
+from services.common.parts import TRITON
 from services.common.releases import sha256_of
 from tests.paths import ROOT
 from tests.running import NOT_SERVING, TEST_SETTINGS, Running, eventually

@@ -14,7 +14,6 @@ import grpc
 import pytest
 import tritonclient.grpc as tritonclient
 
-from clients.cli.stack.parts import SERVICES, TRITON
 from dl4all.classification.v1 import classification_pb2, classification_pb2_grpc
 from dl4all.patching.v1 import patching_pb2, patching_pb2_grpc
 from dl4all.preprocessing.v1 import preprocessing_pb2, preprocessing_pb2_grpc
@@ -22,6 +21,7 @@ from dl4all.retrieval.v1 import retrieval_pb2, retrieval_pb2_grpc
 from dl4all_client import DiagnosisClient, ServiceError
 from dl4all_client.client import diagnose_request
 from services.common.health import LIVE, model_name, release_name
+from services.common.parts import SERVICES, TRITON
 from tests.paths import ROOT
 from tests.running import NOT_SERVING, SERVING, UNREACHABLE, Running, Stack, eventually
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from tritonclient.grpc import service_pb2
 
-from clients.cli.stack.parts import TRITON
 from dl4all.classification.v1 import classification_pb2
 from dl4all.patching.v1 import patching_pb2
 from dl4all.preprocessing.v1 import preprocessing_pb2
 from dl4all.retrieval.v1 import retrieval_pb2
 from dl4all_client import DiagnosisClient, ServiceError
+from services.common.parts import TRITON
 from tests.impostor import Babbler
 from tests.running import Deceived, Stack, eventually, own_copy
 

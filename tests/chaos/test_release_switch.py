@@ -18,8 +18,8 @@ from services.common.releases import INDEX_FILE, RELEASE_FILE, ReleaseStore, sha
 from services.retrieval.library import open_library
 from tests.paths import ROOT
 from tests.running import UNREACHABLE, Running, Stack, eventually, own_copy
+from training.releases import reference_library as library
 from training.releases.write import activate
-from training.releases.write import reference_library as library
 
 OLD, NEW = "plain-resnet-1", "plain-resnet-1.lib2"
 

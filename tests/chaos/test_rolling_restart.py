@@ -10,9 +10,10 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from clients.cli.stack.parts import SERVICES, TRITON, Ports, service_part, triton_part
+from clients.cli.stack.parts import Ports, service_part, triton_part
 from dl4all.diagnosis.v1 import diagnosis_pb2
 from dl4all_client import AsyncDiagnosisClient, ServiceError
+from services.common.parts import SERVICES, TRITON
 from tests.dns import DnsServer
 from tests.running import TEST_SETTINGS, Running, eventually
 

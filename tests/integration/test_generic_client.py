@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 
 from clients.cli.call import CallError, ReflectedServer, put_file, read_messages
-from clients.cli.stack.parts import SERVICES, Ports
+from clients.cli.stack.parts import Ports
 from dl4all.classification.v1 import classification_pb2
 from dl4all.diagnosis.v1 import diagnosis_pb2
 from dl4all.patching.v1 import patching_pb2
 from dl4all.preprocessing.v1 import preprocessing_pb2
 from dl4all.retrieval.v1 import retrieval_pb2
+from services.common.parts import SERVICES
 from tests.integration.conftest import start_server
 from tests.paths import ROOT
 from tests.running import Stack

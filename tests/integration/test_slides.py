@@ -15,7 +15,7 @@ from dl4all.diagnosis.v1 import diagnosis_pb2, diagnosis_pb2_grpc
 from dl4all_client import DiagnosisClient, ServiceError
 from dl4all_client.client import slide_requests, slide_start
 from services.common.phantom import PhantomOptions
-from services.common.phantom_slide import PhantomSlide, SlideOptions
+from services.common.phantom.slide import PhantomSlide, SlideOptions
 from tests.running import Running, Stack, eventually, own_copy
 
 SIDE = 4096

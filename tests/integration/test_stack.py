@@ -7,12 +7,12 @@ import json
 
 import grpc
 
-from clients.cli.stack.parts import SERVICES, TRITON
 from dl4all.classification.v1 import classification_pb2, classification_pb2_grpc
 from dl4all.diagnosis.v1 import diagnosis_pb2, diagnosis_pb2_grpc
 from dl4all_client import DiagnosisClient, ServiceError
 from dl4all_client.channel import open_aio_channel
 from dl4all_client.client import diagnose_request
+from services.common.parts import SERVICES, TRITON
 from tests.running import Metrics, Running, Stack, eventually
 
 

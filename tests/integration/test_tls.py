@@ -13,9 +13,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from typer.testing import CliRunner
 
 from clients.cli.main import app
-from clients.cli.stack.parts import SERVICES, TRITON, Ports, service_part
+from clients.cli.stack.parts import Ports, service_part
 from dl4all_client import DiagnosisClient, Tls
 from dl4all_client.channel import open_channel
+from services.common.parts import SERVICES, TRITON
 from tests.paths import ROOT
 from tests.running import TEST_SETTINGS, Running, Stack, eventually
 

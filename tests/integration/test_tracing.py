@@ -13,9 +13,9 @@ from google.protobuf import json_format
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest, ExportTraceServiceResponse
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from clients.cli.stack.parts import SERVICES
 from dl4all.diagnosis.v1 import diagnosis_pb2_grpc
 from dl4all_client.client import diagnose_request
+from services.common.parts import SERVICES
 from tests.running import Stack, eventually
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"

@@ -164,7 +164,7 @@ def main() -> None:
     pack = sources.pack(AML_CELLS, Input(kind=InputKind.REGISTERED_SHARPENED, side=release.input.side), focus=focus)
     chosen = np.flatnonzero(pack.in_subset(Subset.CALIBRATION) & (pack.is_blast >= 0) & (pack.measures["accepted"] > 0.5))
     cells = pack.select(np.sort(np.random.default_rng(0).permutation(chosen)[: given.cells]))
-    path, library = store.model_path(release.embedder, "onnxruntime"), open_library(store.library_path(release))
+    path, library = store.model_path(release.embedder), open_library(store.library_path(release))
     measured = curves(open_session(path, threads=1), cells, library)
     print(f"{release.id}, {len(cells)} cells of {len(np.unique(cells.groups))} calibration patients")
     for name, areas, sign in (("deletion", measured.deletion, -1.0), ("insertion", measured.insertion, 1.0)):

@@ -143,7 +143,7 @@ def main() -> None:
     release = store.resolve(given.release)
     sources = Sources.find(given.data, given.cache)
     wanted, focus = Input(kind=InputKind.REGISTERED_SHARPENED, side=release.input.side), FocusParameters(**release.preprocessing.model_dump())
-    path = store.model_path(release.network, "onnxruntime")
+    path = store.model_path(release.network)
     own = sources.pack(choose(sources, "", TARGETS, "calibration", "--data"), wanted, focus=focus)
     calibration = CalibrationCells.of(judge(path, own.select(own.in_subset(Subset.CALIBRATION))))
     new_source = judge(path, sources.pack(PBC_CELLS, wanted, focus=focus))

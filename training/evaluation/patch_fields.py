@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import track
 
-from services.common.engines.onnx_runtime import ENGINE, open_session
+from services.common.engines.onnx_runtime import open_session
 from services.common.image_codec import decode_image
 from services.common.releases import Patches, ReleaseStore
 from services.patching.cells import locate_cells
@@ -81,7 +81,7 @@ def main() -> None:
     how = store.resolve(given.release).patches
     if how is None:
         raise SystemExit(f"failed: the release {given.release!r} has no network of patches.")
-    session = open_session(store.model_path(how.network, ENGINE), threads=1)
+    session = open_session(store.model_path(how.network), threads=1)
     lines = score_healthy("bccd_fields", read_bccd_fields(given.data / "bccd_fields"), session, how)
     lines += score_healthy("chula_fields", read_chula_fields(given.data / "chula_fields"), session, how)
     lines += score_stress(given.data / "aria_fields", session, how)

@@ -322,6 +322,25 @@ class Injection(_Part):
         return self
 
 
+CpuFile = Literal["float32", "int8"]
+
+
+class Gates(_Part):
+    """What a run must pass to become a release; no part of the training, so that a run can be judged by other gates than it was made with.
+
+    Attributes:
+        min_pooled_auc: least AUC of the cross-validation, pooled over its folds, network alone.
+        max_auc_loss: most AUC that a lighter file may lose against float32 on calibration cells, of the network and of the neighbours' vote.
+        max_changed_emptiness: largest share of calibration cells that only one of the two files takes for no cell.
+        cpu_file: what CPUs are served: ``float32``, or ``int8`` where that file loses no more than the above.
+    """
+
+    min_pooled_auc: float = Field(default=0.97, ge=0.0, le=1.0)
+    max_auc_loss: float = Field(default=0.003, ge=0.0, le=1.0)
+    max_changed_emptiness: float = Field(default=0.005, ge=0.0, le=1.0)
+    cpu_file: CpuFile = "float32"
+
+
 class Recipe(_Part):
     """A recipe in one of its presets.
 
@@ -336,6 +355,7 @@ class Recipe(_Part):
         fine_tuning: on the target.
         injection: further classes of the target.
         division: of the target.
+        gates: what a run must pass to become a release.
     """
 
     system: str
@@ -349,6 +369,7 @@ class Recipe(_Part):
     fine_tuning: Stage
     injection: Injection = Injection()
     division: Division = Division()
+    gates: Gates = Gates()
 
     @property
     def interleaves(self) -> bool:
@@ -412,8 +433,18 @@ def load_recipe(name: str, preset: str = GROUPED, changes: Iterable[str] = ()) -
 
 
 def as_json(recipe: Recipe) -> dict[str, Any]:
-    """All switches with their values; without ``interleaving`` where there is none."""
-    return json.loads(recipe.model_dump_json(exclude=None if recipe.interleaving else {"interleaving"}))
+    """All switches of the training with their values: no ``gates``, and no ``interleaving`` where there is none."""
+    return json.loads(recipe.model_dump_json(exclude={"gates"} if recipe.interleaving else {"gates", "interleaving"}))
+
+
+def gates_of(recipe: str, preset: str = GROUPED) -> Gates:
+    """The gates of a recipe, by name or path; those of no recipe in particular where there is none of this name.
+
+    Raises:
+        RecipeError: the file is no recipe.
+    """
+    known = recipe.endswith(".toml") or recipe in recipe_names()
+    return load_recipe(recipe, preset).gates if known else Gates()
 
 
 def _apply(content: dict[str, Any], change: str) -> None:

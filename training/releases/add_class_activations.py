@@ -21,7 +21,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from services.common.engines.onnx_runtime import open_session
 from services.common.errors import DomainError
 from services.common.model_repository import CONFIG_FILE, CPU_CONFIG_FILE
-from services.common.releases import RELEASE_FILE, SERVED_BY, Release, ReleaseStore, sha256_of
+from services.common.releases import RELEASE_FILE, Release, ReleaseStore, Role, sha256_of
 from training.errors import GateError, RecipeError, TrainingError
 from training.export.model_configs import write_model_configs
 from training.export.onnx_model import ACTIVATIONS, INPUT, LOGITS, OUTPUTS, PARITY, difference
@@ -119,7 +119,7 @@ def give_class_activations(model: str, releases: Path, model_repository: Path) -
         raise RecipeError(f"No release judges cells with {model}.")
     if any(r.network != r.embedder or len({file.file for file in r.network.files.values()}) > 1 for r in users):
         raise RecipeError(f"{model} is served from several files, or beside another embedder; build its releases anew from their runs.")
-    path, folder = store.model_path(users[0].network, SERVED_BY[0]), model_repository / model
+    path, folder = store.model_path(users[0].network), model_repository / model
     part = path.with_name(path.name + ".part")
     described = [releases / r.id / RELEASE_FILE for r in users]
     try:
@@ -131,7 +131,7 @@ def give_class_activations(model: str, releases: Path, model_repository: Path) -
             part.replace(path)
             write_model_configs(folder, path, users[0].input.side)
             file = {"file": path.name, "sha256": sha256_of(path)}
-            network = {**users[0].network.model_dump(mode="json"), "files": dict.fromkeys(SERVED_BY, file)}
+            network = {**users[0].network.model_dump(mode="json"), "files": {role.value: file for role in Role}}
             said = {"network": network, "embedder": network, "class_activations": True}
             changed = tuple(restate(user, said, releases, model_repository) for user in users)
             ReleaseStore(releases, model_repository)

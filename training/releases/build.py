@@ -6,17 +6,17 @@ import json
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Final
+from typing import Final, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from services.common.releases import CLASSES, NOTHING, RELEASE_ID, Detects, sha256_of
+from services.common.releases import CLASSES, NOTHING, RELEASE_ID, Detects, Role, sha256_of
 from services.gateway.fusion import CellRule
 from services.retrieval.library import ReferenceLibrary
 from training.architectures.network import parameter_count
@@ -31,21 +31,20 @@ from training.export.model_configs import write_model_configs
 from training.export.onnx_model import ACTIVATIONS, ServedNetwork, export_onnx
 from training.learning.classification_task import logits_of
 from training.metrics.by_patient import Interval, auc, balanced_accuracy, bootstrap_by_patient, protocol_figures
-from training.recipes.config import InputKind, Recipe, Selection
+from training.recipes.config import CpuFile, Gates, InputKind, Recipe, Selection, gates_of
+from training.releases import calibration
+from training.releases import reference_library as library
 from training.releases.cell_rule import false_blasts, fit_cell_rule
 from training.releases.evidence import ORIGINS, detected_by, limits_of
 from training.releases.verdicts import CalibrationCells, Judged, Verdicts, decide, judge, votes
-from training.releases.write import ReleaseParts, calibration, install_release, write_release
-from training.releases.write import reference_library as library
-from training.runs.arms import read_arm
+from training.releases.write import ReleaseParts, install_release, write_release
+from training.runs.arms import read_arm, run_description
 from training.runs.folder import ALL_PATIENTS, FINAL, RUN_FILE, Trained, load_trained
 from training.runs.target import check_test_subset, crops_without_cells
 
 VOTING_NEIGHBOURS: Final = 15
 MAX_DISAGREEMENT: Final = 0.6
 MIN_NOTHING: Final = 0.5
-MIN_POOLED_AUC: Final[Mapping[str, float]] = {"allnet": 0.95}
-DEFAULT_MIN_POOLED_AUC: Final = 0.97
 FP32, FP16, INT8 = "model.onnx", "model_fp16.onnx", "model_int8.onnx"
 SCORED_FILE: Final = "test_scores.jsonl"
 _VERSION: Final = "1"
@@ -64,6 +63,7 @@ class BuildOptions:
         detects: what it detects, where the data do not say.
         replace: whether a release of this id may be replaced.
         exemplars: references, at most, whose patch embeddings the library keeps for maps of their own.
+        gates: what the run and its files must pass; what CPUs are served.
         half: whether a GPU is given a float16 file also where the CPU is given the float32 one, which both can share.
     """
 
@@ -76,6 +76,7 @@ class BuildOptions:
     replace: bool = False
     exemplars: int = library.MAX_EXEMPLARS
     half: bool = True
+    gates: Gates = field(default_factory=Gates)
 
     @property
     def model(self) -> str:
@@ -90,12 +91,14 @@ class Built:
     Attributes:
         release: id.
         gates: what was measured of the lighter files.
+        int8_speed_up: CPU time of the float32 file over that of the int8 file, on this machine, now.
         figures: all figures of the release.
         by_patient: one line per test patient.
     """
 
     release: str
     gates: tuple[GateReport, ...]
+    int8_speed_up: float
     figures: Mapping[str, Interval | float]
     by_patient: tuple[str, ...]
 
@@ -108,6 +111,7 @@ class _Exported:
     gpu: Path
     temperatures: Mapping[str, float]
     gates: tuple[GateReport, ...]
+    int8_speed_up: float
     gap: float
     judged: Judged
     references: ReferenceLibrary
@@ -144,7 +148,24 @@ def build(options: BuildOptions, sources: Sources) -> Built:
         _log_scoring(options, exported, figures)
         _write(options, staging, trained, pack, pbc, exported, detects, numbers, _decision(exported, rule), figures)
         install_release(options.release, options.model, staging, options.releases, options.model_repository)
-    return Built(options.release, exported.gates, figures, tuple(_by_patient(exported.judged, verdicts)))
+    return Built(options.release, exported.gates, exported.int8_speed_up, figures, tuple(_by_patient(exported.judged, verdicts)))
+
+
+def gates_for(run: Path, recipe: str = "", cpu_file: str = "") -> Gates:
+    """The gates that a run is judged by.
+
+    Args:
+        run: folder of the run.
+        recipe: name or TOML file of the recipe whose gates hold; empty for the recipe of the run.
+        cpu_file: ``float32`` or ``int8``, in place of what the recipe says; empty for that.
+
+    Raises:
+        RecipeError: there is no such run, recipe or file.
+    """
+    gates = gates_of(recipe or str(run_description(run)["recipe"]["system"]))
+    if cpu_file not in ("", *get_args(CpuFile)):
+        raise RecipeError(f"CPUs are served one of {', '.join(get_args(CpuFile))}, not {cpu_file!r}.")
+    return gates.model_copy(update={"cpu_file": cpu_file}) if cpu_file else gates
 
 
 def model_name(release: str) -> str:
@@ -197,7 +218,7 @@ def _write(
             detects=detects.value,
             side=recipe.fine_tuning.input.side,
             model=options.model,
-            files={"onnxruntime": cpu, "triton_cpu": cpu, "triton_gpu": gpu},
+            files={Role.CPU: cpu, Role.GPU: gpu},
             library=library_path,
             preprocessing=pack.header.focus or {},
             calibration=numbers,
@@ -263,9 +284,8 @@ def _pooled(options: BuildOptions, trained: Trained) -> dict[str, Interval | flo
     if about.get("patients") == ALL_PATIENTS:
         raise RecipeError(f"{options.cross_validation} was validated on the test patients as well; a release is chosen without them.")
     pooled = bootstrap_by_patient(auc, arm.margins, arm.is_blast, arm.patients)
-    needed = MIN_POOLED_AUC.get(arm.system, DEFAULT_MIN_POOLED_AUC)
-    if pooled.value < needed:
-        raise GateError(f"The pooled AUC of the cross-validation is {pooled}; {arm.system} is served from {needed} on.")
+    if pooled.value < options.gates.min_pooled_auc:
+        raise GateError(f"The pooled AUC of the cross-validation is {pooled}; {arm.system} is served from {options.gates.min_pooled_auc} on.")
     return {"AUC, pooled cross-validation by patient, network": pooled}
 
 
@@ -294,14 +314,25 @@ def _export(options: BuildOptions, trained: Trained, pack: Pack, folder: Path) -
     judged = {name: judge(folder / name, pack, f"judging, {name}") for name in (FP32, INT8)}
     libraries = {name: _library(j, options.exemplars) for name, j in judged.items()}
     reference = _measured(judged[FP32], libraries[FP32], calibrating)
-    speed = speed_up(folder / FP32, folder / INT8, cells.pixels)
-    int8 = _gate(INT8, reference, _measured(judged[INT8], libraries[INT8], calibrating), speed)
-    cpu = INT8 if int8.passed else FP32
+    gates = options.gates
+    int8 = _gate(INT8, reference, _measured(judged[INT8], libraries[INT8], calibrating), gates, wanted=gates.cpu_file == "int8")
+    cpu = INT8 if int8.served else FP32
     on_gpu = judge(folder / FP16, cells, f"judging, {FP16}")
     served_by_cpu = _measured(judged[cpu], libraries[cpu], calibrating)
-    fp16 = _gate(FP16, served_by_cpu, _measured(on_gpu, libraries[cpu], np.ones(len(cells), np.bool_)), None)
-    gpu = FP16 if fp16.passed and (options.half or cpu == INT8) else FP32
-    return _Exported(folder / cpu, folder / gpu, temperatures, (int8, fp16), gap, judged[cpu], libraries[cpu], ACTIVATIONS in served.outputs)
+    of_gpu = _measured(on_gpu, libraries[cpu], np.ones(len(cells), np.bool_))
+    fp16 = _gate(FP16, served_by_cpu, of_gpu, gates, wanted=options.half or cpu == INT8)
+    gpu = FP16 if fp16.served else FP32
+    return _Exported(
+        folder / cpu,
+        folder / gpu,
+        temperatures,
+        (int8, fp16),
+        speed_up(folder / FP32, folder / INT8, cells.pixels),
+        gap,
+        judged[cpu],
+        libraries[cpu],
+        ACTIVATIONS in served.outputs,
+    )
 
 
 @dataclass(frozen=True)
@@ -319,9 +350,9 @@ def _measured(judged: Judged, references: ReferenceLibrary, chosen: NDArray[np.b
     return _Measured(auc(judged.probability[chosen], labels), auc(vote[chosen], labels), judged.nothing[chosen] >= MIN_NOTHING)
 
 
-def _gate(name: str, reference: _Measured, found: _Measured, speed: float | None) -> GateReport:
+def _gate(name: str, reference: _Measured, found: _Measured, limits: Gates, *, wanted: bool) -> GateReport:
     changed = float((reference.empty != found.empty).mean())
-    return GateReport(name, reference.network - found.network, reference.vote - found.vote, speed, changed)
+    return GateReport(name, reference.network - found.network, reference.vote - found.vote, changed, limits, wanted)
 
 
 def _library(judged: Judged, exemplars: int) -> ReferenceLibrary:

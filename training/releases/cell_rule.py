@@ -9,8 +9,8 @@ import numpy as np
 
 from services.gateway.fusion import CellRule, fuse
 from services.retrieval.library import ReferenceLibrary
+from training.releases import calibration
 from training.releases.verdicts import CalibrationCells, Verdicts, votes
-from training.releases.write import calibration
 
 _QUANTILES: Final = 21
 

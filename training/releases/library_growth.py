@@ -24,9 +24,9 @@ from training.crops.sources import Sources
 from training.datasets.dataset import Subset
 from training.errors import GateError, RecipeError
 from training.recipes.config import Input, InputKind
+from training.releases import reference_library as library
 from training.releases.cell_rule import false_blasts, fit_cell_rule
 from training.releases.verdicts import CalibrationCells, Verdicts, decide, judge
-from training.releases.write import reference_library as library
 from training.releases.write import write_release_content
 from training.runs.target import TARGETS, choose
 
@@ -260,7 +260,7 @@ def calibration_cells(base: Release, store: ReleaseStore, references: ReferenceL
     focus = FocusParameters(**base.preprocessing.model_dump())
     target = choose(sources, "", TARGETS, "calibration", "--data")
     pack = sources.pack(target, Input(kind=InputKind.REGISTERED_SHARPENED, side=base.input.side), focus=focus)
-    return CalibrationCells.of(judge(store.model_path(base.network, "onnxruntime"), pack.select(pack.in_subset(Subset.CALIBRATION))))
+    return CalibrationCells.of(judge(store.model_path(base.network), pack.select(pack.in_subset(Subset.CALIBRATION))))
 
 
 def _mean_by_patient(flags: NDArray[np.bool_], patients: NDArray[np.str_]) -> float:

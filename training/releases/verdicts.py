@@ -210,7 +210,7 @@ def judge_as_served(release: Release, store: ReleaseStore, sources: Sources, *su
     chosen = pack.in_subset(*(subsets or Subset)) & (pack.is_blast >= 0)
     if not chosen.any():
         raise DatasetError(f"{target} has no cells of {' or '.join(subsets) or 'any'} patients that are blast or normal.")
-    return judge(store.model_path(release.network, "onnxruntime"), pack.select(chosen))
+    return judge(store.model_path(release.network), pack.select(chosen))
 
 
 def cell_verdicts(judged: JudgedCells, voted: Double, rule: CellRule) -> list[CellVerdict]:

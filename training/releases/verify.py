@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from services.common.engines.onnx_runtime import open_session
 from services.common.errors import BrokenReleaseError
 from services.common.model_repository import CONFIG_FILE, CPU_CONFIG_FILE, SHA256, read_model_config
-from services.common.releases import Model, Patches, Release, ReleaseStore
+from services.common.releases import Model, Patches, Release, ReleaseStore, Role
 from services.retrieval.library import open_library
 
 _MEAN_TOLERANCE = 0.02
@@ -88,15 +88,15 @@ def _check_configs(release_id: str, model: Model, side: int, model_repository: P
     config = read_model_config(folder)
     if config.input_shape != (side, side, 3):
         raise BrokenReleaseError("RELEASE_BROKEN", f"{release_id}: the release gives {side} px, {folder / CONFIG_FILE} takes {config.input_shape}.")
-    _check_stated(folder / CONFIG_FILE, model.files["triton_gpu"].sha256)
-    _check_stated(folder / CPU_CONFIG_FILE, model.files["triton_cpu"].sha256)
+    _check_stated(folder / CONFIG_FILE, model.files[Role.GPU].sha256)
+    _check_stated(folder / CPU_CONFIG_FILE, model.files[Role.CPU].sha256)
 
 
 def _outputs(store: ReleaseStore, model: Model, side: int, names: tuple[str, ...]) -> Iterator[tuple[Path, list[NDArray[np.float32]]]]:
     """What every file of a model says of one grey image."""
     image = np.full((1, side, side, 3), 200, np.uint8)
-    for engine in sorted(model.files):
-        path = store.model_path(model, engine)
+    for role in Role:
+        path = store.model_path(model, role)
         try:
             found = open_session(path, threads=1).run(list(names), {_INPUT: image})
         except Exception as error:  # onnxruntime raises types of its own for every cause

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from services.common.releases import CLASSES, INDEX_FILE, RELEASE_FILE, SERVED_BY, Index, Release, ReleaseStore, sha256_of
+from services.common.releases import CLASSES, INDEX_FILE, RELEASE_FILE, Index, Release, ReleaseStore, Role, sha256_of
 from training.errors import RecipeError
 from training.files.whole_files import write_json
 from training.metrics.by_patient import Interval
@@ -32,8 +32,8 @@ class ReleaseParts:
     detects: str
     side: int
     model: str
-    files: Mapping[str, Path]
-    """Served file by engine; all in one version folder."""
+    files: Mapping[Role, Path]
+    """Served file by role of the engine; all in one version folder."""
     library: Path
     preprocessing: Mapping[str, object]
     calibration: Mapping[str, object]
@@ -54,8 +54,8 @@ def write_release(parts: ReleaseParts, releases: Path, model_repository: Path) -
         RecipeError: a part of it makes no sense, such as a figure that is no number.
         services.common.errors.BrokenReleaseError: what was written does not pass the check that serving makes.
     """
-    files = {engine: {"file": parts.files[engine].name, "sha256": sha256_of(parts.files[engine])} for engine in SERVED_BY}
-    model = {"model": parts.model, "version": int(parts.files[SERVED_BY[0]].parent.name), "files": files}
+    files = {role.value: {"file": parts.files[role].name, "sha256": sha256_of(parts.files[role])} for role in Role}
+    model = {"model": parts.model, "version": int(parts.files[Role.CPU].parent.name), "files": files}
     content = {
         "id": parts.id,
         "system": parts.system,
@@ -87,7 +87,7 @@ class PatchReleaseParts:
     title: str
     model: str
     file: Path
-    """The served file of all engines, in its version folder."""
+    """The file that all engines serve, in its version folder."""
     side: int
     patch_side: int
     overlap: float
@@ -115,7 +115,7 @@ def write_patch_release(cells: Release, parts: PatchReleaseParts, releases: Path
         services.common.errors.BrokenReleaseError: what was written does not pass the check that serving makes.
     """
     file = {"file": parts.file.name, "sha256": sha256_of(parts.file)}
-    network = {"model": parts.model, "version": int(parts.file.parent.name), "files": dict.fromkeys(SERVED_BY, file)}
+    network = {"model": parts.model, "version": int(parts.file.parent.name), "files": {role.value: file for role in Role}}
     content = {
         **cells.model_dump(mode="json"),
         "id": parts.id,
@@ -337,7 +337,7 @@ def _patch_network(given: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _served(files: Mapping[str, Mapping[str, str]]) -> str:
-    return ", ".join(f"`{file['file']}` by {engine}" for engine, file in files.items())
+    return ", ".join(f"`{file['file']}` on {role.upper()}s" for role, file in files.items())
 
 
 def _number(value: float) -> str:

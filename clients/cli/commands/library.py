@@ -15,7 +15,7 @@ from rich.progress import track
 
 from clients.cli.backends import Backend, open_backend
 from clients.cli.images import expand
-from clients.cli.options import Models, Releases, explained
+from clients.cli.options import MODELS, RELEASES, Models, Releases, explained
 from clients.cli.running import asyncio_exit, console, print_json, say
 from dl4all.classification.v1 import classification_pb2
 from dl4all.imaging.v1 import imaging_pb2
@@ -125,8 +125,8 @@ def build(
     ] = None,
     release: Release = "",
     store: Store = DEFAULT_STORE,
-    releases: Releases = Path("releases"),
-    model_repository: Models = Path("model_repository"),
+    releases: Releases = RELEASES,
+    model_repository: Models = MODELS,
     cache: Annotated[Path, typer.Option(help="Folder where prepared crops are kept.")] = Path("build/packs"),
 ) -> None:
     """Build a release with the library grown by all additions in force, recalibrated. It is used once it is activated.

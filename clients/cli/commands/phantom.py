@@ -47,7 +47,7 @@ def phantom(
 
 
 def _draw_slide(out: Path, seed: int, side: int, as_json: bool) -> None:
-    from services.common.phantom_slide import PhantomSlide, SlideOptions
+    from services.common.phantom.slide import PhantomSlide, SlideOptions
 
     drawn = PhantomSlide(seed, SlideOptions(width=side, height=side))
     try:

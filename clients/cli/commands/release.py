@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from clients.cli.options import BUILD, Data, Models, Releases, explained
+from clients.cli.options import BUILD, MODELS, RELEASES, Data, Models, Releases, explained
 from clients.cli.running import say
 
 release_app = typer.Typer(no_args_is_help=True, help="Build, check and list releases: what belongs together, with every checksum.")
@@ -24,11 +24,15 @@ def build_release(
     detects: Annotated[str, typer.Option(help="lymphoblast or blast_lineage_unspecified; needed for your own cells only.")] = "",
     replace: Annotated[bool, typer.Option(help="Replace a release of this id.")] = False,
     exemplars: Annotated[int, typer.Option(help="References, at most, that have similarity maps of their own.", min=0, max=1000)] = 1000,
+    cpu_file: Annotated[
+        str, typer.Option(help="float32 or int8: what CPUs are served, where int8 passes. Default: what the recipe says.", show_default=False)
+    ] = "",
+    gates: Annotated[str, typer.Option(help="Recipe, or TOML file of your own, whose gates hold. Default: the recipe of the run.")] = "",
     half: Annotated[
         bool, typer.Option(help="Give GPUs a float16 file also where CPUs are given float32, which both can share: a larger release.")
     ] = True,
-    releases: Releases = Path("releases"),
-    model_repository: Models = Path("model_repository"),
+    releases: Releases = RELEASES,
+    model_repository: Models = MODELS,
     cache: Annotated[Path, typer.Option(help="Folder where prepared crops are kept.")] = BUILD / "packs",
 ) -> None:
     """Export a run, pass the gates, calibrate, choose the library, score the test groups, write the release.
@@ -37,12 +41,16 @@ def build_release(
     """
     with explained():
         from training.crops.sources import Sources
-        from training.releases.build import BuildOptions, build
+        from training.releases.build import BuildOptions, build, gates_for
 
-        options = BuildOptions(run, cross_validation, release, releases, model_repository, detects, replace, exemplars, half)
+        limits = gates_for(run, gates, cpu_file)
+        options = BuildOptions(run, cross_validation, release, releases, model_repository, detects, replace, exemplars, half, limits)
         built = build(options, Sources.find(data, cache))
         for gate in built.gates:
             typer.echo(str(gate))
+        typer.echo(
+            f"model_int8.onnx takes {1 / built.int8_speed_up:.2f} of the CPU time of float32 here; --cpu-file says which of them CPUs are served"
+        )
         for name, figure in built.figures.items():
             typer.echo(f"{name}: {figure}")
         for line in built.by_patient:
@@ -66,8 +74,8 @@ def build_patch_release(
     release: Annotated[str, typer.Option("--id", help="Id of the release, such as all-idb-patches-1.")],
     cells: Annotated[str, typer.Option(help="Release or system whose cell network, library and calibration it takes over.")] = "plain_resnet",
     replace: Annotated[bool, typer.Option(help="Replace a release of this id.")] = False,
-    releases: Releases = Path("releases"),
-    model_repository: Models = Path("model_repository"),
+    releases: Releases = RELEASES,
+    model_repository: Models = MODELS,
     cache: Annotated[Path, typer.Option(help="Folder where prepared crops are kept.")] = BUILD / "packs",
 ) -> None:
     """Export a network of patches, tune its thresholds on calibration patients, score the test patients, write the release.
@@ -89,8 +97,8 @@ def build_patch_release(
 def activate_release(
     release: Annotated[str, typer.Argument(help="Id of the release.")],
     margin: Annotated[float, typer.Option(help="How much lower sensitivity and coverage on calibration patients may be.", min=0.0, max=1.0)] = 0.02,
-    releases: Releases = Path("releases"),
-    model_repository: Models = Path("model_repository"),
+    releases: Releases = RELEASES,
+    model_repository: Models = MODELS,
     default: Annotated[bool, typer.Option("--default", help="Make it the answer to requests that name no release or system, too.")] = False,
 ) -> None:
     """Make a release the current one of its system. One with a grown library is refused if it does worse on calibration patients.
@@ -115,8 +123,8 @@ def activate_release(
 def add_limit_to_release(
     release: Annotated[str, typer.Argument(help="Id of the release.")],
     limit: Annotated[str, typer.Argument(help="A sentence: what the release fails at, and how that is known.")],
-    releases: Releases = Path("releases"),
-    model_repository: Models = Path("model_repository"),
+    releases: Releases = RELEASES,
+    model_repository: Models = MODELS,
 ) -> None:
     """State a limit that was found after a release was built; the model card shows it, and `dl4all systems` once the services are started again."""
     with explained():
@@ -129,8 +137,8 @@ def add_limit_to_release(
 
 @release_app.command("verify")
 def verify_releases(
-    releases: Releases = Path("releases"),
-    model_repository: Models = Path("model_repository"),
+    releases: Releases = RELEASES,
+    model_repository: Models = MODELS,
 ) -> None:
     """Check every release: all files are there and match their checksums, models and libraries load and fit each other."""
     with explained():
@@ -142,8 +150,8 @@ def verify_releases(
 
 @release_app.command("list")
 def list_releases(
-    releases: Releases = Path("releases"),
-    model_repository: Models = Path("model_repository"),
+    releases: Releases = RELEASES,
+    model_repository: Models = MODELS,
 ) -> None:
     """List the releases: id, system, what it detects, main figure, whether it is current or the default."""
     with explained():

@@ -13,6 +13,7 @@ import typer
 from clients.cli.running import print_json, say
 from dl4all_client.client import DEFAULT_TIMEOUT
 from dl4all_client.errors import ServiceError
+from services.common.parts import GATEWAY, PARTS
 
 if TYPE_CHECKING:
     pass
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.", envvar="DL4ALL_HOST")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on; 0 for any free one.", envvar="DL4ALL_PORT", min=0, max=65535)] = 50051,
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 for any free one.", envvar="DL4ALL_PORT", min=0, max=65535)] = PARTS[GATEWAY].port,
 ) -> None:
     """Serve all five services in this process over gRPC until Ctrl-C; accepted calls are finished."""
     from services.common.errors import DomainError
@@ -67,7 +68,7 @@ def call(
     merge: Annotated[str, typer.Option(help="JSON object whose fields are set in every message.")] = "{}",
     ignore_unknown: Annotated[bool, typer.Option(help="Leave fields out that the request does not have.")] = False,
     timeout: Annotated[float, typer.Option(help="Seconds.", min=0.001)] = DEFAULT_TIMEOUT,
-    address: Annotated[str, typer.Option(help="HOST:PORT of any server with reflection.")] = "localhost:50051",
+    address: Annotated[str, typer.Option(help="HOST:PORT of any server with reflection.")] = f"localhost:{PARTS[GATEWAY].port}",
 ) -> None:
     """Call any RPC of a running server with JSON, by reflection, as grpcurl does. Answers are JSON, one a line.
 

@@ -1,4 +1,4 @@
-"""Commands that need the extra ``train``: train, pack, import-allnet; and the releases that come of it."""
+"""Train a recipe; needs the extra ``train``."""
 
 from __future__ import annotations
 
@@ -44,23 +44,17 @@ def train(
         from training.crops.sources import Sources
         from training.learning.devices import place
         from training.recipes.config import load_recipe
-        from training.runs import interleaved as interleaved_training
-        from training.runs import patch_cross_validation, report, transfer
-        from training.runs import patches as patch_training
+        from training.runs import start
+        from training.runs.folder import TransferOptions
 
         given = load_recipe(recipe, preset, changes or ())
         words = [f"cv{folds}"] * bool(folds) + ["all"] * all_patients + [str(seed)] + [_word(w) for w in (source, target, *(changes or [])) if w]
         named = name or "-".join([Path(recipe).stem, preset, *words])
         with place(device) as at:
-            options = transfer.TransferOptions(given, source, target, seed, folds, runs, named, all_patients)
-            judges_patches = given.learns == "patches" and not folds
-            if given.learns == "patches":
-                way = patch_training if judges_patches else patch_cross_validation
-            else:
-                way = interleaved_training if given.interleaves else transfer
-            folder = way.run(options, Sources.find(data, cache), at)
+            options = TransferOptions(given, source, target, seed, folds, runs, named, all_patients)
+            folder = start.train(options, Sources.find(data, cache), at)
             if at.leads:
-                for line in patch_training.write_patch_report(folder) if judges_patches else report.write_report(folder):
+                for line in start.report(options, folder):
                     typer.echo(line)
                 say(f"done: {folder}", "green")
 

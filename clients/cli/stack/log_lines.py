@@ -5,18 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from itertools import cycle
 from typing import Any, Final
 
 from rich.markup import escape
 
-_COLOURS: Final = {
-    "gateway": "cyan",
-    "patching": "green",
-    "preprocessing": "yellow",
-    "classification": "magenta",
-    "retrieval": "blue",
-    "triton": "white",
-}
+from services.common.parts import PARTS, TRITON
+
+_COLOURS: Final = dict(zip(PARTS, cycle(("white", "green", "yellow", "magenta", "blue", "cyan")), strict=False))
 _LEVEL_COLOURS: Final = {"error": "bold red", "critical": "bold red", "warning": "yellow"}
 _HIDDEN: Final = ("timestamp", "level", "event", "service")
 _TRITON_LINE: Final = re.compile(r"\S+T(?P<clock>[\d:]{8})\S* (?P<level>[IWEF]) \d+ \S+\] ?(?P<text>.*)")
@@ -32,7 +28,7 @@ def tidy(name: str, line: str) -> str | None:
         line: what it printed, JSON or not.
     """
     who = f"[{_COLOURS.get(name, 'white')}]{name:<{_WIDTH}}[/]"
-    if name == "triton" and (not line.strip() or line[0] in "+|"):
+    if name == TRITON and (not line.strip() or line[0] in "+|"):
         return None
     event = _event(line)
     if event is not None and not event.get("event"):

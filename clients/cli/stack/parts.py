@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-PROJECT_ROOT: Final = Path(__file__).resolve().parents[2]
-SERVICES: Final = ("patching", "preprocessing", "classification", "retrieval", "gateway")
-TRITON: Final = "triton"
-_DEFAULT_PORTS: Final = {"gateway": 50051, "patching": 50052, "preprocessing": 50053, "classification": 50054, "retrieval": 50055, TRITON: 8001}
-_DEFAULT_METRICS_PORTS: Final = {"gateway": 9051, "patching": 9052, "preprocessing": 9053, "classification": 9054, "retrieval": 9055, TRITON: 8002}
+from services.common.home import home
+from services.common.parts import PARTS, TRITON
+
+TRITON_FOLDER: Final = ".triton"
+"""Below the home folder: where ``deploy/triton/install.py`` installs Triton."""
+_TRITON_SCRIPT: Final = Path("deploy", "triton", "serve.py")
 
 
 @dataclass(frozen=True)
@@ -28,12 +29,12 @@ class Ports:
     @classmethod
     def default(cls) -> Ports:
         """The ports that the documentation names."""
-        return cls(_DEFAULT_PORTS, _DEFAULT_METRICS_PORTS)
+        return cls({p.name: p.port for p in PARTS.values()}, {p.name: p.metrics_port for p in PARTS.values()})
 
     @classmethod
     def free(cls) -> Ports:
         """Ports that nobody listens on now."""
-        names = (*SERVICES, TRITON)
+        names = tuple(PARTS)
         numbers = free_ports(2 * len(names))
         return cls(dict(zip(names, numbers, strict=False)), dict(zip(names, numbers[len(names) :], strict=True)))
 
@@ -44,8 +45,8 @@ class Ports:
 
 
 @dataclass(frozen=True)
-class Part:
-    """A process of the stack.
+class Launch:
+    """How a part of the stack is started.
 
     Attributes:
         name: of the service, or ``triton``.
@@ -68,7 +69,7 @@ class Part:
         return {**os.environ, "PYTHONUNBUFFERED": "1", **self.environment}
 
 
-def service_part(name: str, ports: Ports, environment: Mapping[str, str] | None = None, host: str = "localhost") -> Part:
+def service_part(name: str, ports: Ports, environment: Mapping[str, str] | None = None, host: str = "localhost") -> Launch:
     """A service that finds the others at their ports.
 
     Args:
@@ -77,19 +78,18 @@ def service_part(name: str, ports: Ports, environment: Mapping[str, str] | None 
         environment: further settings.
         host: where the others are found; a name that servers' certificates carry.
     """
-    own = f"DL4ALL_{name.upper()}_"
+    part = PARTS[name]
     settings = {
-        f"{own}PORT": str(ports.grpc[name]),
-        f"{own}METRICS_PORT": str(ports.metrics[name]),
-        **{f"DL4ALL_GATEWAY_{other.upper()}_ADDRESS": f"dns:///{host}:{ports.grpc[other]}" for other in SERVICES if other != "gateway"},
-        "DL4ALL_CLASSIFICATION_ENGINE": "triton",
-        "DL4ALL_CLASSIFICATION_TRITON_ADDRESS": f"dns:///{host}:{ports.grpc[TRITON]}",
+        part.setting("port"): str(ports.grpc[name]),
+        part.setting("metrics_port"): str(ports.metrics[name]),
+        **{part.address_setting(called): f"dns:///{host}:{ports.grpc[called]}" for called in part.calls},
+        **({part.setting("engine"): TRITON} if TRITON in part.calls else {}),
         **(environment or {}),
     }
-    return Part(name, (sys.executable, "-m", f"services.{name}"), settings, ports.grpc[name], ports.metrics[name])
+    return Launch(name, (sys.executable, "-P", "-m", part.module), settings, ports.grpc[name], ports.metrics[name])
 
 
-def triton_part(ports: Ports, environment: Mapping[str, str] | None = None, further: Sequence[str] = ()) -> Part:
+def triton_part(ports: Ports, environment: Mapping[str, str] | None = None, further: Sequence[str] = ()) -> Launch:
     """The Triton that ``deploy/triton/install.py`` installed.
 
     Args:
@@ -97,14 +97,14 @@ def triton_part(ports: Ports, environment: Mapping[str, str] | None = None, furt
         environment: further settings.
         further: further options of ``deploy/triton/serve.py``.
     """
-    script = PROJECT_ROOT / "deploy" / "triton" / "serve.py"
+    script = home().resolve() / _TRITON_SCRIPT
     command = (sys.executable, str(script), "--grpc-port", str(ports.grpc[TRITON]), "--metrics-port", str(ports.metrics[TRITON]), *further)
-    return Part(TRITON, command, environment or {}, ports.grpc[TRITON], ports.metrics[TRITON], "dl4all_triton_")
+    return Launch(TRITON, command, environment or {}, ports.grpc[TRITON], ports.metrics[TRITON], "dl4all_triton_")
 
 
 def triton_is_installed() -> bool:
-    """Whether ``deploy/triton/install.py`` has run here."""
-    return (PROJECT_ROOT / ".triton" / "backends").is_dir()
+    """Whether ``deploy/triton/install.py`` has run in the home folder, a checkout of this project."""
+    return (home() / TRITON_FOLDER / "backends").is_dir() and (home() / _TRITON_SCRIPT).is_file()
 
 
 def free_ports(count: int) -> list[int]:

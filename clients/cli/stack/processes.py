@@ -13,14 +13,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from clients.cli.stack.parts import PROJECT_ROOT, Part
+from clients.cli.stack.parts import Launch
 
 _LAUNCHER: Final = Path(__file__).with_name("die_with_parent.py")
 _SHARED_MEMORY: Final = Path("/dev/shm")
 _LINE_LIMIT: Final = 1 << 20
 
 
-def guarded_command(part: Part) -> list[str]:
+def guarded_command(part: Launch) -> list[str]:
     """The part's command, bound to the life of this process."""
     return [sys.executable, "-S", "-E", str(_LAUNCHER), str(os.getpid()), *part.command]
 
@@ -33,7 +33,7 @@ class PartProcess:
         on_line: what becomes of each line that it prints.
     """
 
-    def __init__(self, part: Part, on_line: Callable[[str, str], None]) -> None:
+    def __init__(self, part: Launch, on_line: Callable[[str, str], None]) -> None:
         self.part = part
         self._on_line = on_line
         self._process: asyncio.subprocess.Process | None = None
@@ -46,7 +46,6 @@ class PartProcess:
         self._process = await asyncio.create_subprocess_exec(
             *guarded_command(self.part),
             env=self.part.full_environment(),
-            cwd=PROJECT_ROOT,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -114,7 +113,7 @@ def kill_group(leader: int) -> None:
         os.killpg(leader, signal.SIGKILL)
 
 
-def remove_shared_memory(part: Part, pid: int) -> None:
+def remove_shared_memory(part: Launch, pid: int) -> None:
     """Remove what a part that was killed has left in shared memory."""
     if part.shared_memory_prefix:
         for path in _SHARED_MEMORY.glob(f"{part.shared_memory_prefix}{pid}_*"):

@@ -15,9 +15,11 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from clients.cli.running import console, say
 from clients.cli.stack.log_lines import tidy
-from clients.cli.stack.parts import SERVICES, TRITON, Part, Ports, service_part, triton_is_installed, triton_part
+from clients.cli.stack.parts import Launch, Ports, service_part, triton_is_installed, triton_part
 from clients.cli.stack.processes import PartProcess
 from dl4all_client.channel import Tls, open_aio_channel
+from services.common.home import HOME_VARIABLE, home
+from services.common.parts import GATEWAY, SERVICES, TRITON
 
 _POLL_SECONDS: Final = 0.25
 _PATIENCE_SECONDS: Final = 15.0
@@ -30,7 +32,7 @@ class StackError(Exception):
     """The stack cannot be started."""
 
 
-def parts(*, with_triton: bool, free_ports: bool = False) -> list[Part]:
+def parts(*, with_triton: bool, free_ports: bool = False) -> list[Launch]:
     """The parts of the stack.
 
     Args:
@@ -46,14 +48,16 @@ def parts(*, with_triton: bool, free_ports: bool = False) -> list[Part]:
         named = ", ".join(f"{port} ({name})" for name, port in taken)
         raise StackError(f"These ports are in use: {named}. Is another stack running?")
     if with_triton and not triton_is_installed():
-        raise StackError("No Triton is installed here; run: make triton (or: python deploy/triton/install.py)")
+        raise StackError(
+            f"No Triton is installed in {home().resolve()}; run `make triton` in a checkout and set {HOME_VARIABLE} to it, or give --no-triton."
+        )
     quick = {"DL4ALL_DRAIN_DELAY_SECONDS": "0", "DL4ALL_DRAIN_SECONDS": str(_PATIENCE_SECONDS - 5)}
     engine = {} if with_triton else {"DL4ALL_CLASSIFICATION_ENGINE": "onnxruntime"}
     services = [service_part(name, ports, {**quick, **engine}) for name in SERVICES]
     return [triton_part(ports, further=("--exit-timeout", "10")), *services] if with_triton else services
 
 
-async def up(stack: Sequence[Part], start_seconds: float) -> int:
+async def up(stack: Sequence[Launch], start_seconds: float) -> int:
     """Start all parts, wait until all are healthy, restart what dies, stop all on SIGINT or SIGTERM.
 
     Args:
@@ -113,11 +117,11 @@ async def _started(processes: Sequence[PartProcess], seconds: float, stopping: a
     return healthy in done and not done & ended.keys()
 
 
-async def _all_healthy(services: Sequence[Part]) -> None:
+async def _all_healthy(services: Sequence[Launch]) -> None:
     await asyncio.gather(*(_healthy(part) for part in services))
 
 
-async def _healthy(part: Part) -> None:
+async def _healthy(part: Launch) -> None:
     started = time.monotonic()
     async with open_aio_channel(f"localhost:{part.port}", Tls.from_environment(os.environ)) as channel:
         stub: Any = health_pb2_grpc.HealthStub(channel)
@@ -130,11 +134,11 @@ async def _healthy(part: Part) -> None:
             await asyncio.sleep(_POLL_SECONDS)
 
 
-def _say_addresses(stack: Sequence[Part]) -> None:
+def _say_addresses(stack: Sequence[Launch]) -> None:
     say("")
     for part in stack:
         say(f"  {part.name:15s} localhost:{part.port:<6d} metrics http://localhost:{part.metrics_port}/metrics")
-    gateway = next(part for part in stack if part.name == "gateway")
+    gateway = next(part for part in stack if part.name == GATEWAY)
     say(f"\nAll are healthy. Try: dl4all diagnose IMAGE --address localhost:{gateway.port}    Stop: Ctrl-C", "bold green")
 
 

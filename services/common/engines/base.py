@@ -8,7 +8,7 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from services.common.releases import Model
+from services.common.releases import Model, Role
 
 LOGITS: Final = "logits"
 EMBEDDING: Final = "embedding"
@@ -22,6 +22,10 @@ class InferenceEngine(Protocol):
     @property
     def name(self) -> str:
         """``onnxruntime`` or ``triton``."""
+
+    @property
+    def role(self) -> Role:
+        """What it runs on; it serves the file that a release names for that role."""
 
     def served_sha256(self, model: Model) -> str:
         """SHA-256 of the file that this engine serves for a model."""

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from services.common import metrics
 from services.common.errors import ConfigurationError, DependencyUnavailableError, InvalidRequestError
 from services.common.model_repository import ModelConfig, read_model_config
-from services.common.releases import Model
+from services.common.releases import Model, Role
 from services.common.workers import Workers
 
 ENGINE: Final = "onnxruntime"
@@ -32,20 +32,20 @@ class OnnxRuntimeEngine:
         model_repository: folder of models.
         workers: where inference runs; sessions are safe to share between threads.
         threads: threads of one inference.
-        gpu: whether to run on the GPU.
+        role: whether to run on the CPU or on a GPU.
 
     Raises:
         ConfigurationError: the GPU is asked for and this ONNX Runtime has none, or two ONNX Runtimes are installed.
     """
 
-    def __init__(self, model_repository: Path, workers: Workers, threads: int = 1, *, gpu: bool = False) -> None:
+    def __init__(self, model_repository: Path, workers: Workers, threads: int = 1, role: Role = Role.CPU) -> None:
         _refuse_two_runtimes()
-        if gpu and "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        if role is Role.GPU and "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
             raise ConfigurationError("GPU_UNAVAILABLE", "This ONNX Runtime cannot use a GPU; install the extra gpu in place of cpu.")
         self._repository = model_repository
         self._workers = workers
         self._threads = threads
-        self._gpu = gpu
+        self._role = role
         self._sessions: dict[tuple[str, int, str], asyncio.Task[tuple[onnxruntime.InferenceSession, ModelConfig]]] = {}
 
     @property
@@ -53,9 +53,14 @@ class OnnxRuntimeEngine:
         """``onnxruntime``."""
         return ENGINE
 
+    @property
+    def role(self) -> Role:
+        """What it runs on."""
+        return self._role
+
     def served_sha256(self, model: Model) -> str:
         """SHA-256 of the served file, as the release states it; a session is of these very bytes."""
-        return model.files[ENGINE].sha256
+        return model.files[self._role].sha256
 
     async def is_ready(self, model: Model) -> bool:
         """Whether the model is loaded or can be loaded."""
@@ -86,7 +91,7 @@ class OnnxRuntimeEngine:
 
     async def _session(self, model: Model) -> tuple[onnxruntime.InferenceSession, ModelConfig]:
         """The model's session; a load that was begun goes on, whoever of those who wait for it goes away."""
-        key = (model.model, model.version, model.files[ENGINE].sha256)
+        key = (model.model, model.version, model.files[self._role].sha256)
         loading = self._sessions.get(key)
         if loading is None:
             loading = self._sessions[key] = asyncio.create_task(self._workers.run("load", self._load, model))
@@ -100,12 +105,12 @@ class OnnxRuntimeEngine:
         folder = self._repository / model.model
         try:
             config = read_model_config(folder)
-            content = (folder / str(model.version) / model.files[ENGINE].file).read_bytes()
-            if hashlib.sha256(content).hexdigest() != model.files[ENGINE].sha256:
+            content = (folder / str(model.version) / model.files[self._role].file).read_bytes()
+            if hashlib.sha256(content).hexdigest() != model.files[self._role].sha256:
                 raise RuntimeError("the file was replaced since the release was checked")
-            providers = [("CUDAExecutionProvider", config.cuda_options()), *CPU] if self._gpu else CPU
+            providers = [("CUDAExecutionProvider", config.cuda_options()), *CPU] if self._role is Role.GPU else CPU
             session = open_session(content, self._threads, providers)
-            if self._gpu and "CUDAExecutionProvider" not in session.get_providers():
+            if self._role is Role.GPU and "CUDAExecutionProvider" not in session.get_providers():
                 raise RuntimeError("ONNX Runtime fell back to the CPU")
             return session, config
         except Exception as error:

@@ -18,7 +18,7 @@ from services.common import metrics
 from services.common.channel import RETRIED, channel_options
 from services.common.errors import DeadlineError, DependencyUnavailableError, DomainError, InternalError, InvalidRequestError, OverloadedError
 from services.common.model_repository import SHA256, ModelConfig, read_model_config
-from services.common.releases import Model
+from services.common.releases import Model, Role
 from services.common.settings import CommonSettings, TlsSettings
 from services.common.tls import channel_credentials
 from services.common.tracing import client_span, headers
@@ -26,7 +26,6 @@ from services.common.tracing import client_span, headers
 ENGINE: Final = "triton"
 _RETRIED: Final = (*RETRIED, "NOT_FOUND")
 """A Triton that ends, or has not loaded yet, says NOT_FOUND of its models; another replica may have them."""
-_BY_DEVICE: Final = {"cpu": "triton_cpu", "gpu": "triton_gpu"}
 
 
 @dataclass(frozen=True)
@@ -35,12 +34,12 @@ class TritonAddress:
 
     Attributes:
         address: ``dns:///name:port`` or ``host:port`` of its gRPC endpoint.
-        device: cpu or gpu: which file of a release it serves.
+        role: what its models run on: which file of a release it serves.
         readiness_seconds: how long it may take to say that a model is ready.
     """
 
     address: str
-    device: str
+    role: Role
     readiness_seconds: float
 
 
@@ -48,7 +47,7 @@ class TritonEngine:
     """Runs models at a Triton.
 
     Args:
-        where: address and device.
+        where: address and role.
         tls: how to trust and be trusted.
         common: limits, keepalive, and the folder of models, the same that Triton serves; read for names and shapes.
     """
@@ -73,14 +72,17 @@ class TritonEngine:
         """``triton``."""
         return ENGINE
 
+    @property
+    def role(self) -> Role:
+        """What its models run on."""
+        return self._where.role
+
     def served_sha256(self, model: Model) -> str:
-        """SHA-256 of the file that the release names for this device; a Triton whose configuration states another is not ready."""
-        return model.files[self._key].sha256
+        """SHA-256 of the file that the release names for this role; a Triton whose configuration states another is not ready."""
+        return model.files[self.role].sha256
 
     async def is_ready(self, model: Model) -> bool:
         """Whether Triton has this model in this version, with the file that the release names, on the device that is expected."""
-        if self._key not in model.files:
-            return False
         version, limit = str(model.version), self._where.readiness_seconds
         try:
             if not await self._client.is_model_ready(model.model, version, client_timeout=limit):
@@ -90,10 +92,10 @@ class TritonEngine:
             return False
         kinds = {group.kind for group in served.instance_group}
         on_gpu = model_config_pb2.ModelInstanceGroup.KIND_GPU in kinds
-        expected = model.files[self._key]
+        expected = model.files[self.role]
         key = (model.model, model.version)
         same_file = served.default_model_filename == expected.file and served.parameters[SHA256].string_value == expected.sha256
-        self._fits[key] = same_file and on_gpu == (self._where.device == "gpu")
+        self._fits[key] = same_file and on_gpu == (self.role is Role.GPU)
         return self._fits[key]
 
     async def infer(
@@ -126,10 +128,6 @@ class TritonEngine:
     async def close(self) -> None:
         """Close the channel."""
         await self._client.close()
-
-    @property
-    def _key(self) -> str:
-        return _BY_DEVICE[self._where.device]
 
     def _config(self, model: Model) -> ModelConfig:
         if model.model not in self._configs:

@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 
 from clients.cli.stack.log_lines import tidy
-from clients.cli.stack.parts import SERVICES, TRITON, Ports
+from clients.cli.stack.parts import Ports
 from dl4all_client import DiagnosisClient
+from services.common.parts import SERVICES, TRITON
 from services.common.phantom import CellKind, encode_png, single_cell
 from tests.paths import ROOT
 from tests.running import eventually

@@ -12,7 +12,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from services.common.errors import BrokenReleaseError, FailedPreconditionError, NotFoundError
-from services.common.releases import INDEX_FILE, RELEASE_FILE, ReleaseStore, sha256_of
+from services.common.releases import INDEX_FILE, RELEASE_FILE, ReleaseStore, Role, sha256_of
 
 
 def _open(copy: Any) -> ReleaseStore:
@@ -46,7 +46,7 @@ def _with_patches(copy: Any, **changes: object) -> Path:
     }
     _edit(path, lambda r: r.update(patches=section))
     network = other.network
-    return Path(copy.model_repository / network.model / str(network.version) / network.files["onnxruntime"].file)
+    return Path(copy.model_repository / network.model / str(network.version) / network.files[Role.CPU].file)
 
 
 def _refusal(copy: Any) -> str:
@@ -88,7 +88,7 @@ def test_a_release_may_judge_patches_with_a_network_of_its_own(release_copy: Any
     assert release.patches is not None
     assert release.patches.min_probability == {"blast": 0.5, "other": 0.4}
     assert release.models == (release.network, release.embedder, release.patches.network)
-    assert store.model_path(release.patches.network, "onnxruntime") == file
+    assert store.model_path(release.patches.network) == file
 
 
 @pytest.mark.parametrize(
@@ -126,8 +126,8 @@ def test_paths_lead_to_the_checked_files(release_copy: Any) -> None:
     for release in store.releases:
         assert sha256_of(store.library_path(release)) == release.library.sha256
         for model in release.models:
-            for engine, file in model.files.items():
-                assert sha256_of(store.model_path(model, engine)) == file.sha256
+            for role, file in model.files.items():
+                assert sha256_of(store.model_path(model, role)) == file.sha256
 
 
 def test_releases_name_everything_that_decides(release_copy: Any) -> None:
@@ -156,8 +156,8 @@ def _flip(path: Path) -> None:
 def test_a_file_that_is_not_the_one_that_was_released(release_copy: Any, which: str, harm: Callable[[Path], object]) -> None:
     store = _open(release_copy)
     release = store.resolve("")
-    engine = next(iter(release.network.files))
-    path = store.library_path(release) if which == "library" else store.model_path(release.network, engine)
+    role = next(iter(release.network.files))
+    path = store.library_path(release) if which == "library" else store.model_path(release.network, role)
     harm(path)
     assert str(path) in _refusal(release_copy)
 

@@ -9,7 +9,7 @@ import pytest
 from dl4all.classification.v1 import classification_pb2
 from dl4all.retrieval.v1 import retrieval_pb2
 from services.common.errors import FailedPreconditionError, InternalError, InvalidRequestError
-from services.common.releases import ReleaseStore
+from services.common.releases import ReleaseStore, Role
 from services.common.status import status_of
 from services.gateway.answer_checks import check_explained, check_library, check_models
 from tests.paths import ROOT
@@ -51,10 +51,10 @@ def test_no_neighbours_or_other_cells_are_no_explanation() -> None:
 STORE = ReleaseStore(ROOT / "releases", ROOT / "model_repository")
 
 
-@pytest.mark.parametrize("engine", ["onnxruntime", "triton_cpu", "triton_gpu"])
-def test_the_files_of_the_release_pass_whichever_engine_runs_them(engine: str) -> None:
+@pytest.mark.parametrize("role", list(Role))
+def test_the_files_of_the_release_pass_whichever_engine_runs_them(role: Role) -> None:
     for release in STORE.releases:
-        models = [classification_pb2.ServedModel(name=m.model, version=m.version, sha256=m.files[engine].sha256) for m in release.models]
+        models = [classification_pb2.ServedModel(name=m.model, version=m.version, sha256=m.files[role].sha256) for m in release.models]
         check_models(models, release)
         check_library(release.library.sha256, release)
 
@@ -62,7 +62,7 @@ def test_the_files_of_the_release_pass_whichever_engine_runs_them(engine: str) -
 @pytest.mark.parametrize("changed", [{"sha256": "0" * 64}, {"version": 2}, {"name": "other"}])
 def test_other_files_under_the_same_id_are_told(changed: dict[str, Any]) -> None:
     release = STORE.held("dss-1")
-    facts = {"name": release.network.model, "version": release.network.version, "sha256": release.network.files["onnxruntime"].sha256}
+    facts = {"name": release.network.model, "version": release.network.version, "sha256": release.network.files[Role.CPU].sha256}
     with pytest.raises(FailedPreconditionError) as caught:
         check_models([classification_pb2.ServedModel(**(facts | changed))], release)
     assert (caught.value.reason, caught.value.metadata) == ("RELEASE_DIFFERS", {"dependency": "classification"})

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from services.common.phantom import CellKind, single_cell
-from services.common.releases import File, Model, Patches
+from services.common.releases import File, Model, Patches, Role
 from services.patching.grid import Patch
 from training.datasets.composed_fields import ComposedCell, ComposedField
 from training.datasets.dataset import Subset
@@ -14,7 +14,7 @@ from training.evaluation.patch_fields import scaled_grid
 from training.releases.patch_location import SUPPRESSION_RADII, JudgedField, best_location, count_cells
 
 HOW = Patches(
-    network=Model(model="m", version=1, files={"onnxruntime": File(file="model.onnx", sha256="0" * 64)}),
+    network=Model(model="m", version=1, files=dict.fromkeys(Role, File(file="model.onnx", sha256="0" * 64))),
     side=128,
     patch_side=256,
     overlap=0.25,

@@ -10,9 +10,10 @@ import pytest
 
 from services.common.engines.onnx_runtime import open_session
 from tests.training.small import SIDE, small_network
-from training.export.gates import MAX_AUC_LOSS, GateReport, speed_up
+from training.export.gates import GateReport, speed_up
 from training.export.lighter import divide_logits, write_fp16, write_int8
 from training.export.onnx_model import ACTIVATIONS, INPUT, OUTPUTS, ServedNetwork, export_onnx
+from training.recipes.config import Gates
 
 
 @pytest.fixture(scope="module")
@@ -73,17 +74,23 @@ def test_the_temperature_divides_logits_and_activations_and_nothing_else(exporte
 @pytest.mark.parametrize(
     ("report", "passed"),
     [
-        (GateReport("a", 0.0029, -0.01, 1.2), True),
-        (GateReport("a", 0.0031, 0.0, 1.2), False),
-        (GateReport("a", 0.0, 0.0031, 1.2), False),
-        (GateReport("a", 0.0, 0.0, 0.99), False),
-        (GateReport("a", 0.0, 0.0, None), True),
+        (GateReport("a", 0.0029, -0.01), True),
+        (GateReport("a", 0.0031, 0.0), False),
+        (GateReport("a", 0.0, 0.0031), False),
+        (GateReport("a", 0.0, 0.0, 0.005), True),
+        (GateReport("a", 0.0, 0.0, 0.0051), False),
+        (GateReport("a", 0.02, 0.0, limits=Gates(max_auc_loss=0.02)), True),
     ],
 )
 def test_gates(report: GateReport, passed: bool) -> None:
-    assert MAX_AUC_LOSS == 0.003
     assert report.passed is passed
     assert ("not served" in str(report)) is not passed
+
+
+def test_what_passes_is_served_only_where_it_is_asked_for() -> None:
+    report = GateReport("a", 0.0, 0.0, wanted=False)
+    assert (report.passed, report.served) == (True, False)
+    assert str(report).endswith("not asked for")
 
 
 def test_speed_is_a_ratio_of_the_two(exported: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from services.common.model_repository import CONFIG_FILE, CPU_CONFIG_FILE, read_model_config
-from services.common.releases import ReleaseStore, sha256_of
+from services.common.releases import ReleaseStore, Role, sha256_of
 from tests.paths import ROOT
 from tests.training.small import small_network
 from training.export.model_configs import write_model_configs
@@ -60,10 +60,10 @@ def test_each_device_has_its_instances_file_limits_and_warm_up(folder: Path, nam
 def test_every_model_of_the_releases_has_configurations_for_both_devices() -> None:
     for release in ReleaseStore(ROOT / "releases", ROOT / "model_repository").releases:
         for model in {model.model: model for model in release.models}.values():
-            for name, engine in ((CONFIG_FILE, "triton_gpu"), (CPU_CONFIG_FILE, "triton_cpu")):
+            for name, role in ((CONFIG_FILE, Role.GPU), (CPU_CONFIG_FILE, Role.CPU)):
                 config = _parsed(ROOT / "model_repository" / model.model / name)
-                assert config.default_model_filename == model.files[engine].file
-                assert config.parameters["sha256"].string_value == model.files[engine].sha256
+                assert config.default_model_filename == model.files[role].file
+                assert config.parameters["sha256"].string_value == model.files[role].sha256
                 sizes = list(range(1, 33)) if name == CONFIG_FILE else [1, 2, 4, 8, 16, 32]
                 assert [sample.batch_size for sample in config.model_warmup] == sizes
                 assert config.input == _parsed(ROOT / "model_repository" / model.model / CONFIG_FILE).input

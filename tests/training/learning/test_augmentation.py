@@ -11,7 +11,7 @@ from training.learning.augmentation import augment
 from training.recipes.config import Augmentation
 
 NOTHING = Augmentation(flips=False)
-ALL = Augmentation(True, 180, 0.15, 0.04, 0.2, 0.05, 1.2, 0.02)
+ALL = Augmentation(flips=True, rotation=180, scale=0.15, shift=0.04, stain=0.2, light=0.05, blur=1.2, noise=0.02)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from services.common.engines.onnx_runtime import open_session
 from services.common.model_repository import read_model_config
-from services.common.releases import SERVED_BY, ReleaseStore, sha256_of
+from services.common.releases import ReleaseStore, Role, sha256_of
 from tests.paths import ROOT
 from tests.training.small import small_network
 from training.errors import GateError, RecipeError
@@ -107,7 +107,7 @@ def served(tmp_path: Path) -> Path:
         path = tmp_path / "releases" / name / "release.json"
         content = json.loads(path.read_text(encoding="utf-8")) | {"id": name}
         for part in ("network", "embedder"):
-            content[part]["files"] = dict.fromkeys(SERVED_BY, content[part]["files"]["onnxruntime"])
+            content[part]["files"] = dict.fromkeys(Role, content[part]["files"]["cpu"])
         path.write_text(json.dumps(content), encoding="utf-8")
     (tmp_path / "releases" / "index.json").write_text(json.dumps({"default": NAME, "current": {"adaptive_unsharpening": NAME}}), encoding="utf-8")
     return tmp_path
@@ -126,7 +126,7 @@ def test_all_releases_of_the_model_say_so(served: Path) -> None:
     folder = served / "model_repository" / MODEL
     assert read_model_config(folder).output_shapes["class_activations"] == (4, 4, 2)
     metadata = json.loads((folder / "metadata.json").read_text(encoding="utf-8"))
-    assert metadata["network"]["files"]["onnxruntime"]["sha256"] == releases[0].network.files["onnxruntime"].sha256
+    assert metadata["network"]["files"]["onnxruntime"]["sha256"] == releases[0].network.files[Role.CPU].sha256
     assert "class activations" in (folder / "MODEL_CARD.md").read_text(encoding="utf-8")
     assert len(list(check_releases(served / "releases", served / "model_repository"))) == 2
     assert not list(folder.glob("**/*.part"))
@@ -144,7 +144,7 @@ def test_models_that_cannot_be_changed_in_one_file_are_left_to_their_runs(served
     path = served / "releases" / "second-1" / "release.json"
     content = json.loads(path.read_text(encoding="utf-8"))
     half = served / "model_repository" / MODEL / "1" / "model_fp16.onnx"
-    content["network"]["files"]["triton_gpu"] = {"file": half.name, "sha256": sha256_of(half)}
+    content["network"]["files"]["gpu"] = {"file": half.name, "sha256": sha256_of(half)}
     path.write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(RecipeError, match="served from several files"):
         give_class_activations(MODEL, served / "releases", served / "model_repository")

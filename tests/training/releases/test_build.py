@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from clients.cli.main import app
 from services.common.errors import BrokenReleaseError
 from services.common.model_repository import CONFIG_FILE, CPU_CONFIG_FILE, read_model_config
-from services.common.releases import ReleaseStore, sha256_of
+from services.common.releases import ReleaseStore, Role, sha256_of
 from tests.paths import ROOT
 from tests.training.small import cell_pack, write_recipe
 from tests.training.small_release import build_options, sources_of
@@ -25,12 +25,14 @@ from training.crops.sources import Sources
 from training.errors import GateError, RecipeError
 from training.export.gates import GateReport
 from training.learning.devices import Place
+from training.metrics.by_patient import Interval
 from training.recipes.config import load_recipe
-from training.releases.build import build
+from training.releases import build as release_build
+from training.releases import calibration
+from training.releases.build import build, gates_for
 from training.releases.evidence import detected_by, limits_of
 from training.releases.verify import check_releases
-from training.releases.write import build as release_build
-from training.releases.write import calibration, model_card
+from training.releases.write import model_card
 from training.releases.write import write as releases
 from training.runs.folder import TransferOptions
 from training.runs.transfer import run
@@ -47,10 +49,10 @@ def test_what_is_built_is_what_services_load(built: Path) -> None:
     assert next(check_releases(built / "releases", built / "model_repository")).startswith("small-1: whole; small_1 (")
     folder = built / "model_repository" / "small_1"
     assert read_model_config(folder).output_shapes["embedding"] == (8,)
-    for config, engine in ((CONFIG_FILE, "triton_gpu"), (CPU_CONFIG_FILE, "triton_cpu")):
+    for config, role in ((CONFIG_FILE, Role.GPU), (CPU_CONFIG_FILE, Role.CPU)):
         text = (folder / config).read_text(encoding="utf-8")
-        assert release.network.files[engine].sha256 in text
-        assert f'default_model_filename: "{release.network.files[engine].file}"' in text
+        assert release.network.files[role].sha256 in text
+        assert f'default_model_filename: "{release.network.files[role].file}"' in text
     served = {f.file for f in release.network.files.values()}
     assert {p.name for p in (folder / "1").iterdir()} == served
 
@@ -82,7 +84,7 @@ def test_the_card_is_written_from_the_metadata(built: Path) -> None:
 def test_every_scoring_of_the_test_patients_is_noted(trained: Path, built: Path) -> None:
     rows = [json.loads(line) for line in (trained / "runs" / "final" / "test_scores.jsonl").read_text(encoding="utf-8").splitlines()]
     store = ReleaseStore(built / "releases", built / "model_repository")
-    assert rows[0]["file"] == store.releases[0].network.files["triton_cpu"].sha256
+    assert rows[0]["file"] == store.releases[0].network.files[Role.CPU].sha256
     assert "AUC, test patients, fused" in rows[0]["figures"]
 
 
@@ -111,27 +113,24 @@ def test_a_tampered_file_is_told(trained: Path, built: Path, tmp_path: Path, whi
 
 
 def test_a_pooled_auc_below_the_gate_writes_nothing(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(release_build, "DEFAULT_MIN_POOLED_AUC", 1.01)
-    with pytest.raises(GateError, match=r"is served from 1\.01 on"):
+    monkeypatch.setattr(release_build, "bootstrap_by_patient", lambda *_: Interval(0.5, 0.4, 0.6))
+    with pytest.raises(GateError, match=r"is served from 0\.97 on"):
         build(build_options(trained, tmp_path), sources_of(trained))
     assert not list(tmp_path.iterdir())
 
 
 def test_a_release_without_cross_validation_says_so(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def gate(name: str, _reference: object, _found: object, speed: float | None) -> GateReport:
-        return GateReport(name, 0.0, 0.0, None if speed is None else 1.5)
-
-    monkeypatch.setattr(release_build, "_gate", gate)
-    build(build_options(trained, tmp_path, cv=False), sources_of(trained))
+    monkeypatch.setattr(release_build, "_gate", lambda name, *_, wanted: GateReport(name, 0.0, 0.0, wanted=wanted))
+    for_int8 = replace(build_options(trained, tmp_path, cv=False), gates=gates_for(trained / "runs" / "final", cpu_file="int8"))
+    build(for_int8, sources_of(trained))
     (release,) = ReleaseStore(tmp_path / "releases", tmp_path / "model_repository").releases
     assert any(limit.startswith("Not cross-validated") for limit in release.limits)
     assert {e: f.file for e, f in release.network.files.items()} == {
-        "onnxruntime": "model_int8.onnx",
-        "triton_cpu": "model_int8.onnx",
-        "triton_gpu": "model_fp16.onnx",
+        Role.CPU: "model_int8.onnx",
+        Role.GPU: "model_fp16.onnx",
     }
     assert list(check_releases(tmp_path / "releases", tmp_path / "model_repository"))
-    monkeypatch.setattr(release_build, "_gate", lambda name, *_: GateReport(name, 1.0, 0.0, None))
+    monkeypatch.setattr(release_build, "_gate", lambda name, *_, wanted: GateReport(name, 1.0, 0.0))
     with pytest.raises(RecipeError, match="is there already; give another --id, or --replace it"):
         build(build_options(trained, tmp_path, cv=False), sources_of(trained))
     build(replace(build_options(trained, tmp_path, cv=False), replace=True), sources_of(trained))

@@ -70,7 +70,7 @@ def test_votes_are_kept_beside_the_margins(tmp_path: Path, monkeypatch: pytest.M
     sources = _own_cells(tmp_path / "cells")
     run = _run(tmp_path / "run", sources)
     keys = read_arm(run).keys
-    monkeypatch.setattr("training.evaluation.arms.fold_votes", lambda folds, target, sources: {k: i / 32 for i, k in enumerate(keys)})
+    monkeypatch.setattr("training.evaluation.keep_run.fold_votes", lambda folds, target, sources: {k: i / 32 for i, k in enumerate(keys)})
     assert read_arm(keep(run, sources, tmp_path), sources).votes is None
     votes = read_arm(keep(run, sources, tmp_path, with_votes=True), sources).votes
     np.testing.assert_array_equal(votes, np.arange(len(keys)) / 32)

@@ -9,7 +9,7 @@ import pytest
 import tifffile
 
 from services.common.phantom import PhantomOptions
-from services.common.phantom_slide import PhantomSlide, SlideOptions
+from services.common.phantom.slide import PhantomSlide, SlideOptions
 from services.patching.cells import LocatedCell
 from services.patching.slides.location import SlideScale, moved, search, survey, survey_places, windows_of
 from services.patching.slides.opening import open_slide
