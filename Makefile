@@ -8,6 +8,10 @@ PROTOS := $(sort $(shell find protos -name '*.proto'))
 STUBS := clients/python/dl4all
 GOOGLEAPIS := build/googleapis
 RECIPE ?= plain_resnet
+PAGES = $(shell git ls-files '*.md' ':!model_repository')
+# Tests of single modules, and tests of the whole: real processes, real sockets, a real Triton.
+UNIT := tests/services tests/clients tests/training tests/deploy tests/project
+WHOLE := tests/integration tests/chaos
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-14s %s\n", $$1, $$2}'
@@ -15,12 +19,18 @@ help: ## List the targets
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/serving.stamp: pyproject.toml clients/python/pyproject.toml | $(BIN)/python
-	$(BIN)/pip install --quiet --editable clients/python --editable '.[cpu,tracing]'
+# Locked, every file checked by its hash; our own two distributions come from here and never from an index.
+INSTALL_OWN := $(BIN)/pip install --quiet --no-deps --no-index --no-build-isolation --editable clients/python --editable .
+
+$(VENV)/serving.stamp: requirements/serving.txt pyproject.toml clients/python/pyproject.toml | $(BIN)/python
+	$(BIN)/pip install --quiet --require-hashes --requirement requirements/serving.txt
+	$(INSTALL_OWN)
 	@touch $@
 
-$(VENV)/dev.stamp: $(VENV)/serving.stamp
-	$(BIN)/pip install --quiet --editable clients/python --editable '.[cpu,tracing,train,dev]'
+# What training needs is not locked, only pinned where it matters: a lock of torch would take gigabytes of CUDA.
+$(VENV)/dev.stamp: requirements/dev.txt $(VENV)/serving.stamp
+	$(BIN)/pip install --quiet --require-hashes --requirement requirements/dev.txt
+	$(BIN)/pip install --quiet --no-build-isolation --editable '.[train]'
 	@touch $@
 
 setup: $(VENV)/serving.stamp ## Install what serving needs into .venv (no torch)
@@ -49,17 +59,27 @@ serve: $(VENV)/serving.stamp ## Serve all five services in one process on port 5
 # Tracebacks without carets: to draw them source is parsed, in whichever thread logs, and CPython 3.11 can fail when two threads parse at once (gh-106905).
 test: export PYTHONNODEBUGRANGES = 1
 test: $(VENV)/dev.stamp .triton/installed.stamp ## Run all tests, real processes and a real Triton included
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(UNIT) --numprocesses 2 --cov --cov-report=
+	$(BIN)/python -m pytest $(WHOLE) --cov --cov-append --cov-report=
+	$(BIN)/coverage report --skip-covered --sort=cover
 
-lint: $(VENV)/dev.stamp protos-check ## Check style, types, import rules, protos and stubs
+test-unit: $(VENV)/dev.stamp ## Run the tests that start no server, in under two minutes
+	$(BIN)/python -m pytest $(UNIT) --numprocesses 2 -m "not slow"
+
+nightly: $(VENV)/dev.stamp .triton/installed.stamp ## Run the long forms: soak, the whole slide, all benchmarks (hours); records in docs/benchmarks.md
+	$(MAKE) soak-preprocessing bench-slide bench-search bench-releases bench-training bench bench-preprocessing bench-location bench-networks
+
+lint: $(VENV)/dev.stamp protos-check ## Check style, types, import rules, pages, protos and stubs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/mdformat --check $(PAGES)
 
 format: $(VENV)/dev.stamp ## Format code and protos
 	$(BIN)/ruff check --fix-only --quiet .
 	$(BIN)/ruff format .
+	$(BIN)/mdformat $(PAGES)
 	$(BIN)/buf format -w protos
 
 $(GOOGLEAPIS): $(VENV)/dev.stamp
@@ -126,7 +146,16 @@ release: $(VENV)/dev.stamp ## Train RECIPE and build its release ID (RECIPE-mine
 	$(BIN)/dl4all train $(RECIPE) --data "$(DATA)" --folds 3
 	$(BIN)/dl4all release build build/runs/$(RECIPE)-grouped-0 --data "$(DATA)" --id $(ID) --cross-validation build/runs/$(RECIPE)-grouped-cv3-0
 
-clean: ## Remove what was built, not what was installed
-	rm -rf build report.html phantom.png
+lock: $(BIN)/python ## Lock anew what is installed: requirements/*.txt from pyproject.toml
+	$(BIN)/pip install --quiet 'uv>=0.9,<1'
+	$(BIN)/python -m deploy.ci.lock
 
-.PHONY: help setup setup-dev diagnose triton up serve test lint format protos protos-check protos-breaking bench bench-slide bench-releases bench-search bench-training bench-networks bench-preprocessing bench-location soak-preprocessing release clean
+wheels: $(VENV)/serving.stamp ## Build the two wheels, client and server, into dist/
+	$(BIN)/pip wheel --quiet --no-deps --no-index --no-build-isolation --wheel-dir dist ./clients/python .
+	@rm -rf build/lib build/bdist.* clients/python/build
+	@ls dist
+
+clean: ## Remove what was built, not what was installed
+	rm -rf build dist report.html phantom.png
+
+.PHONY: help setup setup-dev diagnose triton up serve test test-unit nightly lint lock wheels format protos protos-check protos-breaking bench bench-slide bench-releases bench-search bench-training bench-networks bench-preprocessing bench-location soak-preprocessing release clean

@@ -12,6 +12,7 @@ import pytest
 
 from clients.cli.stack.parts import triton_is_installed
 from services.common.home import HOME_VARIABLE
+from tests.minutes import pytest_terminal_summary as pytest_terminal_summary
 from tests.paths import DATA, ROOT
 from tests.running import Stack
 

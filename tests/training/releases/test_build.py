@@ -29,11 +29,11 @@ from training.metrics.by_patient import Interval
 from training.recipes.config import load_recipe
 from training.releases import build as release_build
 from training.releases import calibration
+from training.releases import write as release_writing
 from training.releases.build import build, gates_for
 from training.releases.evidence import detected_by, limits_of
 from training.releases.verify import check_releases
 from training.releases.write import model_card
-from training.releases.write import write as releases
 from training.runs.folder import TransferOptions
 from training.runs.transfer import run
 
@@ -223,7 +223,7 @@ def test_a_failure_at_any_step_leaves_everything_as_it_was(
         raise OSError("disk full")
 
     if where == "index":
-        monkeypatch.setattr(releases, "_updated_index", _fail_at_the_second_call(releases._updated_index))
+        monkeypatch.setattr(release_writing, "_updated_index", _fail_at_the_second_call(release_writing._updated_index))
     else:
         monkeypatch.setattr(release_build, where, fail)
     with pytest.raises(OSError, match="disk full"):
