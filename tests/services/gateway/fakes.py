@@ -1,0 +1,181 @@
+"""In place of the four services: stubs that answer at once, note what they were asked, and fail or wait where a test says so."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any, cast
+
+import grpc
+import numpy as np
+from google.protobuf.message import Message
+
+from dl4all.classification.v1 import classification_pb2
+from dl4all.diagnosis.v1 import diagnosis_pb2
+from dl4all.imaging.v1 import imaging_pb2
+from dl4all.patching.v1 import patching_pb2
+from dl4all.preprocessing.v1 import preprocessing_pb2
+from dl4all.retrieval.v1 import retrieval_pb2
+from services.common.releases import Release, ReleaseStore, Role
+from services.gateway.calling import Clock
+from services.gateway.judging import Asked
+from services.gateway.stubs import Stubs
+from tests.paths import ROOT
+
+STORE = ReleaseStore(ROOT / "releases", ROOT / "model_repository")
+RELEASE = STORE.held("plain-resnet-1")
+PATCH_RELEASE = STORE.held("all-idb-patches-1")
+BLAST, NORMAL = (-4.0, 4.0), (4.0, -4.0)
+
+
+class Down(grpc.aio.AioRpcError):
+    """What a call of a service that is not there ends with."""
+
+    def __init__(self, code: grpc.StatusCode = grpc.StatusCode.UNAVAILABLE) -> None:
+        super().__init__(code, grpc.aio.Metadata(), grpc.aio.Metadata(), "not there")
+
+
+class FakeServices:
+    """All four services.
+
+    Args:
+        pieces: what patching answers for an image, in order.
+        release: whose files they hold.
+        logits: of a cell, by its number.
+        votes: of a cell, by its number.
+    """
+
+    def __init__(
+        self,
+        pieces: Sequence[patching_pb2.LocateCellsResponse] = (),
+        release: Release = RELEASE,
+        logits: Callable[[int], Sequence[float]] = lambda _: NORMAL,
+        votes: Callable[[int], float] = lambda _: 0.0,
+    ) -> None:
+        self.pieces, self.release, self.logits, self.votes = list(pieces), release, logits, votes
+        self.asked: list[tuple[str, Message]] = []
+        self.failures: dict[str, Exception] = {}
+        self.changes: dict[str, Callable[[Any], None]] = {}
+        self.slide: list[patching_pb2.LocateSlideResponse] = []
+        self.patches: list[patching_pb2.CutPatchesResponse] = []
+        self.unusable: set[int] = set()
+        self.gate: asyncio.Event | None = None
+        self.at_once = self.most_at_once = 0
+
+    @property
+    def stubs(self) -> Stubs:
+        return Stubs(*[cast(Any, self)] * 4)
+
+    def requests(self, name: str) -> list[Any]:
+        """What an RPC was asked, in order."""
+        return [request for asked, request in self.asked if asked == name]
+
+    async def LocateCells(self, request: patching_pb2.LocateCellsRequest, **_: Any) -> AsyncIterator[patching_pb2.LocateCellsResponse]:
+        await self._called("LocateCells", request)
+        for piece in self.pieces:
+            await asyncio.sleep(0)
+            yield piece
+
+    async def CutPatches(self, request: patching_pb2.CutPatchesRequest, **_: Any) -> AsyncIterator[patching_pb2.CutPatchesResponse]:
+        await self._called("CutPatches", request)
+        for piece in self.patches:
+            yield piece
+
+    async def LocateSlide(
+        self, requests: AsyncIterator[patching_pb2.LocateSlideRequest], **_: Any
+    ) -> AsyncIterator[patching_pb2.LocateSlideResponse]:
+        async for request in requests:
+            await self._called("LocateSlide", request)
+        for part in self.slide:
+            yield part
+
+    async def Enhance(self, request: preprocessing_pb2.EnhanceRequest, **_: Any) -> preprocessing_pb2.EnhanceResponse:
+        await self._called("Enhance", request)
+        side = self.release.input.side
+        answer = preprocessing_pb2.EnhanceResponse()
+        for crop in request.crops:
+            outcome = answer.outcomes.add(cell_id=crop.cell_id)
+            if crop.cell_id in self.unusable:
+                outcome.error.code = grpc.StatusCode.INVALID_ARGUMENT.value[0]
+            else:
+                pixels = bytes([crop.cell_id % 256]) * (3 * side * side)
+                outcome.enhanced.CopyFrom(preprocessing_pb2.EnhancedCell(pixels=pixels, side=side, accepted=True, focus_before=0.5, focus_after=0.4))
+        return self._changed("Enhance", answer)
+
+    async def Classify(self, request: classification_pb2.ClassifyRequest, **_: Any) -> classification_pb2.ClassifyResponse:
+        await self._called("Classify", request)
+        model = self.release.network
+        answer = classification_pb2.ClassifyResponse(engine="onnxruntime", models=[_served(model.model, model.version, model.files[Role.CPU].sha256)])
+        for cell in request.cells:
+            answer.cells.add(cell_id=cell.cell_id, logits=self.logits(cell.cell_id), embedding=[1.0, 0.0])
+        return self._changed("Classify", answer)
+
+    async def ClassifyPatches(self, request: classification_pb2.ClassifyPatchesRequest, **_: Any) -> classification_pb2.ClassifyPatchesResponse:
+        await self._called("ClassifyPatches", request)
+        assert self.release.patches is not None
+        model = self.release.patches.network
+        answer = classification_pb2.ClassifyPatchesResponse(model=_served(model.model, model.version, model.files[Role.CPU].sha256))
+        for patch in request.patches:
+            answer.patches.add(patch_id=patch.patch_id, logits=self.logits(patch.patch_id), activations=bytes(4), rows=1, columns=1)
+        return self._changed("ClassifyPatches", answer)
+
+    async def Explain(self, request: retrieval_pb2.ExplainRequest, **_: Any) -> retrieval_pb2.ExplainResponse:
+        await self._called("Explain", request)
+        answer = retrieval_pb2.ExplainResponse(library_sha256=self.release.library.sha256)
+        for cell in request.cells:
+            answer.cells.add(cell_id=cell.cell_id, vote=self.votes(cell.cell_id), neighbours=[retrieval_pb2.Neighbour(reference_id="a/1")])
+        return self._changed("Explain", answer)
+
+    async def GetLatentMap(self, request: retrieval_pb2.GetLatentMapRequest, **_: Any) -> retrieval_pb2.GetLatentMapResponse:
+        await self._called("GetLatentMap", request)
+        return retrieval_pb2.GetLatentMapResponse(references=[retrieval_pb2.LatentReference(reference_id="a/1")])
+
+    async def _called(self, name: str, request: Message) -> None:
+        self.asked.append((name, request))
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        try:
+            await asyncio.sleep(0)
+            if self.gate is not None and name == "Enhance":
+                await self.gate.wait()
+            if name in self.failures:
+                raise self.failures[name]
+        finally:
+            self.at_once -= 1
+
+    def _changed(self, name: str, answer: Any) -> Any:
+        if name in self.changes:
+            self.changes[name](answer)
+        return answer
+
+
+def located(*numbers: int, total: int | None = None, **header: Any) -> patching_pb2.LocateCellsResponse:
+    """A piece of located cells; the first one, with a header, where ``total`` is given."""
+    piece = patching_pb2.LocateCellsResponse()
+    if total is not None:
+        facts = {"kind": imaging_pb2.ImageKind.IMAGE_KIND_FIELD, "image_sha256": "0" * 64, "cell_count": total, **header}
+        piece.header.CopyFrom(patching_pb2.LocateCellsHeader(**facts))
+    for number in numbers:
+        piece.cells.add(cell_id=number, center_x=float(number), center_y=2.0, radius=10.0)
+        piece.crops.add(cell_id=number, pixels=bytes(3 * 16), height=4, width=4)
+    return piece
+
+
+def slide_cells(*numbers: int) -> patching_pb2.LocateSlideResponse:
+    """Located cells of a slide."""
+    piece = located(*numbers)
+    return patching_pb2.LocateSlideResponse(cells=patching_pb2.SlideCells(cells=piece.cells, crops=piece.crops))
+
+
+def asked(release: Release = RELEASE, seconds: float = 30.0, **display: Any) -> Asked:
+    """What a caller asked for."""
+    return Asked("r", release, diagnosis_pb2.DisplayOptions(**display), Clock(seconds))
+
+
+def activations(*values: float) -> bytes:
+    """Half-precision numbers as they travel."""
+    return np.asarray(values, "<f2").tobytes()
+
+
+def _served(name: str, version: int, sha256: str) -> classification_pb2.ServedModel:
+    return classification_pb2.ServedModel(name=name, version=version, sha256=sha256)
