@@ -151,6 +151,7 @@ lock: $(BIN)/python ## Lock anew what is installed: requirements/*.txt from pypr
 	$(BIN)/python -m deploy.ci.lock
 
 wheels: $(VENV)/serving.stamp ## Build the two wheels, client and server, into dist/
+	@rm -rf dist build/lib build/bdist.* clients/python/build
 	$(BIN)/pip wheel --quiet --no-deps --no-index --no-build-isolation --wheel-dir dist ./clients/python .
 	@rm -rf build/lib build/bdist.* clients/python/build
 	@ls dist

@@ -54,7 +54,9 @@ def _documented() -> set[Pair]:
 def _promised() -> Iterator[tuple[str, str, str]]:
     """File, status and reason of what the comments of the contract promise: ``NOT_FOUND (RELEASE_UNKNOWN)``."""
     for path in (ROOT / "protos").rglob("*.proto"):
-        comments = " ".join(line.strip().removeprefix("//") for line in path.read_text(encoding="utf-8").splitlines() if line.strip().startswith("//"))
+        comments = " ".join(
+            line.strip().removeprefix("//") for line in path.read_text(encoding="utf-8").splitlines() if line.strip().startswith("//")
+        )
         for status, reasons in re.findall(r"\b([A-Z_]+) \(([A-Z0-9_*, \n]+)\)", comments):
             if status in STATUSES:
                 for reason in re.split(r",\s*", reasons.strip()):
