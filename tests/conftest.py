@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from tests.paths import DATA, ROOT
 from tests.running import Stack
 
 os.environ.setdefault(HOME_VARIABLE, str(ROOT))
+signal.signal(signal.SIGINT, signal.default_int_handler)
+"""A shell that starts the tests in the background has them ignore Ctrl-C, and so would every process that they start."""
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, cast
 
 import grpc
 
@@ -55,14 +55,15 @@ class Impostor(grpc.GenericRpcHandler):
                 self.passed.append(method)
                 self._wait(method, context)
             kept = [(key, value) for key, value in metadata if not key.startswith((":", "grpc-")) and key != "user-agent"]
-            onward = self._channel.stream_stream(method)(requests, timeout=context.time_remaining(), metadata=kept)
+            onward = cast(Any, self._channel.stream_stream(method))(requests, timeout=context.time_remaining(), metadata=kept)
             context.add_callback(onward.cancel)
             try:
                 for answer in onward:
                     yield answer if self.spoil is None or method.startswith(_HEALTH) else self.spoil(method, answer)
             except grpc.RpcError as error:
-                context.set_trailing_metadata(error.trailing_metadata())
-                context.abort(error.code(), error.details())
+                failed = cast(Any, error)
+                context.set_trailing_metadata(failed.trailing_metadata())
+                context.abort(failed.code(), failed.details())
 
         return grpc.stream_stream_rpc_method_handler(call)
 

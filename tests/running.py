@@ -12,6 +12,7 @@ import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, cast
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -126,7 +127,9 @@ class Running:
         """What ``grpc.health.v1`` says; ``UNREACHABLE`` where nobody answers."""
         with self.channel() as channel:
             try:
-                return int(health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(service=service), timeout=timeout).status)
+                return int(
+                    cast(Any, health_pb2_grpc.HealthStub(channel)).Check(health_pb2.HealthCheckRequest(service=service), timeout=timeout).status
+                )
             except grpc.RpcError:
                 return UNREACHABLE
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fnmatch import fnmatchcase
-from typing import Any, ClassVar
+from typing import Any
 
 from grimp import ImportGraph
 from importlinter import ContractCheck, fields
@@ -22,7 +22,7 @@ def service_rooms() -> list[str]:
 class IndependentParts(IndependenceContract):
     """The services of the table of parts never import each other."""
 
-    type_name: ClassVar[str] = "independent_parts"
+    type_name = "independent_parts"
 
     def __init__(self, name: str, session_options: dict[str, Any], contract_options: dict[str, Any]) -> None:
         super().__init__(name, session_options, {**contract_options, "modules": service_rooms()})
@@ -35,7 +35,7 @@ class ForbiddenInRooms(ForbiddenContract):
     module any more is an error.
     """
 
-    type_name: ClassVar[str] = "forbidden_in_rooms"
+    type_name = "forbidden_in_rooms"
 
     folders = fields.ListField(subfield=fields.StringField(), required=False, default=[])
     exceptions = fields.ListField(subfield=fields.StringField(), required=False, default=[])

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sized
+from typing import Final
 
 from services.common.errors import InvalidRequestError
 
-MAX_CELLS_PER_CALL = 32
+MAX_CELLS_PER_CALL: Final = 32
+"""Cells, or patches, of one call between services, and so of one batch of inference."""
 _MAX_TEXT = 128
 
 

@@ -14,6 +14,7 @@ from typing import Annotated, Final, Self, TypeVar
 import structlog
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from services.common.cell_classes import CLASSES, NOTHING, PATCH_LABELS
 from services.common.errors import BrokenReleaseError, ConfigurationError, FailedPreconditionError, NotFoundError
 from services.common.home import HOME_VARIABLE, MODEL_REPOSITORY, RELEASES
 
@@ -26,12 +27,6 @@ _RETRY_SECONDS: Final = 1.0
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Parsed = TypeVar("Parsed", bound=BaseModel)
-
-
-CLASSES: Final = ("normal", "blast")
-"""Columns of the logits of every cell network."""
-NOTHING: Final = "nothing"
-"""A further column: no nucleated cell."""
 
 
 class Role(StrEnum):
@@ -130,7 +125,7 @@ class Calibration(_Part):
 
     @model_validator(mode="after")
     def _numbers_fit(self) -> Self:
-        if set(self.min_probability) != {"normal", "blast"}:
+        if set(self.min_probability) != set(CLASSES):
             raise ValueError("min_probability must name normal and blast")
         if list(self.nearest_distances) != sorted(self.nearest_distances):
             raise ValueError("nearest_distances must not descend")
@@ -186,7 +181,7 @@ class Patches(_Part):
 
     @model_validator(mode="after")
     def _labels_are_known(self) -> Self:
-        if set(self.min_probability) != {"blast", "other"}:
+        if set(self.min_probability) != set(PATCH_LABELS):
             raise ValueError("min_probability must name blast and other")
         return self
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from services.gateway.fusion import BLAST_COLUMN, NORMAL_COLUMN
+from services.common.cell_classes import BLAST_COLUMN, NORMAL_COLUMN
 
 Float = NDArray[np.float32]
 Bytes = NDArray[np.uint8]

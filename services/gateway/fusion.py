@@ -5,15 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-NORMAL: Final = "normal"
-BLAST: Final = "blast"
-NORMAL_COLUMN, BLAST_COLUMN, NOTHING_COLUMN = 0, 1, 2
-"""Columns of the logits; the last only where the release tells that no cell is there."""
+from services.common.cell_classes import BLAST, BLAST_COLUMN, NORMAL, NORMAL_COLUMN, NOTHING_COLUMN
 
 
 class CellReason(StrEnum):

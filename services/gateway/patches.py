@@ -12,6 +12,7 @@ from dl4all.classification.v1 import classification_pb2
 from dl4all.diagnosis.v1 import diagnosis_pb2
 from dl4all.imaging.v1 import imaging_pb2
 from dl4all.patching.v1 import patching_pb2
+from services.common.cell_classes import BLAST, OTHER
 from services.common.releases import Patches
 from services.common.tracing import metadata
 from services.gateway.answer_checks import check_classified_patches, check_models, check_patches
@@ -111,8 +112,8 @@ def _message(place: tuple[int, int, int], said: classification_pb2.ClassifiedPat
         box=imaging_pb2.Box(x=x, y=y, width=side, height=side),
         blast_probability=blast,
         other_probability=other,
-        blast_present=blast >= patches.min_probability["blast"],
-        other_present=other >= patches.min_probability["other"],
+        blast_present=blast >= patches.min_probability[BLAST],
+        other_present=other >= patches.min_probability[OTHER],
     )
 
 

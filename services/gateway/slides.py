@@ -18,6 +18,7 @@ from dl4all.diagnosis.v1 import diagnosis_pb2
 from dl4all.imaging.v1 import imaging_pb2
 from dl4all.patching.v1 import patching_pb2
 from dl4all.retrieval.v1 import retrieval_pb2
+from services.common.checks import MAX_CELLS_PER_CALL
 from services.common.errors import InternalError, OverloadedError
 from services.common.image_codec import ImageNote
 from services.common.tracing import metadata
@@ -30,7 +31,6 @@ from services.gateway.stubs import Stubs
 
 PROGRESS_SECONDS: Final = 0.5
 MAX_EXPLAINED: Final = 50
-_EXPLAINED_AT_ONCE: Final = 32
 _EVENTS_AHEAD: Final = 8
 Response = diagnosis_pb2.DiagnoseSlideResponse
 Requests = AsyncIterator[patching_pb2.LocateSlideRequest]
@@ -252,7 +252,7 @@ class SlideComposer:
         """Explain the most suspicious cells on the very pixels that were judged."""
         messages = most.sorted()
         rest = iter(messages)
-        while batch := list(islice(rest, _EXPLAINED_AT_ONCE)):
+        while batch := list(islice(rest, MAX_CELLS_PER_CALL)):
             _, explained = await self._judge_cells.explain({m.cell.cell_id: m.registered_pixels for m in batch}, asked, effort)
             for message in batch:
                 message.neighbours.extend(explained[message.cell.cell_id].neighbours)

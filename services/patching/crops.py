@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from services.common.checks import MAX_CELLS_PER_CALL
 from services.patching.cells import LocatedCell
 
 Bytes = NDArray[np.uint8]
@@ -17,7 +18,7 @@ Bytes = NDArray[np.uint8]
 SIDE_IN_RADII: Final = 4.0
 MIN_SIDE: Final = 32
 MAX_SIDE: Final = 2048
-MAX_BATCH_CELLS: Final = 32
+MAX_BATCH_CELLS: Final = MAX_CELLS_PER_CALL
 MAX_BATCH_BYTES: Final = 8 * 1024 * 1024
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -49,7 +50,9 @@ def main() -> None:
 def _times(recipe: str, dtype: torch.dtype, at: Place) -> list[float]:
     given = load_recipe(recipe)
     side = given.fine_tuning.input.side
-    network = build_network(given.network, {HEAD: 2}, side).to(device=at.device, dtype=dtype, memory_format=torch.channels_last).eval()
+    network: Network = (
+        cast(Any, build_network(given.network, {HEAD: 2}, side)).to(device=at.device, dtype=dtype, memory_format=torch.channels_last).eval()
+    )
     images = [torch.randn(n, 3, side, side, device=at.device, dtype=dtype).to(memory_format=torch.channels_last) for n in BATCHES]
     return [_median(network, batch, at) for batch in images]
 

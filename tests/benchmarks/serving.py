@@ -17,6 +17,7 @@ import statistics
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import cast
 
 import cv2
 import grpc
@@ -40,7 +41,7 @@ from services.patching.quality import measure_exposure
 from services.preprocessing.registration import register
 from services.preprocessing.unsharpening import FocusParameters, sharpen_adaptively
 from services.retrieval.library import ReferenceLibrary, open_library
-from services.retrieval.neighbours import project, unit, vote
+from services.retrieval.neighbours import Float, project, unit, vote
 from services.retrieval.search import ExactSearch
 from services.retrieval.similarity import normalise_patches, quantise, similarity_map
 from tests.integration.conftest import start_server
@@ -86,7 +87,7 @@ class PlainLoop:
                 own = normalise_patches(np.frombuffer(patches_to_bytes(patches[i]), "<f2").reshape(patches[i].shape).astype(np.float32))
                 for index in indices[i, :NEIGHBOURS]:
                     quantise(similarity_map(own, self.library.embeddings[index]))
-                    quantise(similarity_map(self.library.patch_embeddings(int(index)), queries[i]))
+                    quantise(similarity_map(cast(Float, self.library.patch_embeddings(int(index))), queries[i]))
                 verdicts.append(
                     judge_cell(float(blast_probability(logits[i])), float(votes[i]), s.accepted, [str(r) for r in s.reasons], cell_rule(self.release))
                 )

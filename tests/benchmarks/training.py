@@ -13,13 +13,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import nn
 
 from training.architectures.build import build_network
-from training.architectures.network import HEAD
+from training.architectures.network import HEAD, Network
 from training.learning.classification_task import ClassificationTask, Normaliser, Samples
 from training.learning.devices import Place, place
 from training.learning.loop import LoopOptions, train
@@ -58,7 +59,9 @@ def _samples(recipe: Recipe, count: int) -> Samples:
 
 def _bare(recipe: Recipe, at: Place) -> Callable[[], float]:
     stage = recipe.fine_tuning
-    network = build_network(recipe.network, {HEAD: 2}, stage.input.side).to(device=at.device, memory_format=torch.channels_last).train()
+    network: Network = (
+        cast(Any, build_network(recipe.network, {HEAD: 2}, stage.input.side)).to(device=at.device, memory_format=torch.channels_last).train()
+    )
     samples = _samples(recipe, stage.batch)
     images = Normaliser((0.7,) * 3, (0.2,) * 3)(torch.from_numpy(samples.pixels).to(at.device))
     classes = torch.from_numpy(samples.labels.argmax(axis=1)).to(at.device)

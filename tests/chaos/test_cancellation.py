@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from functools import partial
 
 import grpc
 import pytest
@@ -34,6 +35,10 @@ def honest(deceived: Deceived) -> Iterator[None]:
 
 def in_progress(running: Running) -> float:
     return running.metrics()("dl4all_requests_in_progress")
+
+
+def is_idle(running: Running) -> bool:
+    return in_progress(running) == 0
 
 
 def cancelled(running: Running) -> float:
@@ -103,7 +108,7 @@ async def test_real_work_stops(stack: Stack, large_field: bytes) -> None:
         with pytest.raises(asyncio.CancelledError):
             await waiting
     for name in ("gateway", "patching", "preprocessing", "classification", "retrieval"):
-        await asyncio.to_thread(eventually, lambda name=name: in_progress(stack[name]) == 0, 5, f"{name} is idle")
+        await asyncio.to_thread(eventually, partial(is_idle, stack[name]), 5, f"{name} is idle")
     await asyncio.to_thread(eventually, lambda: preprocessing.metrics()("dl4all_work_running") == 0, 5)
     after = preprocessing.metrics()
     assert after("dl4all_work_waiting", stage="enhance") == 0

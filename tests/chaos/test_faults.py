@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, cast
 
 import grpc
 import pytest
@@ -277,7 +278,8 @@ def _renamed_release(folder: Path) -> Path:
 @pytest.mark.parametrize("how", ["stopped", "killed", "paused"])
 def test_the_gateway_itself(stack: Stack, phantom_cell: bytes, how: str) -> None:
     pids, gateway = processes(stack), stack["gateway"]
-    {"stopped": gateway.stop, "killed": gateway.kill, "paused": gateway.pause}[how]()
+    ways: dict[str, Callable[[], object]] = {"stopped": gateway.stop, "killed": gateway.kill, "paused": gateway.pause}
+    ways[how]()
     outcome = diagnose(stack, phantom_cell, timeout=2.0)
     assert outcome.error is not None
     assert outcome.error.code in (("DEADLINE_EXCEEDED", "UNAVAILABLE") if how == "paused" else ("UNAVAILABLE",))
@@ -299,19 +301,21 @@ def test_a_draining_service_says_so_and_finishes_what_it_accepted(stack: Stack, 
     with stack[name].channel() as channel, DiagnosisClient(stack["gateway"].address) as client:
         from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-        for status in health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=60):
+        for status in cast(Any, health_pb2_grpc.HealthStub(channel)).Watch(health_pb2.HealthCheckRequest(), timeout=60):
             watched.append(status.status)
             if len(watched) == 1:
                 call = client._stub.Diagnose.future(diagnose_request(large_field), timeout=60)
                 eventually(lambda: _busy(busy), 30, f"{busy.part.name} has work")
                 stack[name].send(signal.SIGTERM)
         assert watched == [SERVING, NOT_SERVING]
-        assert stack[name].process is not None
-        assert stack[name].process.wait(60) == 0
+        process = stack[name].process
+        assert process is not None
+        assert process.wait(60) == 0
         if name in ("gateway", "patching"):  # the one call that these have of an image was accepted whole
             assert call.result().diagnosis.cells
         else:
-            assert call.exception() is None or call.exception().code() is grpc.StatusCode.UNAVAILABLE
+            error: Any = call.exception()
+            assert error is None or error.code() is grpc.StatusCode.UNAVAILABLE
     stack[name].kill()
     stack[name].start()
     assert_recovered(stack, large_field, pids, name)

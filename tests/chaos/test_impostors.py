@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import numpy as np
 import pytest
+from google.protobuf.message import Message
 from tritonclient.grpc import service_pb2
 
 from dl4all.classification.v1 import classification_pb2
@@ -18,6 +20,7 @@ from services.common.parts import TRITON
 from tests.impostor import Babbler
 from tests.running import Deceived, Stack, eventually, own_copy
 
+Answer = TypeVar("Answer", bound=Message)
 INNER = ("patching", "preprocessing", "classification", "retrieval")
 
 
@@ -45,7 +48,7 @@ def test_a_part_is_slow(deceived: Deceived, phantom_cell: bytes, name: str) -> N
     assert deceived.gateway.metrics()("dl4all_requests_total", method="Diagnose", code="DEADLINE_EXCEEDED") >= 1
 
 
-def _changed(kind: type, change: Callable[[object], None]) -> Callable[[str, bytes], bytes]:
+def _changed(kind: type[Answer], change: Callable[[Answer], None]) -> Callable[[str, bytes], bytes]:
     def spoil(_: str, answer: bytes) -> bytes:
         message = kind.FromString(answer)
         change(message)

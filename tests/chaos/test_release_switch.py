@@ -7,6 +7,7 @@ import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +103,9 @@ class Load:
     def releases(self) -> list[str]:
         return [a.provenance.release for a in self.answers]
 
+    def answers_last(self, name: str) -> bool:
+        return self.releases()[-1:] == [name]
+
 
 def library_of(diagnosis: diagnosis_pb2.Diagnosis) -> str:
     return next(f.sha256 for f in diagnosis.provenance.served_files if f.name == "library")
@@ -141,7 +145,7 @@ def test_other_systems_are_put_in_use_under_load(serving: Serving, phantom_cell:
         eventually(lambda: len(load.answers) >= 5, 60)
         for name in order:
             activate(store.held(name), serving.releases, as_default=True)
-            eventually(lambda wanted=name: load.releases()[-1:] == [wanted], 30, f"{name} answers")
+            eventually(partial(load.answers_last, name), 30, f"{name} answers")
     assert load.errors == []
     assert set(load.releases()) == set(order)
     for answer in load.answers:

@@ -6,6 +6,7 @@ import asyncio
 import io
 import struct
 import zlib
+from typing import Any, cast
 
 import cv2
 import grpc
@@ -121,7 +122,7 @@ def test_absurd_options(server, phantom_cell, change, reason, code):
 
 def test_unknown_kind(server, phantom_cell):
     request = diagnose_request(phantom_cell)
-    request.kind = 77
+    request.kind = cast(Any, 77)
     with grpc.insecure_channel(server.address) as channel, pytest.raises(grpc.RpcError) as caught:
         diagnosis_pb2_grpc.DiagnosisServiceStub(channel).Diagnose(request)
     assert ServiceError.from_rpc(caught.value).reason == "KIND_UNKNOWN"

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import grpc
 import numpy as np
@@ -26,14 +28,14 @@ LIBRARY: ReferenceLibrary = open_library(STORE.library_path(RELEASE))
 
 
 @pytest.fixture(scope="module")
-def retrieval(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Running:
+def retrieval(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     running = own_copy(stack["retrieval"], DL4ALL_RETRIEVAL_ADDITIONS=str(tmp_path_factory.mktemp("additions") / "additions.sqlite"))
     running.start().wait_serving()
     yield running
     running.end()
 
 
-def call(running: Running, method: str, request: object) -> object:
+def call(running: Running, method: str, request: object) -> Any:
     with running.channel() as channel:
         return getattr(retrieval_pb2_grpc.RetrievalServiceStub(channel), method)(request, timeout=30)
 
@@ -45,8 +47,9 @@ def reason(running: Running, method: str, request: object) -> tuple[str, str]:
     return error.code, error.reason
 
 
-def addition(**changes: object) -> retrieval_pb2.AddReferencesRequest:
+def addition(**changes: Any) -> retrieval_pb2.AddReferencesRequest:
     patches = LIBRARY.patch_embeddings(0)
+    assert patches is not None
     cell = retrieval_pb2.NewReference(
         is_blast=True,
         cell_class="blast",
@@ -62,12 +65,19 @@ def addition(**changes: object) -> retrieval_pb2.AddReferencesRequest:
     )
     of_cell = {name: changes.pop(name) for name in list(changes) if name in cell.DESCRIPTOR.fields_by_name}
     for name, value in of_cell.items():
-        cell.ClearField(name)
+        cell.ClearField(cast(Any, name))
         if name == "embedding":
             cell.embedding.extend(value)
         else:
             setattr(cell, name, value)
-    fields = {"release": RELEASE.id, "idempotency_key": "k", "confirmed_by": "Dr A", "source": "here", "references": [cell], **changes}
+    fields: dict[str, Any] = {
+        "release": RELEASE.id,
+        "idempotency_key": "k",
+        "confirmed_by": "Dr A",
+        "source": "here",
+        "references": [cell],
+        **changes,
+    }
     return retrieval_pb2.AddReferencesRequest(**fields)
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
@@ -51,7 +52,9 @@ def _real_images(data: Path) -> list[bytes]:
     return found
 
 
-async def _diagnose_all(images: Sequence[bytes], diagnose: Callable[[diagnosis_pb2.DiagnoseRequest], object], release: str = "") -> list[object]:
+async def _diagnose_all(
+    images: Sequence[bytes], diagnose: Callable[[diagnosis_pb2.DiagnoseRequest], Awaitable[Any]], release: str = ""
+) -> list[object]:
     places = asyncio.Semaphore(IN_FLIGHT)
 
     async def one(number: int, image: bytes) -> object:

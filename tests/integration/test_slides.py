@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from functools import partial
 from pathlib import Path
+from typing import cast
 
 import grpc
 import numpy as np
@@ -145,8 +147,9 @@ def test_damaged_slides_are_typed_errors_and_leave_nothing(slides: SlideStack, d
     lying = tmp_path / "lying.tif"
     lying.write_bytes(whole)
     with tifffile.TiffFile(lying, mode="r+") as file:
-        file.pages[0].tags[322].overwrite(512)
-        file.pages[0].tags[323].overwrite(512)
+        tags = cast(tifffile.TiffPage, file.pages[0]).tags
+        tags[322].overwrite(512)
+        tags[323].overwrite(512)
     text = tmp_path / "text.tif"
     text.write_bytes(b"no slide at all")
     assert [slides.error(p).reason for p in (cut, lying, text)] == ["SLIDE_DAMAGED", "SLIDE_DAMAGED", "SLIDE_UNKNOWN_FORMAT"]
@@ -203,7 +206,7 @@ def test_a_caller_who_goes_away_in_the_middle_of_an_upload(slides: SlideStack) -
 
 def test_more_slides_than_are_read_at_once_are_refused(slides: SlideStack, drawn: tuple[Path, PhantomSlide]) -> None:
     with DiagnosisClient(slides.gateway.address) as client:
-        first = client.diagnose_slide(drawn[0], seconds=300)
+        first = cast(Generator[diagnosis_pb2.DiagnoseSlideResponse, None, None], client.diagnose_slide(drawn[0], seconds=300))
         next(first)
         reasons = (slides.error("phantom.tif").reason for _ in range(10))  # gRPC may lose a status that comes while it writes: grpc/grpc#36066
         assert next(r for r in reasons if r != "DEPENDENCY_UNAVAILABLE") == "SLIDES_BUSY"
@@ -211,8 +214,12 @@ def test_more_slides_than_are_read_at_once_are_refused(slides: SlideStack, drawn
     _until_quiet(slides)
 
 
+def _is_idle(running: Running) -> bool:
+    return running.metrics()("dl4all_requests_in_progress") == 0
+
+
 def _until_quiet(slides: SlideStack) -> None:
     """The upload is gone, and nobody works on a slide any more."""
     eventually(lambda: slides.left_over() == [], 30, "the upload is gone")
     for running in (slides.patching, slides.gateway):
-        eventually(lambda running=running: running.metrics()("dl4all_requests_in_progress") == 0, 30, "nothing in progress")
+        eventually(partial(_is_idle, running), 30, "nothing in progress")

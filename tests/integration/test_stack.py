@@ -85,7 +85,7 @@ async def test_overload_is_refused_fast_and_what_was_accepted_is_finished(stack:
     gained = Difference(stack["gateway"])
     refused_after = []
 
-    async def one(stub: diagnosis_pb2_grpc.DiagnosisServiceStub) -> object:
+    async def one(stub: diagnosis_pb2_grpc.DiagnosisServiceAsyncStub) -> object:
         started = asyncio.get_running_loop().time()
         try:
             return await stub.Diagnose(diagnose_request(phantom_field), timeout=120)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import grpc
 import pytest
@@ -84,9 +85,9 @@ def _refused(call: object) -> bool:
 def _ping(channel: grpc.Channel, part: str) -> None:
     """The simplest RPC that a part has."""
     if part == TRITON:
-        channel.unary_unary("/inference.GRPCInferenceService/ServerLive")(b"", timeout=10)
+        cast(Any, channel.unary_unary("/inference.GRPCInferenceService/ServerLive"))(b"", timeout=10)
     else:
-        health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(service="live"), timeout=10)
+        cast(Any, health_pb2_grpc.HealthStub(channel)).Check(health_pb2.HealthCheckRequest(service="live"), timeout=10)
 
 
 @pytest.mark.parametrize("part", PARTS)

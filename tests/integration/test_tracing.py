@@ -6,6 +6,7 @@ import gzip
 import json
 import threading
 from collections.abc import Iterator
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -116,12 +117,16 @@ def _missing(collector: Collector, trace: str) -> str:
     return ", ".join([*(f"nothing of {service}" for service in silent), *(f"no parent of {orphan}" for orphan in orphans)])
 
 
+def _is_complete(collector: Collector, trace: str) -> bool:
+    return not _missing(collector, trace)
+
+
 def _complete_trace(stack: Stack, collector: Collector, image: bytes) -> str:
     for attempt in range(ATTEMPTS):
         trace = f"{int(TRACE, 16) + attempt:032x}"
         _diagnose(stack, image, f"traced-{attempt}", trace)
         try:
-            eventually(lambda trace=trace: not _missing(collector, trace), 20)
+            eventually(partial(_is_complete, collector, trace), 20)
         except AssertionError:
             continue
         return trace

@@ -15,7 +15,7 @@ from training.crops.packs import Pack, PackHeader, write_pack
 from training.datasets.dataset import GroupKind, ImageKind, Subset
 
 SIDE = 32
-FOCUS = {"upscale_factors": (1.0,), "thresholds": (6.0,), "limits": (9.0,)}
+FOCUS: dict[str, tuple[float, ...]] = {"upscale_factors": (1.0,), "thresholds": (6.0,), "limits": (9.0,)}
 
 RECIPE = """
 system = "{system}"

@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from services.common.cell_classes import PATCH_LABELS
 from services.patching.grid import SIDE as PATCH_SIDE
 from services.patching.patch_input import patch_input
 from training.crops.making import in_processes
@@ -19,7 +20,6 @@ from training.datasets.dataset import Dataset, GroupKind, ImageKind, LabelledIma
 from training.errors import DatasetError
 from training.recipes.config import InputKind
 
-COMPOSED_LABELS: Final = ("blast", "other")
 NOTES: Final = (
     "composed of single cells, background and cells of a field from one patient; red cells at the cuts are not whole",
     "the blasts are myeloid",
@@ -92,7 +92,7 @@ def compose_pack(dataset: Dataset, composition: Composition, side: int) -> Pack:
         header=PackHeader(
             dataset=COMPOSED_FIELDS,
             kind=ImageKind.PATCH,
-            classes=COMPOSED_LABELS,
+            classes=PATCH_LABELS,
             multi_label=True,
             grouped_by=GroupKind.PATIENT,
             side=side,

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.progress import track
 
+from services.common.cell_classes import NOTHING
 from services.common.errors import DomainError
 from services.common.image_codec import decode_image
 from services.common.releases import sha256_of
@@ -33,7 +34,6 @@ Bytes = NDArray[np.uint8]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 MEASURES: Final = ("center_x", "center_y", "radius", "upscale_factor", "focus_before", "focus_after", "accepted")
-NOTHING: Final = "nothing"
 """Subject of crops of places without a cell, and their class."""
 _SHOWN_FAILURES: Final = 5
 _JOBS_PER_PROCESS: Final = 16

@@ -15,10 +15,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from services.common.image_files import IMAGE_SUFFIXES
 from training.errors import DatasetError
 
 AMBIGUOUS: Final = None
-IMAGE_SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp")
 
 
 class GroupKind(StrEnum):

@@ -20,9 +20,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from services.common.cell_classes import BLAST, NORMAL
 from services.common.releases import Release, ReleaseStore
 from services.common.settings import CommonSettings
-from services.gateway.fusion import BLAST, NORMAL, CellReason
+from services.gateway.fusion import CellReason
 from services.gateway.judging import cell_rule
 from services.preprocessing.unsharpening import QualityReason
 from services.retrieval.library import ReferenceLibrary, open_library

@@ -19,6 +19,7 @@ from services.patching.cells import central_cell, locate_cells
 from services.preprocessing.focus import focus_score
 from services.preprocessing.registration import RELATIVE_RADIUS, register
 from services.preprocessing.unsharpening import RADII, RADII_SIDE, FocusParameters, sharpen_adaptively, unsharp_mask
+from training.evaluation.command import explained
 
 Bytes = NDArray[np.uint8]
 SIDE = 256
@@ -64,6 +65,7 @@ def draw(path: Path, seed: int = 7, blur: float = 1.2) -> None:
     figure.savefig(path, dpi=80)
 
 
+@explained
 def main() -> None:
     """Draw it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

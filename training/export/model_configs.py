@@ -12,11 +12,12 @@ from typing import Final
 
 import onnx
 
+from services.common.checks import MAX_CELLS_PER_CALL
 from services.common.model_repository import CONFIG_FILE, CPU_CONFIG_FILE, SHA256
 from services.common.releases import sha256_of
 from training.export.onnx_model import INPUT
 
-MAX_BATCH: Final = 32
+MAX_BATCH: Final = MAX_CELLS_PER_CALL
 GPU_QUEUE_DELAY_MICROSECONDS: Final = 500
 CPU_QUEUE_DELAY_MICROSECONDS: Final = 0
 """How long Triton waits for other images' cells before it starts a batch. On the CPU waiting costs throughput (docs/benchmarks.md): what

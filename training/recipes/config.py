@@ -11,6 +11,7 @@ from typing import Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from services.common.releases import InputKind as ServedInput
 from training.architectures.build import NetworkConfig, least_trainable_width
 from training.datasets.tissue import Level
 from training.errors import RecipeError
@@ -29,9 +30,9 @@ Threshold = Literal["quantile", "tuned", "tuned_legacy"]
 class InputKind(StrEnum):
     """How an image becomes what a network sees."""
 
-    REGISTERED_SHARPENED = "registered_sharpened"
+    REGISTERED_SHARPENED = ServedInput.REGISTERED_SHARPENED.value
     """The central cell, located, registered and sharpened by the functions that serve."""
-    REGISTERED = "registered"
+    REGISTERED = ServedInput.REGISTERED.value
     """The same without sharpening."""
     LEGACY_SHARPENED = "legacy_sharpened"
     """The middle of the image, cut and sharpened as the program of the paper does; never served."""

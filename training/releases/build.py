@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from services.common.releases import CLASSES, NOTHING, RELEASE_ID, Detects, Role, sha256_of
+from services.common.cell_classes import BLAST, CLASSES, NORMAL, NOTHING
+from services.common.releases import RELEASE_ID, Detects, Role, sha256_of
 from services.gateway.fusion import CellRule
 from services.retrieval.library import ReferenceLibrary
 from training.architectures.network import parameter_count
@@ -426,7 +427,7 @@ def _figures(exported: _Exported, verdicts: Verdicts, rule: CellRule) -> dict[st
         of_class = chosen & (labels == label)
         figures[f"suspected, test patients, {name}"] = _share(verdicts.suspected[of_class], patients[of_class])
         figures[f"indeterminate, test patients, {name}"] = _share(verdicts.indeterminate[of_class], patients[of_class])
-    for name, label in (("blast", 1), ("normal", 0)):
+    for name, label in ((BLAST, 1), (NORMAL, 0)):
         of_class = chosen & (labels == label)
         probability = verdicts.fused if label else 1.0 - verdicts.fused
         covered = probability[of_class] >= rule.min_probability[name]

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from services.common.cell_classes import PATCH_LABELS
 from services.common.engines.onnx_runtime import open_session
 from services.common.releases import ReleaseStore, sha256_of
 from services.patching.grid import OVERLAP
@@ -39,7 +40,6 @@ from training.releases.evidence import EVERY_RELEASE, MYELOID, ORIGINS
 from training.releases.patch_location import JudgedField, best_location, count_cells, judge_field, judge_patches
 from training.releases.write import PatchReleaseParts, install_release, write_patch_release
 from training.runs.folder import FINAL, Trained, load_trained
-from training.runs.patches import LABELS
 
 Figures = dict[str, Interval | float]
 Double = NDArray[np.float64]
@@ -133,7 +133,7 @@ def _export(trained: Trained, pack: Pack, path: Path) -> float:
     calibrating = pack.in_subset(Subset.CALIBRATION)
     logits = logits_of(trained.network, pack.pixels[calibrating], trained.normaliser, torch.device("cpu")).astype(np.float64)
     labels, patients = pack.labels[calibrating].astype(np.int64), pack.groups[calibrating]
-    temperatures = tuple(fit_temperature(logits[:, k], labels[:, k], patient_class_weights(labels[:, k], patients)) for k in range(len(LABELS)))
+    temperatures = tuple(fit_temperature(logits[:, k], labels[:, k], patient_class_weights(labels[:, k], patients)) for k in range(len(PATCH_LABELS)))
     served = ServedPatchNetwork(trained.network, list(trained.normaliser.mean), list(trained.normaliser.std), temperatures)
     return export_onnx(served, pack.header.side, path, pack.pixels[calibrating])
 
@@ -144,7 +144,7 @@ def _measure(path: Path, pack: Pack, sources: Sources, composition: Composition)
     probabilities = _sigmoid(judge_patches(session, pack.pixels)[0])
     labels = pack.labels.astype(np.int64)
     calibrating = pack.in_subset(Subset.CALIBRATION)
-    thresholds = {name: label_threshold(probabilities[calibrating, k], labels[calibrating, k] > 0) for k, name in enumerate(LABELS)}
+    thresholds = {name: label_threshold(probabilities[calibrating, k], labels[calibrating, k] > 0) for k, name in enumerate(PATCH_LABELS)}
     fields, judged = _judged(session, sources, composition, pack.header.side, Subset.CALIBRATION)
     radius, min_activation = best_location(fields, judged)
     tuned = _Tuned(thresholds, radius, round(min_activation, 4))
@@ -169,7 +169,7 @@ def patch_figures(probabilities: Double, labels: NDArray[np.int64], patients: ND
         who: whose patches they are, for the names of the figures.
     """
     figures: Figures = {}
-    for k, name in enumerate(LABELS):
+    for k, name in enumerate(PATCH_LABELS):
         threshold = thresholds[name]
 
         def accuracy(scores: Double, truth: NDArray[np.int64], weights: Double, threshold: float = threshold) -> float:
@@ -177,7 +177,7 @@ def patch_figures(probabilities: Double, labels: NDArray[np.int64], patients: ND
 
         figures[f"AUC, {name} present, {who}"] = bootstrap_by_patient(auc, probabilities[:, k], labels[:, k], patients)
         figures[f"balanced accuracy, {name} present, {who}"] = bootstrap_by_patient(accuracy, probabilities[:, k], labels[:, k], patients)
-    predicted = probabilities >= np.array([thresholds[name] for name in LABELS])
+    predicted = probabilities >= np.array([thresholds[name] for name in PATCH_LABELS])
     for figure, statistic in (("1 - Hamming loss", label_accuracy), ("Jaccard by sample", sample_jaccard)):
         figures[f"{figure}, {who}"] = bootstrap_of(_of(statistic, predicted, labels > 0), patients)
     return figures

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
+from services.common.cell_classes import CLASSES
 from training.datasets.splits import COVERAGE, MIN_PATIENTS, ROUNDING, patients_needed
 from training.errors import GateError
 
@@ -68,7 +69,7 @@ def min_probabilities(fused: Double, is_blast: Integers, patient: Names, coverag
     """
     share = 1.0 - coverage + ROUNDING
     thresholds = {}
-    for label, name in ((0, "normal"), (1, "blast")):
+    for label, name in enumerate(CLASSES):
         of_class = is_blast == label
         probability = fused[of_class] if label else 1.0 - fused[of_class]
         names, inverse, counts = np.unique(patient[of_class], return_inverse=True, return_counts=True)

@@ -9,6 +9,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from services.common.checks import MAX_CELLS_PER_CALL
 from services.patching.activation_peaks import Peak, merge, peaks
 from services.patching.grid import Patch
 from services.patching.patch_input import patch_input
@@ -23,7 +24,6 @@ SUPPRESSION_RADII: Final = (0.15, 0.2, 0.25, 0.3, 0.35, 0.4)
 """Radii that are tried, in patch sides."""
 MAX_F1_LOSS: Final = 0.01
 """Composed cells stand apart, cells of a smear touch: a smaller radius may cost this much F1 on composed fields."""
-_BATCH: Final = 32
 _NO_THRESHOLD: Final = -1e9
 
 
@@ -49,7 +49,7 @@ class JudgedField:
 
 def judge_patches(session: Any, pixels: NDArray[np.uint8]) -> tuple[Float, Float]:
     """Logits (N, 2) and class activations (N, h, w, 2) of patches, uint8 (N, side, side, 3)."""
-    parts = [session.run(list(PATCH_OUTPUTS), {INPUT: pixels[i : i + _BATCH]}) for i in range(0, len(pixels), _BATCH)]
+    parts = [session.run(list(PATCH_OUTPUTS), {INPUT: pixels[i : i + MAX_CELLS_PER_CALL]}) for i in range(0, len(pixels), MAX_CELLS_PER_CALL)]
     logits, activations = (np.concatenate(p) for p in zip(*parts, strict=True))
     return logits, activations
 

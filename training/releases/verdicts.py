@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import track
 
+from services.common.checks import MAX_CELLS_PER_CALL
 from services.common.engines.onnx_runtime import open_session
 from services.common.releases import Release, ReleaseStore
 from services.gateway.fusion import CellRule, CellVerdict, blast_probability, judge_cell, nothing_probability
@@ -29,7 +30,6 @@ from training.recipes.config import Input, InputKind
 Float = NDArray[np.float32]
 Double = NDArray[np.float64]
 Flags = NDArray[np.bool_]
-_BATCH = 32
 
 
 class JudgedCells(Protocol):
@@ -179,8 +179,8 @@ class Verdicts:
 def judge(path: Path, pack: Pack, what: str = "judging") -> Judged:
     """Run an exported file over a pack, as ONNX Runtime serves it."""
     session = open_session(path, threads=2)
-    starts = range(0, len(pack), _BATCH)
-    parts = [session.run(list(OUTPUTS), {INPUT: pack.pixels[i : i + _BATCH]}) for i in track(starts, description=what)]
+    starts = range(0, len(pack), MAX_CELLS_PER_CALL)
+    parts = [session.run(list(OUTPUTS), {INPUT: pack.pixels[i : i + MAX_CELLS_PER_CALL]}) for i in track(starts, description=what)]
     logits, embeddings, patches = (np.concatenate(p) for p in zip(*parts, strict=True))
     return Judged(pack, logits, embeddings, patches)
 

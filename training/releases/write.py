@@ -13,7 +13,8 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from services.common.releases import CLASSES, INDEX_FILE, RELEASE_FILE, Index, Release, ReleaseStore, Role, sha256_of
+from services.common.cell_classes import CLASSES
+from services.common.releases import INDEX_FILE, RELEASE_FILE, Index, InputKind, Release, ReleaseStore, Role, sha256_of
 from training.errors import RecipeError
 from training.files.whole_files import write_json
 from training.metrics.by_patient import Interval
@@ -61,7 +62,7 @@ def write_release(parts: ReleaseParts, releases: Path, model_repository: Path) -
         "system": parts.system,
         "title": parts.title,
         "detects": parts.detects,
-        "input": {"kind": "registered_sharpened", "side": parts.side},
+        "input": {"kind": InputKind.REGISTERED_SHARPENED.value, "side": parts.side},
         "network": model,
         "embedder": model,
         "library": {"file": parts.library.name, "sha256": sha256_of(parts.library)},

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from services.common.cell_classes import CLASSES
 from training.architectures.build import build_network
 from training.architectures.network import HEAD, SOURCE_HEAD, Network
 from training.crops.packs import Pack
@@ -28,7 +29,7 @@ from training.recipes.config import Interleaving, Recipe, Selection, Stage, Vari
 from training.runs.fitting import WARM_UP, Fit, fit, heads_alone, keep_selected, predict
 from training.runs.folder import NETWORK_FILE, PREDICTIONS_FILE, TransferOptions, describe, division_digest, identity, leader_first, vars_of
 from training.runs.pretraining import SOURCES
-from training.runs.target import CLASSES, cell_pack, choose, divisions
+from training.runs.target import cell_pack, choose, divisions
 
 _FOLDS: Final = 10
 _GROUP_SHARES: Final = (0.7, 0.2, 0.1)

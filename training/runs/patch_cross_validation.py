@@ -12,6 +12,7 @@ from typing import Any, Final
 import numpy as np
 from torch import nn
 
+from services.common.cell_classes import PATCH_LABELS
 from training.crops.packs import Pack
 from training.crops.sources import Sources
 from training.datasets.composed_fields import COMPOSED_FIELDS
@@ -24,11 +25,11 @@ from training.learning.devices import Place, wait_for_all
 from training.recipes.config import Input, InputKind, Recipe, as_json
 from training.runs.fitting import predict
 from training.runs.folder import NETWORK_FILE, PREDICTIONS_FILE, Predictions, TransferOptions, describe, division_digest, leader_first, vars_of
-from training.runs.patches import LABELS, fit_patches, patch_pack
+from training.runs.patches import fit_patches, patch_pack
 from training.runs.pretraining import pretrained_weights
 from training.runs.target import cell_pack, divisions
 
-_AS_CLASSES: Final = [LABELS.index("other"), LABELS.index("blast")]
+_AS_CLASSES: Final = [PATCH_LABELS.index("other"), PATCH_LABELS.index("blast")]
 
 
 def run(options: TransferOptions, sources: Sources, at: Place) -> Path:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from services.common.cell_classes import PATCH_LABELS
 from training.architectures.build import build_network
 from training.architectures.network import HEAD, Network
 from training.crops.packs import Pack
@@ -35,7 +36,6 @@ from training.runs.report import CURVES_FILE, SUMMARY_FILE, draw_curves
 from training.runs.target import choose
 
 TARGETS: Final = (COMPOSED_FIELDS, ALL_IDB_PATCHES)
-LABELS: Final = ("blast", "other")
 """What the two logits of a patch say is present."""
 FOLDS: Final = 5
 _KIND: Final = "patch predictions 1"
@@ -47,7 +47,7 @@ class PatchPredictions:
 
     Attributes:
         keys, groups: str (N,).
-        labels: int8 (N, 2), of ``LABELS``.
+        labels: int8 (N, 2), of ``PATCH_LABELS``.
         logits: float32 (N, 2).
         part: ``validation`` or ``test``, str (N,).
     """
@@ -118,7 +118,7 @@ def patch_pack(sources: Sources, name: str, recipe: Recipe) -> Pack:
         DatasetError: it is none of patches with two labels.
     """
     pack = sources.pack(choose(sources, name, TARGETS, "target", "--target"), recipe.fine_tuning.input)
-    if pack.header.kind is not ImageKind.PATCH or pack.labels.shape[1] != len(LABELS):
+    if pack.header.kind is not ImageKind.PATCH or pack.labels.shape[1] != len(PATCH_LABELS):
         raise DatasetError(f"{pack.header.dataset} holds no patches with two labels.")
     return pack
 
@@ -180,7 +180,7 @@ def fit_patches(
     recipe = options.recipe
     samples = Samples(target.pixels, target.labels, target.labels.argmax(axis=1), target.groups)
     torch.manual_seed(options.seed)
-    network = build_network(recipe.network, {HEAD: len(LABELS)}, recipe.fine_tuning.input.side)
+    network = build_network(recipe.network, {HEAD: len(PATCH_LABELS)}, recipe.fine_tuning.input.side)
     if pretrained is not None:
         start_from(network, pretrained)
     title = f"{recipe.system}, {description['part']}, seed {options.seed}"
@@ -206,7 +206,7 @@ def write_patch_report(folder: Path) -> list[str]:
         for part in np.unique(said.part):
             chosen = said.part == part
             labels, probabilities = said.labels[chosen], said.probabilities[chosen]
-            for i, name in enumerate(LABELS):
+            for i, name in enumerate(PATCH_LABELS):
                 summary[f"{path.name}, {part}, AUC of {name} present"] = auc(probabilities[:, i], labels[:, i].astype(np.int64))
             summary[f"{path.name}, {part}, label accuracy"] = label_accuracy(probabilities >= threshold, labels > 0)
             summary[f"{path.name}, {part}, Jaccard by sample"] = sample_jaccard(probabilities >= threshold, labels > 0)

@@ -6,7 +6,7 @@ from typing import Final
 
 import numpy as np
 
-from training.crops.making import NOTHING
+from services.common.cell_classes import CLASSES, NOTHING
 from training.crops.packs import Pack
 from training.crops.sources import Sources, focus_of
 from training.datasets.all_idb import ALL_IDB2, ALL_IDB_PATCHES
@@ -19,7 +19,6 @@ from training.errors import DatasetError
 from training.recipes.config import Input, InputKind, Recipe
 from training.runs.folder import FINAL, TransferOptions
 
-CLASSES: Final = ("normal", "blast")
 TARGETS: Final = (AML_CELLS, ALL_IDB2, CNMC, OWN_CELLS)
 
 

@@ -33,7 +33,7 @@ def pack(
     says so where they were compressed.
     """
     with explained():
-        from training.crops.making import NOTHING
+        from services.common.cell_classes import NOTHING
         from training.crops.packs import SUFFIX, read_pack, write_pack
         from training.crops.sources import Sources, focus_of
         from training.datasets.dataset import ImageKind

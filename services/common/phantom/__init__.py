@@ -2,12 +2,11 @@
 
 from services.common.phantom.field import single_cell, smear_field
 from services.common.phantom.options import DEFAULT_CROP, DEFAULT_FIELD, CellKind, PhantomOptions
-from services.common.phantom.truth import PHANTOM_TEXT_KEY, Phantom, PhantomCell, encode_png
+from services.common.phantom.truth import Phantom, PhantomCell, encode_png
 
 __all__ = [
     "DEFAULT_CROP",
     "DEFAULT_FIELD",
-    "PHANTOM_TEXT_KEY",
     "CellKind",
     "Phantom",
     "PhantomCell",

@@ -13,9 +13,10 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
+from services.common.image_codec import PHANTOM_TEXT_KEY
 from services.common.phantom.field import smear_field
 from services.common.phantom.options import PhantomOptions
-from services.common.phantom.truth import PHANTOM_TEXT_KEY, PhantomCell
+from services.common.phantom.truth import PhantomCell
 
 Bytes = NDArray[np.uint8]
 

@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from services.common.image_codec import PHANTOM_TEXT_KEY
 from services.common.phantom.options import CellKind, PhantomOptions
-
-PHANTOM_TEXT_KEY = "dl4all-phantom"
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -91,7 +92,7 @@ async def test_the_budget_spares_a_service_that_is_down() -> None:
 
 def test_a_tls_file_that_is_not_there_is_told() -> None:
     with pytest.raises(ConfigurationError) as caught:
-        open_channel("localhost:1", TlsSettings(ca="/no/such/file.pem"), CommonSettings())
+        open_channel("localhost:1", TlsSettings(ca=Path("/no/such/file.pem")), CommonSettings())
     assert caught.value.reason == "TLS_FILE_UNREADABLE"
 
 

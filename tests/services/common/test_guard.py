@@ -25,9 +25,14 @@ from services.common.status import error_of
 
 SECRET = "password in /etc/secret"
 
+# The generated types call every method abstract, which no servicer is: a fake has the methods that are called.
+ClassificationServicer: Any = classification_pb2_grpc.ClassificationServiceServicer
+PatchingServicer: Any = patching_pb2_grpc.PatchingServiceServicer
+DiagnosisServicer: Any = diagnosis_pb2_grpc.DiagnosisServiceServicer
+
 
 @dataclass
-class FakeClassification(classification_pb2_grpc.ClassificationServiceServicer):
+class FakeClassification(ClassificationServicer):
     """Raises what it is told to, or waits, or answers with its request id."""
 
     error: BaseException | None = None
@@ -53,7 +58,7 @@ class FakeClassification(classification_pb2_grpc.ClassificationServiceServicer):
 
 
 @dataclass
-class FakePatching(patching_pb2_grpc.PatchingServiceServicer):
+class FakePatching(PatchingServicer):
     """Streams three answers; raises or waits after the second if told to."""
 
     error: BaseException | None = None
@@ -76,7 +81,7 @@ class FakePatching(patching_pb2_grpc.PatchingServiceServicer):
             self.closed.set()
 
 
-class FakeDiagnosis(diagnosis_pb2_grpc.DiagnosisServiceServicer):
+class FakeDiagnosis(DiagnosisServicer):
     """Answers every request of a stream by its request id."""
 
     async def DiagnoseStream(self, requests: Any, context: Any) -> AsyncIterator[diagnosis_pb2.DiagnoseStreamResponse]:  # noqa: N802

@@ -20,8 +20,14 @@ def workers() -> Iterator[Workers]:
 
 
 async def test_work_runs_in_another_thread_and_returns(workers: Workers) -> None:
-    assert await workers.run("test", lambda a, *, b: (a, b, threading.current_thread()), 1, b=2) != (1, 2, threading.current_thread())
-    assert await workers.run("test", lambda a, *, b: a + b, 1, b=2) == 3
+    def where(a: int, *, b: int) -> tuple[int, int, threading.Thread]:
+        return a, b, threading.current_thread()
+
+    def total(a: int, *, b: int) -> int:
+        return a + b
+
+    assert await workers.run("test", where, 1, b=2) != (1, 2, threading.current_thread())
+    assert await workers.run("test", total, 1, b=2) == 3
 
 
 async def test_errors_come_back(workers: Workers) -> None:

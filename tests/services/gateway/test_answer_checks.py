@@ -62,7 +62,7 @@ def test_the_files_of_the_release_pass_whichever_engine_runs_them(role: Role) ->
 @pytest.mark.parametrize("changed", [{"sha256": "0" * 64}, {"version": 2}, {"name": "other"}])
 def test_other_files_under_the_same_id_are_told(changed: dict[str, Any]) -> None:
     release = STORE.held("dss-1")
-    facts = {"name": release.network.model, "version": release.network.version, "sha256": release.network.files[Role.CPU].sha256}
+    facts: dict[str, Any] = {"name": release.network.model, "version": release.network.version, "sha256": release.network.files[Role.CPU].sha256}
     with pytest.raises(FailedPreconditionError) as caught:
         check_models([classification_pb2.ServedModel(**(facts | changed))], release)
     assert (caught.value.reason, caught.value.metadata) == ("RELEASE_DIFFERS", {"dependency": "classification"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -146,7 +147,7 @@ def test_a_specimen_of_clean_images_is_negative() -> None:
     ("changed", "reason"),
     [({"suspected": 1}, Reason.BLASTS_SUSPECTED_IN_IMAGES), ({"failed": 1}, Reason.IMAGES_FAILED)],
 )
-def test_an_image_with_suspected_blasts_or_a_failed_one_bars_a_negative(changed: dict[str, int], reason: Reason) -> None:
+def test_an_image_with_suspected_blasts_or_a_failed_one_bars_a_negative(changed: dict[str, Any], reason: Reason) -> None:
     decision = decide_specimen(SpecimenImages(CLEAN, CLEAN, **changed), RULE)
     assert (decision.finding, decision.reasons, decision.requires_review) == (Finding.INDETERMINATE, (reason,), True)
     many = decide_specimen(SpecimenImages(Counts(200, 50, 0), Counts(200, 50, 0), **changed), RULE)

@@ -9,18 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.gateway.fusion import (
-    BLAST,
-    NORMAL,
-    CellReason,
-    CellRule,
-    blast_probability,
-    fuse,
-    judge_cell,
-    nothing_probability,
-    prediction_set,
-    unjudged_cell,
-)
+from services.common.cell_classes import BLAST, NORMAL
+from services.gateway.fusion import CellReason, CellRule, blast_probability, fuse, judge_cell, nothing_probability, prediction_set, unjudged_cell
 
 RULE = CellRule(network_weight=0.75, min_probability={NORMAL: 0.3, BLAST: 0.4}, max_disagreement=0.6)
 shares = st.floats(0.0, 1.0)

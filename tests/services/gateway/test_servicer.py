@@ -68,7 +68,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> tuple[ReleaseStore, Path]
 def specimen(
     store: ReleaseStore, *images: JudgedImage, release: str = "", max_answer_bytes: int = 0, before: Callable[[str], None] = lambda _: None
 ) -> tuple[diagnosis_pb2.SpecimenDiagnosis, list[Any], list[str]]:
-    settings = GatewaySettings(stream_window=1, **({"max_answer_bytes": max_answer_bytes} if max_answer_bytes else {}))
+    limits: dict[str, Any] = {"max_answer_bytes": max_answer_bytes} if max_answer_bytes else {}
+    settings = GatewaySettings(stream_window=1, **limits)
     servicer = DiagnosisServicer(settings, store, cast(Any, None))
     judged = Judged({str(i): judged for i, judged in enumerate(images)}, before)
     servicer._composer = cast(Any, judged)

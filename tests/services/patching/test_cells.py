@@ -6,11 +6,12 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from dl4all.imaging.v1 import imaging_pb2
 from services.common.image_codec import decode_image
@@ -47,6 +48,10 @@ def _matches(truth: Sequence[PhantomCell], found: Sequence[LocatedCell]) -> list
         if distance <= truth[i].radius and i not in matched and j not in matched.values():
             matched[i] = j
     return [(truth[i], found[j]) for i, j in matched.items()]
+
+
+def _doubled(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return cast(NDArray[np.uint8], cv2.resize(image, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC))
 
 
 @pytest.mark.parametrize("name", VARIATIONS)
@@ -95,7 +100,7 @@ def test_cells_come_from_top_to_bottom_inside_their_boxes(field: Phantom) -> Non
 
 
 def test_large_fields_are_located_on_a_reduced_copy(field: Phantom) -> None:
-    doubled = cv2.resize(field.image, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)
+    doubled = _doubled(field.image)
     one, two = locate_cells(field.image), locate_cells(doubled)
     assert len(one.cells) == len(two.cells) >= 7
     assert one.red_cell_radius is not None
@@ -157,7 +162,7 @@ def _central(image: np.ndarray) -> LocatedCell:
 @pytest.mark.parametrize("seed", range(3))
 def test_twice_the_size_is_twice_the_radius(kind: CellKind, seed: int) -> None:
     image = single_cell(seed, kind, side=160, cell_radius=30).image
-    small, large = _central(image), _central(cv2.resize(image, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC))
+    small, large = _central(image), _central(_doubled(image))
     assert large.radius == pytest.approx(2 * small.radius, rel=0.04)
 
 
@@ -171,7 +176,7 @@ def test_turns_and_flips_leave_the_radius(seed: int) -> None:
 
 def test_masks_fit_their_boxes_and_radii(field: Phantom) -> None:
     for factor in (1, 2):
-        image = field.image if factor == 1 else cv2.resize(field.image, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)
+        image = field.image if factor == 1 else _doubled(field.image)
         for cell in locate_cells(image).cells:
             assert cell.mask is not None
             assert cell.mask.shape == (cell.height, cell.width)
@@ -216,8 +221,8 @@ def test_a_field_does_not_look_like_a_single_cell(field: Phantom) -> None:
 def test_a_speckled_image_is_bounded_work() -> None:
     image = np.full((1024, 1024, 3), 235, np.uint8)
     image[::12, ::12] = image[1::12, ::12] = (90, 50, 140)
-    image = cv2.dilate(255 - image, np.ones((9, 9), np.uint8))
-    assert len(locate_cells(255 - image, microns_per_pixel=2.0).cells) == MAX_PARTS
+    spread = cast(NDArray[np.uint8], cv2.dilate(255 - image, np.ones((9, 9), np.uint8)))
+    assert len(locate_cells(255 - spread, microns_per_pixel=2.0).cells) == MAX_PARTS
 
 
 def _marked(name: str, seed: int) -> np.ndarray:
@@ -228,7 +233,9 @@ def _marked(name: str, seed: int) -> np.ndarray:
     cv2.putText(image, "20 um", (380, 420), cv2.FONT_HERSHEY_SIMPLEX, 1.6, ink, 5)
     cv2.circle(image, (120, 400), 30, ink, cv2.FILLED)
     _, encoded = cv2.imencode(".jpg", image[..., ::-1], (cv2.IMWRITE_JPEG_QUALITY, 85))
-    return np.ascontiguousarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR)[..., ::-1])
+    decoded = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
+    assert decoded is not None
+    return np.ascontiguousarray(decoded[..., ::-1])
 
 
 @pytest.mark.parametrize("name", ["black", "blue-black", "red"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import cv2
 import numpy as np
 import pytest
@@ -50,7 +52,7 @@ def test_images_need_not_be_square() -> None:
 
 
 def test_the_last_radius_is_kept_where_none_suffices() -> None:
-    image = cv2.GaussianBlur(single_cell(4, CellKind.BLAST, side=128, cell_radius=25).image, (0, 0), 1.5)
+    image = cast(Bytes, cv2.GaussianBlur(single_cell(4, CellKind.BLAST, side=128, cell_radius=25).image, (0, 0), 1.5))
     by_radius = [unsharp_mask(image, radius / 2) for radius in RADII]
     scores = [focus_score(sharpened) for sharpened in by_radius]
     hopeless = sharpen_legacy(image, min(scores) - 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import cv2
 import numpy as np
@@ -48,7 +49,7 @@ def test_a_disk_is_centred_and_brought_to_size(side: int, x: float, y: float, ra
 def test_scale_of_the_input_does_not_matter(kind: CellKind) -> None:
     cell = single_cell(2, kind, side=400, cell_radius=60.0)
     truth = cell.cells[0]
-    doubled = cv2.resize(cell.image, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)
+    doubled = cast(Bytes, cv2.resize(cell.image, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC))
     one = register(cell.image, truth.center_x, truth.center_y, truth.radius, 128)
     two = register(doubled, 2 * truth.center_x + 0.5, 2 * truth.center_y + 0.5, 2 * truth.radius, 128)
     assert two.upscale_factor == pytest.approx(one.upscale_factor / 2)
@@ -89,8 +90,9 @@ def test_what_lies_beyond_the_border_is_reflected() -> None:
 def test_what_is_not_finite_is_refused(place: int, value: float) -> None:
     numbers = [50.0, 50.0, 20.0]
     numbers[place] = value
+    x, y, radius = numbers
     with pytest.raises(InvalidRequestError) as caught:
-        register(_disk(100, 100, 50, 50, 20), *numbers, 128)
+        register(_disk(100, 100, 50, 50, 20), x, y, radius, 128)
     assert (caught.value.reason, caught.value.field) == ("CELL_NOT_FINITE", "crops")
 
 

@@ -52,7 +52,7 @@ def explain(cells: Sequence[retrieval_pb2.ExplainCell], *, maps: bool) -> retrie
         workers.close()
 
 
-BROKEN = {
+BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     "too short": ({"embedding": [1.0, 2.0]}, "EMBEDDING_WRONG_SIZE"),
     "empty": ({"embedding": []}, "EMBEDDING_WRONG_SIZE"),
     "not a number": ({"embedding": [math.nan] * LIBRARY.dimension}, "NOT_FINITE"),

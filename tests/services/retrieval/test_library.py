@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from services.common.errors import BrokenReleaseError
 from services.retrieval.library import open_library
 from services.retrieval.neighbours import unit
 
-Arrays = dict[str, NDArray[np.generic]]
+Arrays = dict[str, Any]
+"""Arrays by name: `numpy` takes them as keywords beside a flag."""
 COUNT, DIMENSION = 6, 4
 
 
@@ -57,8 +58,10 @@ def test_a_library_is_read_as_written(tmp_path: Path) -> None:
     for name, array in arrays.items():
         np.testing.assert_array_equal(getattr(library, name), array)
     expected = arrays["patches"][3].astype(np.float32) * np.float32(0.04)
-    np.testing.assert_allclose(library.patch_embeddings(3), expected, rtol=1e-6)
-    assert library.patch_embeddings(3).dtype == np.float32
+    patches = library.patch_embeddings(3)
+    assert patches is not None
+    np.testing.assert_allclose(patches, expected, rtol=1e-6)
+    assert patches.dtype == np.float32
 
 
 def test_missing_file(tmp_path: Path) -> None:
@@ -149,7 +152,9 @@ def test_references_that_are_no_exemplars_have_no_patches(tmp_path: Path) -> Non
     arrays["patches"], arrays["patch_scales"] = arrays["patches"][:2], arrays["patch_scales"][:2]
     library = open_library(_write(tmp_path / "library.npz", arrays))
     assert library.patch_embeddings(1) is None
-    np.testing.assert_allclose(library.patch_embeddings(2), arrays["patches"][0] * np.float32(0.01), rtol=1e-6)
+    patches = library.patch_embeddings(2)
+    assert patches is not None
+    np.testing.assert_allclose(patches, arrays["patches"][0] * np.float32(0.01), rtol=1e-6)
 
 
 @pytest.mark.parametrize("rows", [[0, 1, 2, 3, 4, 9], [0, 1, 2, 3, 4, -2], [0, 0, 1, 2, 3, 4]])

@@ -17,7 +17,7 @@ def _vectors(count: int, dimension: int, seed: int) -> Float:
 
 def test_unit_length_and_zero() -> None:
     vectors = np.array([[3.0, 4.0], [0.0, 0.0], [0.0, -1e-3]], np.float32)
-    np.testing.assert_allclose(unit(vectors), [[0.6, 0.8], [0, 0], [0, -1]], atol=1e-6)
+    np.testing.assert_allclose(unit(vectors), np.array([[0.6, 0.8], [0, 0], [0, -1]]), atol=1e-6)
     assert unit(vectors).dtype == np.float32
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from training.errors import RecipeError
 from training.export.allnet import load_allnet
 
 
-def _network(architecture: Architecture, classes: int, side: int = 224, **options: object) -> Network:
+def _network(architecture: Architecture, classes: int, side: int = 224, **options: Any) -> Network:
     return build_network(NetworkConfig(architecture=architecture, **options), {HEAD: classes}, side)
 
 
@@ -89,7 +90,7 @@ def test_several_heads_share_the_features() -> None:
 
 def test_the_block_by_hand() -> None:
     """One channel, a constant kernel: normalise (identity), sum of the 3x3 neighbourhood, ReLU, weight 2 plus bias 1, maximum over 3x3."""
-    block = LbpConvolution(1, 1, 1, relu=True).eval()
+    block: Any = LbpConvolution(1, 1, 1, relu=True).eval()
     with torch.no_grad():
         block[1].weight.fill_(0.0)
         block[1].weight[0] = 1.0
@@ -128,7 +129,7 @@ def test_binary_kernels_are_sparse_signs_and_gaussian_ones_dense() -> None:
 def test_generic_initialisation_leaves_binary_kernels_alone() -> None:
     """The defect of the original program: every convolution was initialised once more after the fixed ones were drawn."""
     network = _network(Architecture.RESNET18_LBP, 2)
-    fixed = [m[1].weight for m in network.modules() if isinstance(m, LbpConvolution)]
+    fixed: list[Any] = [m[1].weight for m in network.modules() if isinstance(m, LbpConvolution)]
     assert len(fixed) == 16
     assert all(set(w.unique().tolist()) <= {-1.0, 0.0, 1.0} for w in fixed)
 
@@ -147,7 +148,7 @@ def test_fixed_kernels_are_never_trained() -> None:
 
 
 def test_histonet_order_and_initialisation() -> None:
-    network = _network(Architecture.HISTONET_VGG, 9)
+    network: Any = _network(Architecture.HISTONET_VGG, 9)
     kinds = [type(m).__name__ for m in network.backbone.layers][:4]
     assert kinds == ["Conv2d", "ReLU", "BatchNorm2d", "MaxPool2d"]
     assert [type(m).__name__ for m in network.hidden] == ["Linear", "ReLU", "BatchNorm1d"]
@@ -166,7 +167,7 @@ def test_sides_that_an_architecture_cannot_take_are_refused() -> None:
 
 
 def test_the_small_transformer_sees_with_convolutions_and_judges_by_the_class_token() -> None:
-    network = _network(Architecture.VIT_SMALL, 2, 64, width=64).eval()
+    network: Any = _network(Architecture.VIT_SMALL, 2, 64, width=64).eval()
     features = network.backbone(torch.randn(2, 3, 64, 64))
     assert features.pooled.shape == (2, 64)
     assert not torch.allclose(features.pooled, features.patches.mean(dim=(1, 2)))

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from services.common.cell_classes import PATCH_LABELS
 from services.patching.patch_input import patch_input
 from tests.training.composed import drawn_cells
-from training.crops.composition import COMPOSED_LABELS, Composition, compose_fields, compose_pack
+from training.crops.composition import Composition, compose_fields, compose_pack
 from training.crops.packs import Pack, read_pack, write_pack
 from training.datasets.dataset import Dataset, GroupKind, ImageKind, LabelledImage, Subset
 from training.errors import DatasetError
@@ -29,7 +30,7 @@ def pack(cells: Dataset) -> Pack:
 
 
 def test_a_pack_of_patches_by_patient(pack: Pack, tmp_path: Path) -> None:
-    assert (pack.header.kind, pack.header.grouped_by, pack.header.classes) == (ImageKind.PATCH, GroupKind.PATIENT, COMPOSED_LABELS)
+    assert (pack.header.kind, pack.header.grouped_by, pack.header.classes) == (ImageKind.PATCH, GroupKind.PATIENT, PATCH_LABELS)
     assert pack.header.multi_label
     assert pack.pixels.shape == ((2 * 2 + 1 + 1) * 9, SIDE, SIDE, 3)
     assert len(np.unique(pack.keys)) == len(pack)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import gzip
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from training.datasets import all_idb, cnmc, fields, tissue
-from training.datasets.dataset import GroupKind, ImageKind, Subset, label_matrix, read_rows
+from training.datasets.dataset import Dataset, GroupKind, ImageKind, Subset, label_matrix, read_rows
 from training.datasets.own_cells import read_own_cells
 from training.datasets.registry import READERS, find_folders, read_dataset, recognise
 from training.datasets.single_cells import read_aml_cells, read_pbc_cells
@@ -264,8 +266,8 @@ def test_a_patient_outside_the_committed_list_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("read", [read_aml_cells, read_pbc_cells, tissue.read_lc25000_tiles, tissue.read_adp, fields.read_aria_fields])
-def test_missing_labels_and_missing_images_are_told(every: Path, read: object) -> None:
-    names = {read_aml_cells: "aml_cells", read_pbc_cells: "pbc_cells", tissue.read_lc25000_tiles: "lc25000_tiles"}
+def test_missing_labels_and_missing_images_are_told(every: Path, read: Callable[[Path], Dataset]) -> None:
+    names: dict[Callable[..., Dataset], str] = {read_aml_cells: "aml_cells", read_pbc_cells: "pbc_cells", tissue.read_lc25000_tiles: "lc25000_tiles"}
     names |= {tissue.read_adp: "adp", fields.read_aria_fields: "aria_fields"}
     folder = every / f"my_{names[read]}"
     image = sorted(p for p in folder.rglob("*") if p.suffix in (".jpg", ".png"))[0]
@@ -288,7 +290,7 @@ def test_adp_levels_are_cumulative_and_grouped_by_slide(tmp_path: Path, zipped: 
     assert all(d.multi_label and d.grouped_by is GroupKind.SLIDE for d in by_level)
     assert all(set(a.classes) < set(b.classes) for a, b in pairwise(by_level))
     with pytest.raises(DatasetError, match="levels 1, 2 and 3"):
-        tissue.adp_classes(4)
+        tissue.adp_classes(cast(Any, 4))
 
 
 def test_own_cells_with_and_without_subsets(tmp_path: Path) -> None:

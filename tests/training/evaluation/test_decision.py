@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,7 +34,7 @@ from training.metrics.by_patient import Interval
 BOTH, FOCUS, DISAGREE = "BOTH_CLASSES_POSSIBLE", "POOR_FOCUS", "NETWORK_AND_NEIGHBOURS_DISAGREE"
 
 
-def cells(**changes: object) -> ScoredCells:
+def cells(**changes: Any) -> ScoredCells:
     """Two patients: a has blasts 0, 1 and normal cells 2, 3; b has blast 4 and normal cell 5."""
     base = ScoredCells(
         is_blast=np.array([1, 1, 0, 0, 1, 0]),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 import pytest
 
 from tests.training.small import cell_pack
+from training.crops.packs import Pack
 from training.errors import RecipeError
 from training.evaluation.sharpening import by_focus, of_cells, table
 from training.runs.arms import Arm
@@ -18,9 +21,13 @@ def _arm(keys: np.ndarray, quality: float, seed: int = 0) -> Arm:
     return Arm("any", seed, keys, margins, is_blast, patients, ())
 
 
+def _measures(pack: Pack) -> dict[str, np.ndarray]:
+    return cast(dict[str, np.ndarray], pack.measures)
+
+
 def test_quarters_by_focus() -> None:
     pack = cell_pack()
-    pack.measures["focus_before"] = np.arange(len(pack.keys), dtype=np.float32)
+    _measures(pack)["focus_before"] = np.arange(len(pack.keys), dtype=np.float32)
     found = by_focus(pack)
     assert len(found["all"]) == len(pack.keys)
     assert found["sharpest quarter"][0] == pack.keys[0]
@@ -30,7 +37,7 @@ def test_quarters_by_focus() -> None:
 
 def test_unsharpened_packs_tell_no_focus() -> None:
     pack = cell_pack()
-    pack.measures["focus_before"] = np.full(len(pack.keys), np.nan, np.float32)
+    _measures(pack)["focus_before"] = np.full(len(pack.keys), np.nan, np.float32)
     with pytest.raises(RecipeError, match="sharpened"):
         by_focus(pack)
 
@@ -44,7 +51,7 @@ def test_a_part_of_a_run() -> None:
 
 def test_the_better_side_wins() -> None:
     pack = cell_pack()
-    pack.measures["focus_before"] = np.arange(len(pack.keys), dtype=np.float32)
+    _measures(pack)["focus_before"] = np.arange(len(pack.keys), dtype=np.float32)
     keys = np.sort(pack.keys)
     lines = table([_arm(keys, 2.0)], [_arm(keys, 0.2)], pack).splitlines()
     assert len(lines) == 2 + 3 * 3

@@ -106,7 +106,7 @@ def test_an_export_that_differs_is_refused_and_the_file_before_it_stays(
         Path(written).write_bytes(content)
 
     (tmp_path / "model.onnx").write_bytes(b"served before")
-    monkeypatch.setattr(onnx_model.torch.onnx, "export", export_another)
+    monkeypatch.setattr(torch.onnx, "export", export_another)
     with pytest.raises(ParityError):
         export_onnx(_network(seed=1), SIDE, tmp_path / "model.onnx")
     assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("model.onnx", b"served before")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -87,9 +88,10 @@ def test_evaluation_leaves_no_image_out_and_the_network_as_it_was() -> None:
 
 def test_fixed_kernels_are_not_in_the_optimiser() -> None:
     network = small_network(8)
-    network.backbone.conv1.weight.requires_grad_(False)
+    first = cast(torch.nn.Conv2d, network.backbone.conv1)
+    first.weight.requires_grad_(False)
     groups = make_optimiser(network, STAGE).param_groups
-    assert not any(p is network.backbone.conv1.weight for g in groups for p in g["params"])
+    assert not any(p is first.weight for g in groups for p in g["params"])
     sgd = make_optimiser(network, STAGE.model_copy(update={"optimiser": Optimiser(kind="sgd", rate=0.02, momentum=0.8)}))
     assert (sgd.defaults["momentum"], sgd.defaults["weight_decay"]) == (0.8, 5e-4)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -132,7 +133,7 @@ def test_the_first_target_loss_may_be_large() -> None:
 @pytest.mark.parametrize("steps", [0, 2])
 def test_a_snapshot_restores_weights_statistics_and_optimiser_to_the_bit(kind: str, steps: int) -> None:
     network = small_network(8, seed=3, width=16).train()
-    options = {"lr": 0.01, "weight_decay": 1e-3}
+    options: dict[str, Any] = {"lr": 0.01, "weight_decay": 1e-3}
     make = {
         "sgd": lambda: torch.optim.SGD(network.parameters(), momentum=0.9, **options),
         "adamw": lambda: torch.optim.AdamW(network.parameters(), **options),

@@ -10,7 +10,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -87,7 +87,7 @@ def _run(folder: Path, variant: str) -> None:
 
 
 def _child(folder: Path, variant: str) -> subprocess.Popen[bytes]:
-    code = f"from pathlib import Path; from tests.training.test_interleaved import _run; _run(Path({str(folder)!r}), {variant!r})"
+    code = f"from pathlib import Path; from tests.training.learning.test_interleaved_task import _run; _run(Path({str(folder)!r}), {variant!r})"
     return subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 
@@ -266,6 +266,10 @@ def test_a_readaptation_leaves_the_statistics_of_the_target_and_all_weights() ->
     assert all(torch.equal(a, b) for a, b in pairs)
 
 
+def _head(task: InterleavedTask) -> nn.Linear:
+    return cast(nn.Linear, task.judged.heads[HEAD])
+
+
 @pytest.mark.parametrize(
     ("architecture", "variant"), [(Architecture.VIT_B16, "regular"), (Architecture.VIT_B16, "greedy"), *((Architecture.VIT_SMALL, k) for k in KINDS)]
 )
@@ -274,11 +278,11 @@ def test_transformers_take_a_step(architecture: Architecture, variant: str) -> N
     task = _task(variant, small, network=_network(architecture, width=32))
     assert task.readaptation == (0 if architecture is Architecture.VIT_B16 else 3)
     assert task.domains.refreshes is (architecture is Architecture.VIT_SMALL)
-    before: Tensor = task.judged.heads[HEAD].weight.detach().clone()
+    before = _head(task).weight.detach().clone()
     task.network.train()
     loss = task.take_step(task.network, task.batch(0))
     assert bool(torch.isfinite(loss))
-    assert not torch.equal(before, task.judged.heads[HEAD].weight)
+    assert not torch.equal(before, _head(task).weight)
 
 
 @pytest.mark.parametrize("variant", ["regular", "greedy"])
@@ -319,7 +323,8 @@ def _join(folder: Path) -> None:
 def test_two_processes_end_with_the_same_trained_weights(tmp_path: Path) -> None:
     script = tmp_path / "join.py"
     script.write_text(
-        f"from pathlib import Path\nfrom tests.training.test_interleaved import _join\n_join(Path({str(tmp_path)!r}))\n", encoding="utf-8"
+        f"from pathlib import Path\nfrom tests.training.learning.test_interleaved_task import _join\n_join(Path({str(tmp_path)!r}))\n",
+        encoding="utf-8",
     )
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
     done = subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=300, check=False)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -70,7 +71,7 @@ def _run(folder: Path) -> None:
 
 
 def _child(folder: Path) -> subprocess.Popen[bytes]:
-    code = f"from pathlib import Path; from tests.training.test_loop import _run; _run(Path({str(folder)!r}))"
+    code = f"from pathlib import Path; from tests.training.learning.test_loop import _run; _run(Path({str(folder)!r}))"
     return subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 
@@ -209,7 +210,8 @@ def test_tensorboard_has_every_epoch(tmp_path: Path) -> None:
     progress = train(_task(), _options(tmp_path), CPU)
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
-    assert [(e.step, pytest.approx(e.value, rel=1e-6)) for e in events.Scalars("loss")] == [(int(h["epoch"]), h["loss"]) for h in progress.history]
+    losses: list[Any] = [(e.step, pytest.approx(e.value, rel=1e-6)) for e in events.Scalars("loss")]
+    assert losses == [(int(h["epoch"]), h["loss"]) for h in progress.history]
     assert {"rate", "validation_accuracy", "validation_loss", "steps_per_second"} <= set(events.Tags()["scalars"])
 
 
@@ -226,7 +228,9 @@ def _join(folder: Path) -> None:
 
 def test_two_processes_of_torchs_launcher_end_with_the_same_trained_weights(tmp_path: Path) -> None:
     script = tmp_path / "join.py"
-    script.write_text(f"from pathlib import Path\nfrom tests.training.test_loop import _join\n_join(Path({str(tmp_path)!r}))\n", encoding="utf-8")
+    script.write_text(
+        f"from pathlib import Path\nfrom tests.training.learning.test_loop import _join\n_join(Path({str(tmp_path)!r}))\n", encoding="utf-8"
+    )
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
     done = subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from training.architectures.resnet import RESNET18, BasicBlock, ResNet, convolut
 from training.learning.orthogonality import convolutional_orthogonality
 
 
-def _block(stride: int = 1) -> BasicBlock:
+def _block(stride: int = 1) -> Any:
     return BasicBlock(4, 4 if stride == 1 else 8, stride, convolution)
 
 
@@ -39,7 +40,7 @@ def test_a_kernel_that_is_there_twice_costs_by_hand() -> None:
 
 def test_the_original_program_misses_the_middle_lag_of_strided_kernels() -> None:
     """At the lags -1 and +1 a kernel of one pixel never meets itself: the identity that is asked for is missing in full."""
-    block = BasicBlock(8, 8, 2, convolution)
+    block: Any = BasicBlock(8, 8, 2, convolution)
     _set_deltas(block.conv1)
     shortcut = block.downsample[0].weight
     with torch.no_grad():
@@ -51,9 +52,10 @@ def test_the_original_program_misses_the_middle_lag_of_strided_kernels() -> None
 def test_the_shortcut_by_hand() -> None:
     block = _block(stride=2)
     assert isinstance(block.downsample, nn.Sequential)
+    shortcut: Any = block.downsample[0]
     with torch.no_grad():
         block.conv1.weight.zero_()
-        block.downsample[0].weight.zero_()
+        shortcut.weight.zero_()
     assert convolutional_orthogonality(block).item() == pytest.approx(math.sqrt(8) + math.sqrt(4))
 
 

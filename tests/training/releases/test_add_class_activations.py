@@ -126,7 +126,7 @@ def test_all_releases_of_the_model_say_so(served: Path) -> None:
     folder = served / "model_repository" / MODEL
     assert read_model_config(folder).output_shapes["class_activations"] == (4, 4, 2)
     metadata = json.loads((folder / "metadata.json").read_text(encoding="utf-8"))
-    assert metadata["network"]["files"]["onnxruntime"]["sha256"] == releases[0].network.files[Role.CPU].sha256
+    assert metadata["network"]["files"]["cpu"]["sha256"] == releases[0].network.files[Role.CPU].sha256
     assert "class activations" in (folder / "MODEL_CARD.md").read_text(encoding="utf-8")
     assert len(list(check_releases(served / "releases", served / "model_repository"))) == 2
     assert not list(folder.glob("**/*.part"))

@@ -34,7 +34,7 @@ from training.releases.build import build, gates_for
 from training.releases.evidence import detected_by, limits_of
 from training.releases.verify import check_releases
 from training.releases.write import model_card
-from training.runs.folder import TransferOptions
+from training.runs.folder import TransferOptions, load_trained
 from training.runs.transfer import run
 
 MODELS = ROOT / "model_repository"
@@ -262,7 +262,7 @@ def test_too_few_calibration_patients_are_told_before_anything_is_scored(trained
 
 
 def test_a_run_whose_epoch_the_calibration_patients_chose_is_refused(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = release_build.load_trained(trained / "runs" / "final" / "final")
+    found = load_trained(trained / "runs" / "final" / "final")
     recipe = {**found.about["recipe"], "fine_tuning": {**found.about["recipe"]["fine_tuning"], "selection": "best", "average_decay": 0.0}}
     monkeypatch.setattr(release_build, "load_trained", lambda _: replace(found, about={**found.about, "recipe": recipe}))
     with pytest.raises(RecipeError, match=r"fine_tuning\.selection=last"):

@@ -42,7 +42,9 @@ def references(library: ReferenceLibrary, count: int = ADDED, *, is_blast: bool 
     of_class = np.flatnonzero(library.is_blast == is_blast)[:count]
     made = []
     for number, index in enumerate(of_class):
-        patches = library.patch_embeddings(int(index)) + random.normal(0, 0.01, library.patches.shape[1:]).astype(np.float32)
+        of_index = library.patch_embeddings(int(index))
+        assert of_index is not None
+        patches = of_index + random.normal(0, 0.01, library.patches.shape[1:]).astype(np.float32)
         made.append(NewReference(is_blast, "lymphocyte", f"n{number}", patches.mean(axis=(0, 1)), patches, f"{number:064x}", 5.0, 6.0, 7.0))
     return made
 
@@ -91,7 +93,9 @@ def test_a_cell_that_was_added_is_its_own_nearest_neighbour(copy: Path) -> None:
     assert (similarity.argmax(axis=0) >= len(library) - ADDED).all()
     assert np.allclose(np.linalg.norm(library.embeddings, axis=1), 1.0, atol=1e-3)
     for index in range(len(library) - ADDED, len(library)):
-        assert np.allclose(library.patch_embeddings(index).mean(axis=(0, 1)), library.embeddings[index], atol=0.02)
+        patches = library.patch_embeddings(index)
+        assert patches is not None
+        assert np.allclose(patches.mean(axis=(0, 1)), library.embeddings[index], atol=0.02)
 
 
 def test_withdrawn_additions_go_into_no_library(copy: Path, trained: Path) -> None:

@@ -96,6 +96,7 @@ def test_quantised_patches_keep_their_mean(candidates: Candidates) -> None:
     library = build(candidates, np.arange(24))
     for index in range(24):
         patches = library.patch_embeddings(index)
+        assert patches is not None
         np.testing.assert_allclose(patches.mean(axis=(0, 1)), library.embeddings[index], atol=2 * float(library.patch_scales[index]))
         exact = candidates.patches[index] / np.linalg.norm(candidates.embeddings[index])
         assert np.abs(patches - exact).max() <= 0.51 * library.patch_scales[index]

@@ -97,7 +97,7 @@ def _run(folder: Path, name: str) -> None:
 def test_killed_in_the_warm_up_or_after_it_a_run_ends_at_the_same_bits(tmp_path: Path, sources: Sources) -> None:
     generator = random.Random(time.time_ns())
     for begun in ("warm-up/source", f"warm-up/{HEAD}", "."):
-        code = f"from pathlib import Path; from tests.training.test_interleaved_training import _run; _run(Path({str(tmp_path)!r}), 'killed')"
+        code = f"from pathlib import Path; from tests.training.runs.test_interleaved import _run; _run(Path({str(tmp_path)!r}), 'killed')"
         child = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.DEVNULL)
         while child.poll() is None and not (tmp_path / "runs" / "killed" / "final" / begun / "tensorboard").exists():
             time.sleep(0.005)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from services.common.cell_classes import PATCH_LABELS
 from tests.training.small import cell_pack, patch_pack, tissue_pack, write_patch_recipe
 from training.crops.packs import write_pack
 from training.crops.sources import Sources
@@ -21,7 +22,7 @@ from training.learning.checkpoints import load_network
 from training.learning.devices import Place
 from training.recipes.config import load_recipe
 from training.runs.folder import Predictions, TransferOptions, load_trained
-from training.runs.patches import LABELS, PatchPredictions, divisions, run, write_patch_report
+from training.runs.patches import PatchPredictions, divisions, run, write_patch_report
 
 CPU = Place(torch.device("cpu"))
 
@@ -46,7 +47,7 @@ def test_two_labels_are_learned_apart_and_reported(tmp_path: Path, sources: Sour
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["final, validation, label accuracy"] > 0.9
     assert 0.05 <= summary["final, threshold"] <= 0.95
-    assert {f"final, validation, AUC of {name} present" for name in LABELS} < set(summary)
+    assert {f"final, validation, AUC of {name} present" for name in PATCH_LABELS} < set(summary)
     assert len(lines) == len(summary) + 1
     assert (folder / "curves.svg").is_file()
 

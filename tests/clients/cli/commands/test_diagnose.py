@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,6 +24,12 @@ def run(*arguments, cwd=None):
 
 def objects(result):
     return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def true_cells(path: Path) -> Any:
+    truth = phantom_truth(path.read_bytes())
+    assert truth is not None
+    return truth["cells"]
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +111,7 @@ def test_server_that_is_not_there(images):
 
 def test_cells_form(images):
     (answer,) = objects(run("cells", images / "field.png", "--json"))
-    truth = phantom_truth((images / "field.png").read_bytes())["cells"]
+    truth = true_cells(images / "field.png")
     assert len(answer["cells"]) == len(truth)
     assert {"box", "confidence"} <= set(answer["cells"][0])
 
@@ -121,7 +128,7 @@ def test_enhance_form_and_pictures(images, tmp_path):
     result = run("enhance", images / "cell.png", "--json", "--out", tmp_path / "out")
     (answer,) = objects(result)
     assert set(answer) >= {"path", "cell", "focus_before", "focus_after", "unsharp_radius", "accepted", "reasons"}
-    (truth,) = phantom_truth((images / "cell.png").read_bytes())["cells"]
+    (truth,) = true_cells(images / "cell.png")
     assert answer["cell"]["center_x"] == pytest.approx(truth["center_x"], abs=0.1 * truth["radius"])
     assert answer["cell"]["radius"] == pytest.approx(truth["radius"], rel=0.15)
     assert (tmp_path / "out" / "cell.png").stat().st_size > 1000
@@ -138,7 +145,7 @@ def test_phantom_carries_its_truth_and_the_same_seed_draws_the_same(tmp_path):
     for path in (first, second):
         assert run("phantom", "--out", path, "--seed", 3, "--cells", 2, "--width", 320, "--height", 240).returncode == 0
     assert first.read_bytes() == second.read_bytes()
-    assert len(phantom_truth(first.read_bytes())["cells"]) == 2
+    assert len(true_cells(first)) == 2
 
 
 def test_phantom_that_cannot_be_drawn(tmp_path):
@@ -151,6 +158,7 @@ def test_phantom_that_cannot_be_drawn(tmp_path):
 def test_serve_answers_the_same_as_in_process_and_ends_on_sigint(images):
     process = subprocess.Popen([*DL4ALL, "serve", "--port", "0"], stderr=subprocess.PIPE, text=True, env={**os.environ})
     try:
+        assert process.stderr is not None
         line = next(line for line in process.stderr if '"serving"' in line)
         address = json.loads(line)["address"]
         (served,) = objects(run("diagnose", images / "field.png", "--address", address, "--json"))
@@ -168,6 +176,7 @@ def test_ctrl_c_ends_a_long_run_with_130(images, tmp_path):
     for number in range(60):
         (tmp_path / f"{number}.png").write_bytes((images / "field.png").read_bytes())
     process = subprocess.Popen([*DL4ALL, "diagnose", str(tmp_path), "--json"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    assert process.stdout is not None
     assert json.loads(process.stdout.readline())["diagnosis"]
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=60) == 130

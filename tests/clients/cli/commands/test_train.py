@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -74,7 +75,7 @@ def test_train_learns_source_and_target_at_once(given: list[object], tmp_path: P
 
 def test_control_c_saves_and_the_same_command_goes_on(given: list[object], tmp_path: Path) -> None:
     command = _command(*given, "--set", "pretraining.enabled=false", "--set", "fine_tuning.epochs=400", "--name", "long")
-    child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    child: subprocess.Popen[Any] = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     logs = tmp_path / "runs" / "long" / "final" / "tensorboard"
     eventually(lambda: len(list(logs.glob("events*"))) == 1, 120, "the training has begun")
     child.send_signal(signal.SIGINT)

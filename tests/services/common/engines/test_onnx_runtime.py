@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from services.common.engines.onnx_runtime import ENGINE, OnnxRuntimeEngine
+from services.common.engines.onnx_runtime import OnnxRuntimeEngine
 from services.common.errors import DependencyUnavailableError
-from services.common.releases import Model, ReleaseStore
+from services.common.releases import Model, ReleaseStore, Role
 from services.common.workers import Workers
 
 
@@ -25,7 +25,7 @@ def workers() -> Iterator[Workers]:
 
 
 def _file(copy: Any, model: Model) -> Path:
-    return Path(copy.model_repository / model.model / str(model.version) / model.files[ENGINE].file)
+    return Path(copy.model_repository / model.model / str(model.version) / model.files[Role.CPU].file)
 
 
 def test_a_file_that_was_replaced_since_the_release_was_checked_is_not_run(release_copy: Any, workers: Workers) -> None:
@@ -58,7 +58,7 @@ def test_a_model_of_the_same_name_and_other_bytes_is_another_session(release_cop
 
     async def both() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         before = await infer(first)
-        replaced = first.model_copy(update={"files": {**first.files, ENGINE: other.files[ENGINE]}})
+        replaced = first.model_copy(update={"files": {**first.files, Role.CPU: other.files[Role.CPU]}})
         _file(release_copy, replaced).unlink()
         shutil.copyfile(_file(release_copy, other), _file(release_copy, replaced))
         return before, await infer(replaced), await infer(other)

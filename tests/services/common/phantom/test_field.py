@@ -15,9 +15,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from services.common.image_codec import PHANTOM_TEXT_KEY
 from services.common.phantom import (
     DEFAULT_CROP,
-    PHANTOM_TEXT_KEY,
     CellKind,
     Phantom,
     PhantomOptions,

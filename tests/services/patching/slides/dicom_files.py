@@ -11,9 +11,9 @@ from PIL import Image
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence
-from pydicom.uid import JPEGBaseline8Bit, generate_uid
+from pydicom.uid import UID, JPEGBaseline8Bit, generate_uid
 
-_CLASS = "1.2.840.10008.5.1.4.1.1.77.1.6"
+_CLASS = UID("1.2.840.10008.5.1.4.1.1.77.1.6")
 TILE = 64
 
 

@@ -7,6 +7,7 @@ import struct
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any, cast
 
 import imagecodecs
 import numpy as np
@@ -26,7 +27,7 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (150, 230, 3), np.uint8)
 SMOOTH = np.asarray(Image.fromarray(PIXELS[:15, :23]).resize((230, 150), Image.Resampling.BICUBIC))
 
 
-def write(path: Path, pixels: np.ndarray = PIXELS, **options: object) -> Path:
+def write(path: Path, pixels: np.ndarray = PIXELS, **options: Any) -> Path:
     options.setdefault("photometric", "rgb")
     tifffile.imwrite(path, pixels, **options)
     return path
@@ -223,7 +224,7 @@ def test_a_size_hidden_behind_a_marker_without_length_is_refused(marker: int) ->
 
 
 def test_a_size_hidden_in_another_box_of_jpeg_2000_is_refused(tmp_path: Path) -> None:
-    large, small = (imagecodecs.jpeg2k_encode(np.zeros((side, side, 3), np.uint8), codecformat="jp2") for side in (200, 64))
+    large, small = (cast(bytes, imagecodecs.jpeg2k_encode(np.zeros((side, side, 3), np.uint8), codecformat="jp2")) for side in (200, 64))
     assert (jpeg2000_size(large), jpeg2000_size(small)) == ((200, 200), (64, 64))
     signature, rest = large[:12], large[12:]
     lying = small[small.find(b"\xff\x4f\xff\x51") :]
@@ -265,7 +266,9 @@ def test_directories_below_others_are_walked_too(tmp_path: Path, big: bool) -> N
     assert slide.facts.levels == 3
     slide.close()
     with tifffile.TiffFile(path) as parsed:
-        below = [p.offset for p in parsed.pages.first.pages]
+        pages = parsed.pages.first.pages
+        assert pages is not None
+        below = [p.offset for p in pages]
     content = bytearray(path.read_bytes())
     entries, head = ("<Q", "<HHQ") if big else ("<H", "<HHI")
     entry = 20 if big else 12
@@ -294,7 +297,12 @@ WRONG_SIZES += [("deflate", 50_000_000)]
 
 @pytest.mark.parametrize(("compression", "size"), WRONG_SIZES)
 def test_a_tile_that_unpacks_to_another_size_is_refused(tmp_path: Path, compression: str | None, size: int) -> None:
-    encoders = {"lzw": imagecodecs.lzw_encode, "deflate": imagecodecs.zlib_encode, "packbits": imagecodecs.packbits_encode, None: bytes}
+    encoders: dict[str | None, Callable[[bytes], bytes | bytearray]] = {
+        "lzw": imagecodecs.lzw_encode,
+        "deflate": imagecodecs.zlib_encode,
+        "packbits": imagecodecs.packbits_encode,
+        None: bytes,
+    }
     path = write(tmp_path / "slide.tif", np.zeros((128, 128, 3), np.uint8) + 90, tile=(64, 64), compression=compression)
     _replace_tile(path, 1, bytes(encoders[compression](bytes(size))))
     assert reason_of(path) == "SLIDE_DAMAGED"
@@ -314,7 +322,7 @@ def test_damage_is_a_typed_error_or_harmless(tmp_path: Path, data: st.DataObject
 
 def _patch_tag(path: Path, tag: int, index: int, value: int, page: int = 0) -> None:
     with tifffile.TiffFile(path, mode="r+") as file:
-        found = file.pages[page].tags[tag]
+        found = cast(tifffile.TiffPage, file.pages[page]).tags[tag]
         if found.count == 1:
             found.overwrite(value)
         else:
