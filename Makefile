@@ -8,7 +8,7 @@ PROTOS := $(sort $(shell find protos -name '*.proto'))
 STUBS := clients/python/dl4all
 GOOGLEAPIS := build/googleapis
 RECIPE ?= plain_resnet
-PAGES = $(shell git ls-files '*.md' ':!model_repository')
+PAGES = $(shell git ls-files '*.md')
 # Tests of single modules, and tests of the whole: real processes, real sockets, a real Triton.
 UNIT := tests/services tests/clients tests/training tests/deploy tests/project
 WHOLE := tests/integration tests/chaos
@@ -66,7 +66,8 @@ test: $(VENV)/dev.stamp .triton/installed.stamp ## Run all tests, real processes
 test-unit: $(VENV)/dev.stamp ## Run the tests that start no server, in under two minutes
 	$(BIN)/python -m pytest $(UNIT) --numprocesses 2 -m "not slow"
 
-nightly: $(VENV)/dev.stamp .triton/installed.stamp ## Run the long forms: soak, the whole slide, all benchmarks (hours); records in docs/benchmarks.md
+nightly: $(VENV)/dev.stamp .triton/installed.stamp ## Run the long forms: full installation, soak, whole slide, all benchmarks (hours); records in docs/benchmarks.md
+	$(MAKE) check-install
 	$(MAKE) soak-preprocessing bench-slide bench-search bench-releases bench-training bench bench-preprocessing bench-location bench-networks
 
 lint: $(VENV)/dev.stamp protos-check ## Check style, types, import rules, pages, protos and stubs
@@ -156,7 +157,10 @@ wheels: $(VENV)/serving.stamp ## Build the two wheels, client and server, into d
 	@rm -rf build/lib build/bdist.* clients/python/build
 	@ls dist
 
+check-install: $(VENV)/dev.stamp ## Build the wheels in a fresh clone, install them as docs/install.md says, and serve
+	DL4ALL_TEST_FULL_INSTALL=1 $(BIN)/python -m pytest tests/project/test_wheels.py
+
 clean: ## Remove what was built, not what was installed
 	rm -rf build dist report.html phantom.png
 
-.PHONY: help setup setup-dev diagnose triton up serve test test-unit nightly lint lock wheels format protos protos-check protos-breaking bench bench-slide bench-releases bench-search bench-training bench-networks bench-preprocessing bench-location soak-preprocessing release clean
+.PHONY: help setup setup-dev diagnose triton up serve test test-unit nightly lint lock wheels check-install format protos protos-check protos-breaking bench bench-slide bench-releases bench-search bench-training bench-networks bench-preprocessing bench-location soak-preprocessing release clean

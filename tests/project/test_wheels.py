@@ -1,13 +1,14 @@
 """The two wheels in an empty environment and an empty folder: what they hold, what they say, and that they serve.
 
 Other packages come from the environment of the tests, which was installed by their locks. With ``DL4ALL_TEST_FULL_INSTALL`` set
-(`make check-install`) everything is installed anew, by the one command of ``docs/install.md``.
+(`make check-install`) a fresh clone is built and everything installed anew, by the lines of ``docs/install.md``.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -45,18 +46,28 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {"client": client, "serving": serving}
 
 
+def _recipe_for_a_gpu(folder: Path) -> Path:
+    """Run the lines of ``docs/install.md`` for a GPU as written, with the extra ``cpu``, in a fresh clone; returns its environment."""
+    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder)], check=True)
+    text = (ROOT / "docs" / "install.md").read_text(encoding="utf-8").partition("## On a GPU")[2]
+    lines = re.search(r"```sh\n(.*?)```", text, re.S)
+    assert lines is not None
+    commands = [line.replace("[gpu,", "[cpu,") for line in lines[1].splitlines() if not line.startswith(("export", "gpu/bin/dl4all"))]
+    subprocess.run(["bash", "-ec", "\n".join(commands)], cwd=folder, check=True)
+    return folder / "gpu" / "bin"
+
+
 @pytest.fixture(scope="module")
 def installed(wheels: Mapping[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of the programs of an environment into which both wheels were installed by one command."""
+    if FULL:
+        return _recipe_for_a_gpu(tmp_path_factory.mktemp("clone") / "project")
     folder = tmp_path_factory.mktemp("environment")
     venv.EnvBuilder(with_pip=True).create(folder)
-    if FULL:
-        command = [str(wheels["client"]), f"{wheels['serving']}[cpu]"]
-    else:
-        (packages,) = folder.glob("lib/python*/site-packages")
-        (packages / "of-the-tests.pth").write_text(sysconfig.get_path("purelib") + "\n")
-        command = ["--no-deps", "--no-index", "--ignore-installed", *map(str, wheels.values())]
-    subprocess.run([folder / "bin" / "python", "-m", "pip", "install", "--quiet", *command], check=True)
+    (packages,) = folder.glob("lib/python*/site-packages")
+    (packages / "of-the-tests.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    command = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--ignore-installed", *wheels.values()]
+    subprocess.run(command, check=True)
     return folder / "bin"
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import datetime
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from training.metrics.by_patient import Interval
 
 METADATA_FILE: Final = "metadata.json"
 CARD_FILE: Final = "MODEL_CARD.md"
+_LINE: Final = 120
 
 
 @dataclass(frozen=True)
@@ -289,51 +291,61 @@ def model_card(metadata: Mapping[str, Any]) -> str:
     """The card of a model, written from its ``metadata.json`` and nothing else."""
     patches = metadata.get("patches")
     network = metadata["network"] if patches is None else patches["network"]
-    lines = [
+    blocks = [
         f"# {network['model']}",
-        "",
         metadata["title"],
-        "",
-        "**A research demonstration, not a medical device.** The weights and the reference library may be used for research only;",
+        "**A research demonstration, not a medical device.** The weights and the reference library may be used for research only; "
         "see `LICENSE-WEIGHTS.md`.",
-        "",
-        f"- Release: `{metadata['id']}`, detects `{metadata['detects']}`",
-        f"- Architecture: {metadata['architecture']}",
-        *(_cell_network(metadata) if patches is None else _patch_network(patches)),
-        f"- Served: {_served(network['files'])}",
-        "",
+        *_bullets(
+            [
+                f"Release: `{metadata['id']}`, detects `{metadata['detects']}`",
+                f"Architecture: {metadata['architecture']}",
+                *(_cell_network(metadata) if patches is None else _patch_network(patches)),
+                f"Served: {_served(network['files'])}",
+            ]
+        ),
         "## Data",
-        "",
-        *[f"- {name}: {text}" for name, text in metadata["data"].items()],
-        "",
+        *_bullets([f"{name}: {text}" for name, text in metadata["data"].items()]),
         "## Figures (95 % interval by patient)",
-        "",
-        "| figure | value | interval |",
-        "|---|---|---|",
-        *[f"| {f['name']} | {_number(f['value'])} | {_interval(f)} |" for f in metadata["figures"]],
-        "",
+        _table(("figure", "value", "interval"), [(f["name"], _number(f["value"]), _interval(f)) for f in metadata["figures"]]),
         "## Limits",
-        "",
-        *[f"- {limit}" for limit in metadata["limits"]],
-        "",
+        *_bullets(metadata["limits"]),
     ]
-    return "\n".join(lines)
+    return "\n\n".join(_wrapped(block) for block in blocks) + "\n"
+
+
+def _bullets(items: Iterable[str]) -> tuple[str]:
+    return ("\n".join(f"- {item}" for item in items),)
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(row)} |" for row in (heads, ["--"] * len(heads), *rows))
+
+
+def _wrapped(block: str) -> str:
+    """Markdown as `make format` wraps it; rows of tables stay whole."""
+
+    def wrap(line: str) -> str:
+        indent = "  " if line.startswith("- ") else ""
+        return textwrap.fill(line, _LINE, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+
+    return "\n".join(line if line.startswith("|") else wrap(line) for line in block.split("\n"))
 
 
 def _cell_network(metadata: Mapping[str, Any]) -> tuple[str, str]:
     given, classes = metadata["input"], ", ".join(metadata.get("classes", CLASSES))
     by_place = ", class activations, of which the logits are the mean over places" if metadata.get("class_activations") else ""
     return (
-        f"- Input: uint8 NHWC, {given['side']} x {given['side']}, {given['kind']}; normalisation and temperature are in the graph",
-        f"- Outputs: logits ({classes}), embedding, patch embeddings{by_place}",
+        f"Input: uint8 NHWC, {given['side']} x {given['side']}, {given['kind']}; normalisation and temperature are in the graph",
+        f"Outputs: logits ({classes}), embedding, patch embeddings{by_place}",
     )
 
 
 def _patch_network(given: Mapping[str, Any]) -> tuple[str, str]:
     return (
-        f"- Input: uint8 NHWC, {given['side']} x {given['side']}: a patch of {given['patch_side']} px of a field whose red cells have a radius of "
+        f"Input: uint8 NHWC, {given['side']} x {given['side']}: a patch of {given['patch_side']} px of a field whose red cells have a radius of "
         f"{given['nominal_red_cell_radius']} px, scaled with them in others; normalisation and temperatures are in the graph",
-        "- Outputs: logits (blast present, other nucleated cell present), class activations, of which the logits are the mean over places",
+        "Outputs: logits (blast present, other nucleated cell present), class activations, of which the logits are the mean over places",
     )
 
 
