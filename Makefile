@@ -63,8 +63,8 @@ test: $(VENV)/dev.stamp .triton/installed.stamp ## Run all tests, real processes
 	$(BIN)/python -m pytest $(WHOLE) --cov --cov-append --cov-report=
 	$(BIN)/coverage report --skip-covered --sort=cover
 
-test-unit: $(VENV)/dev.stamp ## Run the tests that start no server, in under two minutes
-	$(BIN)/python -m pytest $(UNIT) --numprocesses 2 -m "not slow"
+test-unit: $(VENV)/dev.stamp ## Run the quick tests of single modules, which start no process, in under two minutes
+	$(BIN)/python -m pytest $(UNIT) --numprocesses 2 -m "not slow and not processes"
 
 nightly: $(VENV)/dev.stamp .triton/installed.stamp ## Run the long forms: full installation, soak, whole slide, all benchmarks (hours); records in docs/benchmarks.md
 	$(MAKE) check-install

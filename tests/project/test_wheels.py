@@ -66,8 +66,8 @@ def installed(wheels: Mapping[str, Path], tmp_path_factory: pytest.TempPathFacto
     venv.EnvBuilder(with_pip=True).create(folder)
     (packages,) = folder.glob("lib/python*/site-packages")
     (packages / "of-the-tests.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    command = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--ignore-installed", *wheels.values()]
-    subprocess.run(command, check=True)
+    command = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--ignore-installed"]
+    subprocess.run([*command, *map(str, wheels.values())], check=True)
     return folder / "bin"
 
 

@@ -81,6 +81,7 @@ async def test_a_service_that_pushes_back_is_not_asked_again() -> None:
     assert refusing.asked == 1
 
 
+@pytest.mark.slow
 async def test_the_budget_spares_a_service_that_is_down() -> None:
     refusing, calls = Refusing(grpc.StatusCode.UNAVAILABLE, 10_000), 100
     async with calling(refusing) as call:

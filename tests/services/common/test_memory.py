@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 _FAULTS = """
 import resource, sys
 import numpy as np
@@ -31,6 +33,7 @@ def test_freed_arrays_are_used_again_without_page_faults() -> None:
     assert _faults("keep", 256) < 40, "20 rounds of three arrays of 192 pages fault at most twice a round"
 
 
+@pytest.mark.slow
 def test_arrays_of_any_size_are_used_again_where_that_is_asked_for() -> None:
     """Arrays of 48 MiB, above what glibc would ever keep by itself."""
     assert _faults("any", 1 << 14) < 40

@@ -11,6 +11,8 @@ import pytest
 
 from tests.paths import ROOT
 
+pytestmark = pytest.mark.processes
+
 NAMES = ("patching", "preprocessing", "classification", "retrieval", "gateway", "embedded")
 
 
@@ -36,7 +38,7 @@ def test_help_names_and_explains_every_setting(name: str) -> None:
     ("name", "environment", "said"),
     [
         ("patching", {"DL4ALL_PATCHING_PORT": "99999"}, "port: Input should be less than or equal to 65535"),
-        ("retrieval", {"DL4ALL_RELEASES": "/no/such/folder"}, "RELEASE_BROKEN"),
+        ("retrieval", {"DL4ALL_RELEASES": "/no/such/folder"}, "RELEASES_NOT_FOUND"),
         ("classification", {"DL4ALL_CLASSIFICATION_ENGINE": "abacus"}, "engine"),
         ("classification", {"DL4ALL_CLASSIFICATION_DEVICE": "gpu"}, "GPU_UNAVAILABLE"),
     ],

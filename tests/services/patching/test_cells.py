@@ -54,6 +54,7 @@ def _doubled(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return cast(NDArray[np.uint8], cv2.resize(image, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", VARIATIONS)
 def test_cells_of_phantoms_are_found(name: str) -> None:
     phantoms = [smear_field(seed, dataclasses.replace(FIELD, **VARIATIONS[name])) for seed in (11, 12, 13)]

@@ -116,6 +116,7 @@ def _threshold_between(image: Bytes, share: float) -> float:
     return scores[0] + share * (min(scores) - scores[0])
 
 
+@pytest.mark.slow
 def test_the_radius_is_that_of_the_plain_reference() -> None:
     cases = [(_cell(sigma, 96, seed), share) for seed in range(10) for sigma in (0.8, 1.6) for share in (0.2, 0.5, 0.8, 0.95, 1.2)]
     chosen = []
@@ -126,6 +127,7 @@ def test_the_radius_is_that_of_the_plain_reference() -> None:
     assert np.mean([ours == plain for ours, plain in chosen]) >= 0.99
 
 
+@pytest.mark.slow
 @pytest.mark.shared_data
 def test_the_radius_of_real_cells_is_that_of_the_plain_reference(shared_data: Path) -> None:
     images = [np.asarray(Image.open(path).convert("RGB")) for path in sorted((shared_data / "aml_cells").rglob("*.jp*g"))[::160]]
@@ -169,6 +171,7 @@ def test_halo_of_an_edge_is_bounded(radius: int) -> None:
     assert 0.1 < under < 0.42
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_crops() -> None:
     found = re.search(r"peak memory (\d+) MiB after a tenth of them, (\d+) MiB at the end", soak(2000, side=96))
     assert found is not None

@@ -15,6 +15,8 @@ from training.crops.packs import Pack, read_pack, write_pack
 from training.datasets.dataset import Dataset, GroupKind, ImageKind, LabelledImage, Subset
 from training.errors import DatasetError
 
+pytestmark = pytest.mark.slow
+
 SIDE = 32
 FEW = Composition(training=2, judged=1, training_scales=(0.5, 0.6), judged_scales=(0.5, 0.6))
 

@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -45,6 +46,7 @@ def test_where_there_is_no_room_there_is_no_place() -> None:
     assert place_without_cell([], (100, 100), 400.0, np.random.default_rng(0)) is None
 
 
+@pytest.mark.slow
 def test_a_pack_of_places_is_of_one_class_and_keeps_groups(tmp_path: Path) -> None:
     images = []
     for i in range(3):

@@ -16,6 +16,8 @@ from training.crops.threshold_tuning import Tuning
 from training.datasets.dataset import LabelledImage
 from training.errors import DatasetError
 
+pytestmark = pytest.mark.slow
+
 FITTED = FocusParameters((0.35, 1.0, 2.0), (6.0, 6.5, 7.0), (6.9, 8.0, 8.5))
 
 

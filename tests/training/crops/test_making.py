@@ -22,6 +22,8 @@ from training.datasets.dataset import Dataset, GroupKind, ImageKind, LabelledIma
 from training.errors import DatasetError, RecipeError, SplitError
 from training.recipes.config import Input, InputKind
 
+pytestmark = pytest.mark.slow
+
 FOCUS = FocusParameters((0.5, 1.0), (5.0, 5.5), (9.0, 9.5))
 
 

@@ -13,6 +13,8 @@ from services.preprocessing.unsharpening import FocusParameters, sharpen_adaptiv
 from training.crops import threshold_tuning
 from training.crops.threshold_tuning import CANDIDATES, tune_threshold
 
+pytestmark = pytest.mark.slow
+
 Bytes = NDArray[np.uint8]
 
 

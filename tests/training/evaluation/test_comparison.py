@@ -12,6 +12,8 @@ from training.errors import RecipeError
 from training.evaluation.comparison import by_seed, by_vote, markdown, read_side, read_sides, table
 from training.runs.arms import Arm
 
+pytestmark = pytest.mark.slow
+
 CELLS, PATIENTS = 400, 20
 
 

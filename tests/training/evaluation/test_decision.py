@@ -31,6 +31,8 @@ from training.evaluation.decision import (
 from training.evaluation.risk_coverage import Line, draw, risk_coverage
 from training.metrics.by_patient import Interval
 
+pytestmark = pytest.mark.slow
+
 BOTH, FOCUS, DISAGREE = "BOTH_CLASSES_POSSIBLE", "POOR_FOCUS", "NETWORK_AND_NEIGHBOURS_DISAGREE"
 
 

@@ -56,6 +56,7 @@ def test_fields_are_located_and_matched(tmp_path):
     assert found.verdicts.count(Verdict.UNKNOWN) == found.confidences.size == 4
 
 
+@pytest.mark.slow
 def test_the_sweep_of_phantoms_finds_the_cells(monkeypatch):
     monkeypatch.setattr(location, "SWEEP", {name: location.SWEEP[name] for name in ("blur, sigma 7 px", "stain 0.6", "no red cells")})
     rows = score_sweep(1).splitlines()[2:]

@@ -13,6 +13,8 @@ from training.datasets.dataset import LabelledImage
 from training.errors import DatasetError
 from training.evaluation.red_cells import red_cell_radii
 
+pytestmark = pytest.mark.slow
+
 
 def _images(folder: Path, *names: str) -> list[LabelledImage]:
     return [LabelledImage(folder / name, "aml_cells", name, ("x",), "P") for name in names]

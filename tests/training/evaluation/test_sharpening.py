@@ -49,6 +49,7 @@ def test_a_part_of_a_run() -> None:
     assert part.margins.tolist() == [arm.margins[1], arm.margins[4]]
 
 
+@pytest.mark.slow
 def test_the_better_side_wins() -> None:
     pack = cell_pack()
     _measures(pack)["focus_before"] = np.arange(len(pack.keys), dtype=np.float32)

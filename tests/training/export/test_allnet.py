@@ -16,6 +16,8 @@ from training.architectures.network import HEAD
 from training.errors import ArrayFileError
 from training.export.allnet import import_allnet, load_allnet
 
+pytestmark = pytest.mark.slow
+
 
 def _published(path: Path, architecture: Architecture, classes: int) -> Path:
     """A state dict with the names of the original program."""

@@ -31,6 +31,7 @@ def _outputs(path: Path, cells: np.ndarray) -> list[np.ndarray]:
     return open_session(path, threads=1).run([*OUTPUTS, ACTIVATIONS], {INPUT: cells})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "tolerance"), [("fp16", 0.01), ("int8", 0.25)])
 def test_lighter_files_say_nearly_the_same_with_the_same_inputs_and_outputs(exported: Path, tmp_path: Path, kind: str, tolerance: float) -> None:
     path = tmp_path / f"model_{kind}.onnx"

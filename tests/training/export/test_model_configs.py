@@ -35,6 +35,7 @@ def _parsed(path: Path) -> model_config_pb2.ModelConfig:
     return text_format.Parse(path.read_text(), model_config_pb2.ModelConfig())
 
 
+@pytest.mark.slow
 def test_the_configuration_is_read_back(folder: Path) -> None:
     config = read_model_config(folder)
     assert (config.name, config.max_batch_size) == (folder.name, 8)

@@ -18,6 +18,8 @@ from training.errors import GateError
 from training.export import onnx_model
 from training.export.onnx_model import OUTPUTS, PARITY, ParityError, ServedNetwork, ServedPatchNetwork, difference, export_onnx, parity_gap
 
+pytestmark = pytest.mark.slow
+
 SIDE = 64
 
 

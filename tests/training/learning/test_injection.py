@@ -29,6 +29,8 @@ from training.runs import transfer
 from training.runs.folder import Predictions, TransferOptions, load_trained
 from training.runs.transfer import run
 
+pytestmark = pytest.mark.slow
+
 CPU = Place(torch.device("cpu"))
 NONE = np.zeros(0, np.int64)
 

@@ -33,6 +33,8 @@ from training.learning.interleaved_task import InterleavedTask, Side
 from training.learning.loop import InterruptedTrainingError, LoopOptions, train
 from training.recipes.config import Augmentation, ClassWeights, Input, InputKind, Interleaving, Optimiser, Precision, Selection, Stage, Variant
 
+pytestmark = pytest.mark.slow
+
 CPU = Place(torch.device("cpu"))
 NOTHING = np.zeros(0, np.int64)
 STAGE = Stage(

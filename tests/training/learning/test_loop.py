@@ -27,6 +27,8 @@ from training.learning.devices import Place
 from training.learning.loop import InterruptedTrainingError, LoopOptions, train
 from training.recipes.config import Augmentation, ClassWeights, Input, InputKind, Optimiser, Precision, Selection, Stage
 
+pytestmark = pytest.mark.slow
+
 CPU = Place(torch.device("cpu"))
 STAGE = Stage(
     input=Input(kind=InputKind.REGISTERED_SHARPENED, side=32),

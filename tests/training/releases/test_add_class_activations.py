@@ -22,6 +22,8 @@ from training.export.onnx_model import OUTPUTS, ServedNetwork, export_onnx
 from training.releases.add_class_activations import give_class_activations, refuse_other_answers, with_class_activations
 from training.releases.verify import check_releases
 
+pytestmark = pytest.mark.slow
+
 SIDE = 64
 
 

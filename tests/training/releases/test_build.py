@@ -37,6 +37,8 @@ from training.releases.write import model_card
 from training.runs.folder import TransferOptions, load_trained
 from training.runs.transfer import run
 
+pytestmark = pytest.mark.slow
+
 MODELS = ROOT / "model_repository"
 CPU = Place(torch.device("cpu"))
 

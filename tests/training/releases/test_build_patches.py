@@ -30,6 +30,8 @@ from training.releases.verify import check_releases
 from training.runs.folder import TransferOptions
 from training.runs.patches import run
 
+pytestmark = pytest.mark.slow
+
 CPU = Place(torch.device("cpu"))
 FEW = Composition(training=2, judged=2, training_scales=(0.5, 0.6), judged_scales=(0.5, 0.6))
 

@@ -33,6 +33,8 @@ from training.releases.library_growth import (
 )
 from training.releases.verdicts import CalibrationCells, Verdicts
 
+pytestmark = pytest.mark.slow
+
 ADDED = 5
 
 

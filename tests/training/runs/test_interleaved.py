@@ -34,6 +34,8 @@ from training.runs.interleaved import group_labels, run, source_parts, source_sa
 from training.runs.report import write_report
 from training.runs.transfer import run as run_alone
 
+pytestmark = pytest.mark.slow
+
 CPU = Place(torch.device("cpu"))
 SELF = Interleaving(variant=Variant.SELF, input=Input(kind=InputKind.CENTER_CROP, side=SIDE))
 

@@ -22,6 +22,8 @@ from training.runs.patch_cross_validation import parts_of_patches, run
 from training.runs.report import write_report
 from training.runs.target import divisions
 
+pytestmark = pytest.mark.slow
+
 CPU = Place(torch.device("cpu"))
 NOT_LOCATED = 3
 

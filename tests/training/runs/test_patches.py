@@ -24,6 +24,8 @@ from training.recipes.config import load_recipe
 from training.runs.folder import Predictions, TransferOptions, load_trained
 from training.runs.patches import PatchPredictions, divisions, run, write_patch_report
 
+pytestmark = pytest.mark.slow
+
 CPU = Place(torch.device("cpu"))
 
 

@@ -30,6 +30,8 @@ from training.runs.folder import Predictions, TransferOptions, load_trained
 from training.runs.report import write_report
 from training.runs.transfer import run
 
+pytestmark = pytest.mark.slow
+
 CPU = Place(torch.device("cpu"))
 
 

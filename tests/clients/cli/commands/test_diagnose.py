@@ -15,6 +15,8 @@ import pytest
 from services.common.image_codec import phantom_truth
 from services.common.phantom import CellKind, PhantomOptions, encode_png, single_cell, smear_field
 
+pytestmark = pytest.mark.processes
+
 DL4ALL = [sys.executable, "-m", "clients.cli.main"]
 
 

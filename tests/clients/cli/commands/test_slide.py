@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.processes
+
 DL4ALL = [sys.executable, "-m", "clients.cli.main"]
 
 

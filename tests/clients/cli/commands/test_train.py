@@ -22,6 +22,8 @@ from tests.training.small import SIDE, cell_pack, patch_pack, write_interleaved_
 from training.crops.packs import read_pack, write_pack
 from training.files.array_file import read_arrays
 
+pytestmark = pytest.mark.processes
+
 MISSING = "import sys; sys.modules['torch'] = None; from clients.cli.main import main; main()"
 
 

@@ -23,6 +23,8 @@ from services.common.phantom import CellKind, encode_png, single_cell
 from tests.paths import ROOT
 from tests.running import eventually
 
+pytestmark = pytest.mark.processes
+
 MARK = "DL4ALL_TEST_MARK"
 
 

@@ -47,6 +47,7 @@ def distances(of: np.ndarray, to: np.ndarray) -> np.ndarray:
     return np.linalg.norm(of[:, None] - to[None], axis=2).min(axis=1)
 
 
+@pytest.mark.slow
 def test_every_cell_once(drawn: tuple[Path, PhantomSlide]) -> None:
     path, phantom = drawn
     cells, scale = locate(path)
@@ -62,6 +63,7 @@ def away_from_border(cells: list) -> list:
     return [c for c in cells if min(c.center_x, c.center_y) > 40 and max(c.center_x, c.center_y) < SIDE - 40]
 
 
+@pytest.mark.slow
 def test_at_a_fixed_scale_quarters_have_the_same_cells(drawn: tuple[Path, PhantomSlide], tmp_path: Path) -> None:
     path, _ = drawn
     whole, _ = locate(path, MICRONS)
