@@ -61,7 +61,7 @@ test: export PYTHONNODEBUGRANGES = 1
 test: $(VENV)/dev.stamp .triton/installed.stamp ## Run all tests, real processes and a real Triton included
 	$(BIN)/python -m pytest $(UNIT) --numprocesses 2 --cov --cov-report=
 	$(BIN)/python -m pytest $(WHOLE) --cov --cov-append --cov-report=
-	$(BIN)/coverage report --skip-covered --sort=cover
+	$(BIN)/coverage report --sort=cover
 
 test-unit: $(VENV)/dev.stamp ## Run the quick tests of single modules, which start no process, in under two minutes
 	$(BIN)/python -m pytest $(UNIT) --numprocesses 2 -m "not slow and not processes"

@@ -16,6 +16,8 @@ from training.datasets.composed_fields import ComposedCell, ComposedField, CutCe
 from training.datasets.dataset import Dataset, Subset
 from training.errors import DatasetError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def cells(tmp_path_factory: pytest.TempPathFactory) -> Dataset:

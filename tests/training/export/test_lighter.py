@@ -15,6 +15,8 @@ from training.export.lighter import divide_logits, write_fp16, write_int8
 from training.export.onnx_model import ACTIVATIONS, INPUT, OUTPUTS, ServedNetwork, export_onnx
 from training.recipes.config import Gates
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -31,7 +33,6 @@ def _outputs(path: Path, cells: np.ndarray) -> list[np.ndarray]:
     return open_session(path, threads=1).run([*OUTPUTS, ACTIVATIONS], {INPUT: cells})
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "tolerance"), [("fp16", 0.01), ("int8", 0.25)])
 def test_lighter_files_say_nearly_the_same_with_the_same_inputs_and_outputs(exported: Path, tmp_path: Path, kind: str, tolerance: float) -> None:
     path = tmp_path / f"model_{kind}.onnx"
