@@ -14,6 +14,8 @@ from services.common.errors import BrokenReleaseError
 
 CONFIG_FILE: Final = "config.pbtxt"
 CPU_CONFIG_FILE: Final = "configs/cpu.pbtxt"
+BACKEND: Final = "onnxruntime"
+"""Triton backend that runs all models."""
 SHA256: Final = "sha256"
 """Parameter that states the checksum of the served file, so that whoever asks a Triton for its configuration learns which file it serves."""
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterable
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import grpc
@@ -17,55 +15,25 @@ from dl4all.imaging.v1 import imaging_pb2
 from dl4all.patching.v1 import patching_pb2
 from services.common import metrics
 from services.common.checks import check_identifier, check_microns_per_pixel
-from services.common.errors import AlreadyExistsError, InvalidImageError, InvalidRequestError
+from services.common.errors import DomainError, InvalidImageError, InvalidRequestError
 from services.common.guard import CallFailedError, guarded
 from services.common.health import NeedsNow
 from services.common.releases import Release, ReleaseStore
 from services.common.server import Registration
 from services.gateway.answers import diagnosis_message, slide_message, specimen_message, systems_message
-from services.gateway.calling import Clock, Effort
+from services.gateway.calling import Clock
 from services.gateway.composition import Composer, JudgedImage
-from services.gateway.decision import SpecimenImages
 from services.gateway.judging import Asked
 from services.gateway.settings import GatewaySettings
 from services.gateway.slides import MAX_EXPLAINED, SlideComposer
+from services.gateway.specimens import Specimen, Tally
+from services.gateway.streams import answered
 from services.gateway.stubs import Stubs
 
 DESCRIPTOR: Final = diagnosis_pb2.DESCRIPTOR.services_by_name["DiagnosisService"]
 MAX_NEIGHBOURS: Final = 20
 _STREAM_METHOD: Final = "/dl4all.diagnosis.v1.DiagnosisService/DiagnoseStream#image"
 _Answer = diagnosis_pb2.DiagnoseStreamResponse
-
-
-@dataclass
-class _Tally:
-    """Collects what a specimen's images add up to."""
-
-    images: SpecimenImages = field(default_factory=SpecimenImages)
-    seen: set[str] = field(default_factory=set)
-    duplicates: int = 0
-    effort: Effort = field(default_factory=Effort)
-
-    def add(self, image: JudgedImage, diagnosis: diagnosis_pb2.Diagnosis) -> None:
-        """Count an image that was judged; one that was sent before counts once."""
-        if image.header.image_sha256 in self.seen:
-            self.duplicates += 1
-            return
-        self.seen.add(image.header.image_sha256)
-        before = self.images
-        self.images = replace(
-            before,
-            counts=before.counts + image.counts,
-            clear=before.clear if image.poor else before.clear + image.counts,
-            suspected=before.suspected + (diagnosis.finding == diagnosis_pb2.FINDING_BLASTS_SUSPECTED),
-            poor=before.poor + bool(image.poor),
-            phantom=before.phantom or image.is_phantom,
-        )
-        self.effort.add(image.effort)
-
-    def add_failure(self) -> None:
-        """Count an image that could not be judged."""
-        self.images = replace(self.images, failed=self.images.failed + 1)
 
 
 class DiagnosisServicer(diagnosis_pb2_grpc.DiagnosisServiceServicer):
@@ -93,21 +61,21 @@ class DiagnosisServicer(diagnosis_pb2_grpc.DiagnosisServiceServicer):
     ) -> AsyncIterator[_Answer]:
         """See ``diagnosis.proto``."""
         requests = (message.request async for message in request_iterator)
-        async for answer in self._answers(requests, context, _Tally()):
+        async for answer in self._answers(requests, context, Tally()):
             yield answer
 
     async def DiagnoseSpecimen(
         self, request_iterator: AsyncIterator[diagnosis_pb2.DiagnoseSpecimenRequest], context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[diagnosis_pb2.DiagnoseSpecimenResponse]:
         """See ``diagnosis.proto``."""
-        tally = _Tally()
-        specimen: list[_Specimen] = []
+        tally = Tally()
+        specimen: list[Specimen] = []
 
         async def requests() -> AsyncIterator[diagnosis_pb2.DiagnoseRequest]:
             async for message in request_iterator:
                 if not specimen:
                     check_identifier(message.request.release, "release")
-                    specimen.append(_Specimen(message.request.specimen, message.request.release, self._releases.resolve(message.request.release)))
+                    specimen.append(Specimen(message.request.specimen, message.request.release, self._releases.resolve(message.request.release)))
                 yield specimen[0].claim(message.request)
 
         async for answer in self._answers(requests(), context, tally):
@@ -143,60 +111,18 @@ class DiagnosisServicer(diagnosis_pb2_grpc.DiagnosisServiceServicer):
         """See ``diagnosis.proto``."""
         return systems_message(self._releases)
 
-    async def _answers(
-        self, requests: AsyncIterator[diagnosis_pb2.DiagnoseRequest], context: grpc.aio.ServicerContext[Any, Any], tally: _Tally
+    def _answers(
+        self, requests: AsyncIterator[diagnosis_pb2.DiagnoseRequest], context: grpc.aio.ServicerContext[Any, Any], tally: Tally
     ) -> AsyncIterator[_Answer]:
-        """Diagnose what comes in, a window at a time, and yield what is done, in any order.
+        return answered(
+            requests,
+            identify=lambda request: request.request_id,
+            answer=lambda request: self._answer(request, context, tally),
+            refuse=lambda request, error: _refused(request, error, tally),
+            window=self._settings.stream_window,
+        )
 
-        A place in the window is free again only when the answer was taken: a caller who does not read is not read from.
-        """
-        done: asyncio.Queue[_Answer | BaseException | None] = asyncio.Queue()
-        window = asyncio.Semaphore(self._settings.stream_window)
-        reader = asyncio.create_task(self._read(requests, context, tally, done, window))
-        try:
-            while (answer := await done.get()) is not None:
-                if isinstance(answer, BaseException):
-                    raise answer
-                yield answer
-                window.release()
-        finally:
-            reader.cancel()
-
-    async def _read(
-        self,
-        requests: AsyncIterator[diagnosis_pb2.DiagnoseRequest],
-        context: grpc.aio.ServicerContext[Any, Any],
-        tally: _Tally,
-        done: asyncio.Queue[_Answer | BaseException | None],
-        window: asyncio.Semaphore,
-    ) -> None:
-        in_flight: dict[str, asyncio.Task[None]] = {}
-
-        async def answer_one(request: diagnosis_pb2.DiagnoseRequest) -> None:
-            try:
-                await done.put(await self._answer(request, context, tally))
-            finally:
-                in_flight.pop(request.request_id, None)
-
-        try:
-            async for request in requests:
-                await window.acquire()
-                if not request.request_id or request.request_id in in_flight:
-                    await done.put(await self._refuse_identifier(request, tally))
-                    continue
-                in_flight[request.request_id] = asyncio.create_task(answer_one(request))
-            while in_flight:
-                await asyncio.gather(*in_flight.values())
-            await done.put(None)
-        except asyncio.CancelledError:
-            raise
-        except BaseException as error:  # handed to the caller of the stream, who raises it
-            await done.put(error)
-        finally:
-            for task in list(in_flight.values()):
-                task.cancel()
-
-    async def _answer(self, request: diagnosis_pb2.DiagnoseRequest, context: grpc.aio.ServicerContext[Any, Any], tally: _Tally) -> _Answer:
+    async def _answer(self, request: diagnosis_pb2.DiagnoseRequest, context: grpc.aio.ServicerContext[Any, Any], tally: Tally) -> _Answer:
         started = time.perf_counter()
         request_id = request.request_id
         try:
@@ -204,21 +130,11 @@ class DiagnosisServicer(diagnosis_pb2_grpc.DiagnosisServiceServicer):
                 request, release = self._checked(request)
                 image = await self._composer.judge(request, Asked(request.request_id, release, request.display, self._clock(context)))
                 diagnosis = self._diagnosis(request, image, release, started)
-                tally.add(image, diagnosis)
+                tally.add(image, suspected=diagnosis.finding == diagnosis_pb2.FINDING_BLASTS_SUSPECTED)
                 return _Answer(request_id=request_id, diagnosis=diagnosis)
         except CallFailedError as failed:
             tally.add_failure()
             return _Answer(request_id=request_id, error=failed.status)
-
-    async def _refuse_identifier(self, request: diagnosis_pb2.DiagnoseRequest, tally: _Tally) -> _Answer:
-        tally.add_failure()
-        try:
-            async with guarded(_STREAM_METHOD, request.request_id):
-                if not request.request_id:
-                    raise InvalidRequestError("REQUEST_ID_MISSING", "Every image of a stream needs a request_id.", field="request_id")
-                raise AlreadyExistsError("REQUEST_ID_IN_FLIGHT", "This request_id is in flight in this stream.", field="request_id")
-        except CallFailedError as failed:
-            return _Answer(request_id=request.request_id, error=failed.status)
 
     def _checked_slide(self, start: diagnosis_pb2.DiagnoseSlideStart) -> Release:
         """The release that the start of a slide means, whose fields make sense; a missing request id is made up."""
@@ -267,6 +183,15 @@ class DiagnosisServicer(diagnosis_pb2_grpc.DiagnosisServiceServicer):
         return Clock((seconds or self._settings.default_deadline_seconds) if left is None else left)
 
 
+async def _refused(request: diagnosis_pb2.DiagnoseRequest, error: DomainError, tally: Tally) -> _Answer:
+    tally.add_failure()
+    try:
+        async with guarded(_STREAM_METHOD, request.request_id):
+            raise error
+    except CallFailedError as failed:
+        return _Answer(request_id=request.request_id, error=failed.status)
+
+
 def _check_neighbours(display: diagnosis_pb2.DisplayOptions) -> None:
     if not 0 <= display.neighbours <= MAX_NEIGHBOURS:
         raise InvalidRequestError("NEIGHBOURS_OUT_OF_RANGE", f"display.neighbours must lie in 0..{MAX_NEIGHBOURS}.", field="display.neighbours")
@@ -313,23 +238,3 @@ async def _to_patching(
     async for request in requests:
         is_chunk = request.WhichOneof("part") == "chunk"
         yield patching_pb2.LocateSlideRequest(chunk=request.chunk) if is_chunk else patching_pb2.LocateSlideRequest()
-
-
-@dataclass(frozen=True)
-class _Specimen:
-    """What all images of a specimen share, as the first said it; the release is resolved once, whatever the index says later."""
-
-    name: str
-    asked_release: str
-    release: Release
-
-    def claim(self, request: diagnosis_pb2.DiagnoseRequest) -> diagnosis_pb2.DiagnoseRequest:
-        """The request of an image, with what it leaves out filled in."""
-        for field_name, said, shared in (
-            ("specimen", request.specimen, {self.name}),
-            ("release", request.release, {self.asked_release, self.release.id}),
-        ):
-            if said and said not in shared:
-                raise InvalidRequestError("SPECIMEN_MIXED", f"{field_name} must be the same for all images of a specimen.", field=field_name)
-        request.specimen, request.release = self.name, self.release.id
-        return request

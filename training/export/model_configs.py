@@ -13,7 +13,7 @@ from typing import Final
 import onnx
 
 from services.common.checks import MAX_CELLS_PER_CALL
-from services.common.model_repository import CONFIG_FILE, CPU_CONFIG_FILE, SHA256
+from services.common.model_repository import BACKEND, CONFIG_FILE, CPU_CONFIG_FILE, SHA256
 from services.common.releases import sha256_of
 from training.export.onnx_model import INPUT
 
@@ -80,7 +80,7 @@ def _text(
     sample = f'inputs {{ key: "{INPUT}" value {{ data_type: TYPE_UINT8, dims: [{side}, {side}, 3], random_data: true }} }}'
     warm_up = "\n".join(f'model_warmup {{ name: "batch of {n}" batch_size: {n} {sample} }}' for n in warmed_up)
     return f"""name: "{name}"
-backend: "onnxruntime"
+backend: "{BACKEND}"
 max_batch_size: {max(warmed_up)}
 default_model_filename: "{file.name}"
 input [
