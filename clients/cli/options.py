@@ -59,7 +59,7 @@ def explained() -> Iterator[None]:
             pass
         yield
     except ImportError as error:
-        say(f"failed: {error.name} is not installed; this command needs the extra `train`: pip install 'dl4all-serving[cpu,train]'", "red")
+        say(f"failed: {error.name} is not installed; this command needs the extra `train` of the server's wheel (docs/install.md)", "red")
         raise typer.Exit(1) from error
     except KeyboardInterrupt as error:
         raise typer.Exit(130) from error

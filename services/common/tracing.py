@@ -43,7 +43,9 @@ def configure_tracing(service: str, enabled: bool) -> Callable[[], None]:
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError as error:
-        raise ConfigurationError("TRACING_NOT_INSTALLED", "DL4ALL_TRACING needs the extra: pip install 'dl4all-serving[tracing]'.") from error
+        raise ConfigurationError(
+            "TRACING_NOT_INSTALLED", "DL4ALL_TRACING needs the extra `tracing` of the server's wheel (docs/install.md)."
+        ) from error
     provider = TracerProvider(resource=Resource.create({"service.name": service}))
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     trace.set_tracer_provider(provider)

@@ -171,7 +171,7 @@ def test_import_allnet_refuses_what_is_none(tmp_path: Path) -> None:
 def test_without_the_extra_the_message_says_how_to_get_it(given: list[object]) -> None:
     done = subprocess.run([sys.executable, "-c", MISSING, *map(str, given)], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 1
-    assert "needs the extra `train`: pip install" in " ".join(done.stderr.split())
+    assert "needs the extra `train` of the server's wheel" in " ".join(done.stderr.split())
 
 
 def test_releases_are_listed_and_verified_without_torch() -> None:
