@@ -73,7 +73,7 @@ def test_every_figure_of_the_protocol_is_there_with_its_interval(built: Path) ->
 
 def test_the_card_is_written_from_the_metadata(built: Path) -> None:
     folder = built / "model_repository" / "small_1"
-    card = (folder / "MODEL_CARD.md").read_text(encoding="utf-8")
+    card = " ".join((folder / "MODEL_CARD.md").read_text(encoding="utf-8").split())
     metadata = json.loads((folder / "metadata.json").read_text(encoding="utf-8"))
     assert metadata["training"]["seed"] == 0
     assert metadata["training"]["network"]["architecture"] == "resnet18"
