@@ -63,7 +63,7 @@ test: $(VENV)/dev.stamp .triton/installed.stamp ## Run all tests, real processes
 	$(BIN)/python -m pytest $(WHOLE) --cov --cov-append --cov-report=
 	$(BIN)/coverage report --sort=cover
 
-test-unit: $(VENV)/dev.stamp ## Run the quick tests of single modules, which start no process, in under two minutes
+test-unit: $(VENV)/dev.stamp ## Run the quick tests of single modules, no servers, in under two minutes
 	$(BIN)/python -m pytest $(UNIT) --numprocesses 2 -m "not slow and not processes"
 
 nightly: $(VENV)/dev.stamp .triton/installed.stamp ## Run the long forms: full installation, soak, whole slide, all benchmarks (hours); records in docs/benchmarks.md
@@ -142,7 +142,7 @@ soak-preprocessing: $(VENV)/dev.stamp ## Enhance 100,000 crops and print the mem
 
 release: ID ?= $(RECIPE)-mine
 release: $(VENV)/dev.stamp ## Train RECIPE and build its release ID (RECIPE-mine if not given) from DATA=folder of data sets
-	@test ! -e "$${DL4ALL_RELEASES:-releases}/$(ID)" || { echo "The release $(ID) is there already; give another ID=..."; exit 1; }
+	@test ! -e "$${DL4ALL_RELEASES:-$${DL4ALL_HOME:-.}/releases}/$(ID)" || { echo "The release $(ID) is there already; give another ID=..."; exit 1; }
 	$(BIN)/dl4all train $(RECIPE) --data "$(DATA)"
 	$(BIN)/dl4all train $(RECIPE) --data "$(DATA)" --folds 3
 	$(BIN)/dl4all release build build/runs/$(RECIPE)-grouped-0 --data "$(DATA)" --id $(ID) --cross-validation build/runs/$(RECIPE)-grouped-cv3-0

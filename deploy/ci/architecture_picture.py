@@ -13,12 +13,13 @@ from html import escape
 from pathlib import Path
 from typing import Final
 
-from services.common.parts import PARTS, Part
+from services.common.parts import PARTS
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 PICTURE: Final = ROOT / "docs" / "pictures" / "architecture.svg"
 _WIDTH, _HEIGHT = 1040, 640
 _BOX_HEIGHT: Final = 46
+_SERVING_WIDTH: Final = 656
 _INK, _LINE, _OUTSIDE, _INSIDE, _FLOOR = "#1d2733", "#6b7a8c", "#d8e8f7", "#eef2f6", "#f7f1e1"
 _SAYS: Final = {
     "gateway": "composes, and decides",
@@ -90,26 +91,26 @@ def draw() -> str:
 
 
 def _serving() -> list[str]:
-    boxes = {"callers": _Box(240, 56, 200, "callers", "LIS, batch, dl4all, SDK", _OUTSIDE)}
+    boxes = {"callers": _Box(8 + (_SERVING_WIDTH - 200) // 2, 56, 200, "callers", "LIS, batch, dl4all, SDK", _OUTSIDE)}
     inner = [part for part in PARTS.values() if part.is_service and not part.faces_outside]
+    outside = [part for part in PARTS.values() if part.faces_outside]
+    width = (_SERVING_WIDTH + 8) // len(inner) - 8
     for part in PARTS.values():
         if part.faces_outside:
-            boxes[part.name] = _box(part, 240, 152, _OUTSIDE)
+            boxes[part.name] = _Box(
+                8 + (_SERVING_WIDTH - 200) // 2 + 216 * outside.index(part), 152, 200, part.name, _SAYS.get(part.name, ""), _OUTSIDE
+            )
         elif part.is_service:
-            boxes[part.name] = _box(part, 8 + 166 * inner.index(part), 262)
+            boxes[part.name] = _Box(8 + inner.index(part) * (width + 8), 262, width, part.name, _SAYS.get(part.name, ""))
         else:
-            boxes[part.name] = _box(part, 340, 372)
+            boxes[part.name] = _Box(340, 372, width, part.name, _SAYS.get(part.name, ""))
     arrows = [_arrow(boxes["callers"], boxes[part.name]) for part in PARTS.values() if part.faces_outside]
     arrows += [_arrow(boxes[part.name], boxes[called]) for part in PARTS.values() for called in part.calls]
-    floor = _Box(8, 462, 656, "services/common", "servers, settings, errors, telemetry, image codec, engines, releases", _FLOOR)
-    store = _Box(8, 540, 656, "releases/ and model_repository/", "what belongs together, with checksums; found in DL4ALL_HOME", _FLOOR)
+    floor = _Box(8, 462, _SERVING_WIDTH, "services/common", "servers, settings, errors, telemetry, image codec, engines, releases", _FLOOR)
+    store = _Box(8, 540, _SERVING_WIDTH, "releases/ and model_repository/", "what belongs together, with checksums; found in DL4ALL_HOME", _FLOOR)
     heading = '<text x="336" y="32" class="head">Serving: one process, or one a part</text>'
     note = '<text x="336" y="620" class="note">An arrow: calls. Services never import each other; all stand on the floor below them.</text>'
     return [heading, *arrows, *(box.svg() for box in (*boxes.values(), floor, store)), note]
-
-
-def _box(part: Part, x: int, y: int, fill: str = _INSIDE) -> _Box:
-    return _Box(x, y, 200 if fill == _OUTSIDE else 158, part.name, _SAYS.get(part.name, ""), fill)
 
 
 def _training() -> list[str]:

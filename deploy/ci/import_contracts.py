@@ -28,6 +28,16 @@ class IndependentParts(IndependenceContract):
         super().__init__(name, session_options, {**contract_options, "modules": service_rooms()})
 
 
+class FloorWithoutRooms(ForbiddenContract):
+    """The floor below the services knows none of them, and not what runs them all in one process."""
+
+    type_name = "floor_without_rooms"
+
+    def __init__(self, name: str, session_options: dict[str, Any], contract_options: dict[str, Any]) -> None:
+        given = {**contract_options, "source_modules": ["services.common"], "forbidden_modules": [*service_rooms(), "services.embedded"]}
+        super().__init__(name, session_options, given)
+
+
 class ForbiddenInRooms(ForbiddenContract):
     """No module of a service's room, or of a further folder, imports what is forbidden, directly or by others; listed exceptions may.
 

@@ -18,7 +18,6 @@ Bytes = NDArray[np.uint8]
 SIDE_IN_RADII: Final = 4.0
 MIN_SIDE: Final = 32
 MAX_SIDE: Final = 2048
-MAX_BATCH_CELLS: Final = MAX_CELLS_PER_CALL
 MAX_BATCH_BYTES: Final = 8 * 1024 * 1024
 
 
@@ -40,12 +39,12 @@ def cut(rgb: Bytes, cell: LocatedCell) -> CutCrop:
 
 
 def batches(rgb: Bytes, cells: Sequence[LocatedCell]) -> Iterator[list[tuple[int, LocatedCell, CutCrop]]]:
-    """Cut all cells, in order, in batches of at most ``MAX_BATCH_CELLS`` cells and about ``MAX_BATCH_BYTES``."""
+    """Cut all cells, in order, in batches of at most ``MAX_CELLS_PER_CALL`` cells and about ``MAX_BATCH_BYTES``."""
     batch: list[tuple[int, LocatedCell, CutCrop]] = []
     size = 0
     for number, cell in enumerate(cells):
         crop = cut(rgb, cell)
-        if batch and (len(batch) == MAX_BATCH_CELLS or size + crop.pixels.size > MAX_BATCH_BYTES):
+        if batch and (len(batch) == MAX_CELLS_PER_CALL or size + crop.pixels.size > MAX_BATCH_BYTES):
             yield batch
             batch, size = [], 0
         batch.append((number, cell, crop))

@@ -24,7 +24,7 @@ from dl4all_client.client import diagnose_request
 from services.common.health import LIVE, model_name, release_name
 from services.common.parts import SERVICES, TRITON
 from tests.paths import ROOT
-from tests.running import NOT_SERVING, SERVING, UNREACHABLE, Running, Stack, eventually
+from tests.running import NOT_SERVING, PATIENCE, SERVING, UNREACHABLE, Running, Stack, eventually
 
 INNER = tuple(name for name in SERVICES if name != "gateway")
 RELEASE = "plain-resnet-1"
@@ -138,7 +138,7 @@ def test_a_service_is_gone(stack: Stack, phantom_cell: bytes, name: str, how: st
     assert outcome.error is not None
     assert (outcome.error.code, outcome.error.reason) == ("UNAVAILABLE", "DEPENDENCY_UNAVAILABLE")
     assert name in outcome.error.message
-    assert outcome.seconds < 10
+    assert outcome.seconds < PATIENCE
     assert stack[name].health() == UNREACHABLE
     assert_said(stack, ready=False, broken=name)
     assert_others_work(stack, phantom_cell, name)
@@ -154,7 +154,7 @@ def test_a_service_is_paused(stack: Stack, phantom_cell: bytes, name: str) -> No
         outcome = diagnose(stack, phantom_cell, timeout=2.0)
         assert outcome.error is not None
         assert outcome.error.code in PAUSED
-        assert outcome.seconds < 3.5
+        assert outcome.seconds < PATIENCE
         assert stack[name].health(timeout=1.0) == UNREACHABLE
         assert_said(stack, ready=False, broken=name)
         assert_others_work(stack, phantom_cell, name)
@@ -171,7 +171,7 @@ def test_a_pause_is_noticed_long_before_a_long_deadline(stack: Stack, phantom_ce
         stack["preprocessing"].resume()
     assert outcome.error is not None
     assert (outcome.error.code, outcome.error.reason) == ("UNAVAILABLE", "DEPENDENCY_UNAVAILABLE")
-    assert outcome.seconds < 30
+    assert outcome.seconds < PATIENCE
     assert_recovered(stack, phantom_cell, processes(stack), "")
 
 
@@ -185,7 +185,7 @@ def test_triton_is_gone(stack: Stack, phantom_cell: bytes, how: str) -> None:
     outcome = diagnose(stack, phantom_cell)
     assert outcome.error is not None
     assert (outcome.error.code, outcome.error.reason) == ("UNAVAILABLE", "MODEL_UNAVAILABLE")
-    assert outcome.seconds < 10
+    assert outcome.seconds < PATIENCE
     assert stack["classification"].health() == NOT_SERVING
     assert stack["classification"].health(model_name(f"{MODEL}/1")) == NOT_SERVING
     assert_said(stack, ready=False, broken="classification")
@@ -201,7 +201,7 @@ def test_triton_is_paused(stack: Stack, phantom_cell: bytes) -> None:
         outcome = diagnose(stack, phantom_cell, timeout=2.0)
         assert outcome.error is not None
         assert outcome.error.code in PAUSED
-        assert outcome.seconds < 3.5
+        assert outcome.seconds < PATIENCE
         eventually(lambda: stack["classification"].health() == NOT_SERVING, 5)
         assert_said(stack, ready=False, broken="classification")
         assert_others_work(stack, phantom_cell, "classification")
@@ -283,7 +283,7 @@ def test_the_gateway_itself(stack: Stack, phantom_cell: bytes, how: str) -> None
     outcome = diagnose(stack, phantom_cell, timeout=2.0)
     assert outcome.error is not None
     assert outcome.error.code in (("DEADLINE_EXCEEDED", "UNAVAILABLE") if how == "paused" else ("UNAVAILABLE",))
-    assert outcome.seconds < 4
+    assert outcome.seconds < PATIENCE
     assert_others_work(stack, phantom_cell, "gateway")
     if how == "paused":
         gateway.resume()

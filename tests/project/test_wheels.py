@@ -52,9 +52,9 @@ def _recipe_for_a_gpu(folder: Path) -> Path:
     text = (ROOT / "docs" / "install.md").read_text(encoding="utf-8").partition("## On a GPU")[2]
     lines = re.search(r"```sh\n(.*?)```", text, re.S)
     assert lines is not None
-    commands = [line.replace("[gpu,", "[cpu,") for line in lines[1].splitlines() if not line.startswith(("export", "gpu/bin/dl4all"))]
-    subprocess.run(["bash", "-ec", "\n".join(commands)], cwd=folder, check=True)
-    return folder / "gpu" / "bin"
+    commands = [line.replace("[gpu,", "[cpu,") for line in lines[1].splitlines() if not line.startswith("export") and not line.endswith("serve")]
+    subprocess.run(["bash", "-ec", "\n".join(commands)], cwd=folder, env={**os.environ, "HOME": str(folder.parent)}, check=True)
+    return folder.parent / "dl4all-gpu" / "bin"
 
 
 @pytest.fixture(scope="module")

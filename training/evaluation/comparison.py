@@ -1,7 +1,7 @@
 """Cross-validated runs of any recipes on the same patients, each side against the first, with paired intervals by patient.
 
     python -m training.evaluation.comparison 'DSS=build/runs/dss-cv-0,build/runs/dss-cv-1' 'ALLNet=build/runs/allnet-cv-*'
-    python -m training.evaluation.comparison --data DATA 'DSS=docs/runs/dss-?.safetensors' 'without triplets=docs/runs/dss-no-triplets-?.safetensors'
+    python -m training.evaluation.comparison --data DATA 'DSS=docs/runs/dss-?.safetensors' 'without triplets=docs/runs/dss-without-triplets-?.safetensors'
 
 Every NAME=RUN,RUN,... is a side: grouped cross-validations (`dl4all train RECIPE --folds K`), or the files kept of them
 (`python -m training.evaluation.keep_run`), that differ by their seeds; RUN may have wildcards. The others are compared with the first in the seeds that both have.

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import track
 
+from services.common.cell_classes import BLAST
 from services.common.engines.onnx_runtime import open_session
 from services.common.image_codec import decode_image
 from services.common.releases import Patches, ReleaseStore
@@ -24,7 +25,7 @@ from services.patching.cells import locate_cells
 from services.patching.grid import Patch, lay_grid
 from training.datasets.fields import Field, read_aria_fields, read_bccd_fields, read_chula_fields
 from training.evaluation.command import explained
-from training.releases.patch_location import BLAST, judge_field
+from training.releases.patch_location import BLAST_LABEL, judge_field
 
 
 def scaled_grid(rgb: NDArray[np.uint8], how: Patches) -> tuple[Patch, ...]:
@@ -41,7 +42,7 @@ def score_healthy(name: str, fields: Sequence[Field], session: Any, how: Patches
     for field in track(fields, name):
         rgb = decode_image(field.path.read_bytes()).pixels
         judged = judge_field(session, rgb, scaled_grid(rgb, how), how.side)
-        blast = judged.probabilities[:, BLAST] >= how.min_probability["blast"]
+        blast = judged.probabilities[:, BLAST_LABEL] >= how.min_probability[BLAST]
         located = judged.located(how.suppression_radius, how.min_activation)
         alarms, patches, alarmed = alarms + int(blast.sum()), patches + len(blast), alarmed + bool(blast.any())
         free = list(located)
@@ -49,7 +50,7 @@ def score_healthy(name: str, fields: Sequence[Field], session: Any, how: Patches
             inside = next((p for p in free if box.contains(p.x, p.y)), None)
             if inside is not None:
                 free.remove(inside)
-                hits, as_blast = hits + 1, as_blast + (inside.label == BLAST)
+                hits, as_blast = hits + 1, as_blast + (inside.label == BLAST_LABEL)
         found, truth = found + len(located), truth + len(field.boxes)
     return [
         f"{name}: blast present in {alarms / patches:.3f} of the patches ({alarms}/{patches}), "
@@ -64,7 +65,7 @@ def score_stress(root: Path, session: Any, how: Patches) -> list[str]:
     for image in track(read_aria_fields(root).images, "aria_fields"):
         rgb = decode_image(image.path.read_bytes()).pixels
         judged = judge_field(session, rgb, scaled_grid(rgb, how), how.side)
-        shown.setdefault(image.classes[0], []).append(bool((judged.probabilities[:, BLAST] >= how.min_probability["blast"]).any()))
+        shown.setdefault(image.classes[0], []).append(bool((judged.probabilities[:, BLAST_LABEL] >= how.min_probability[BLAST]).any()))
     return [f"aria_fields, {name}: blast present in {np.mean(flags):.3f} of the fields ({sum(flags)}/{len(flags)})" for name, flags in shown.items()]
 
 

@@ -17,7 +17,6 @@ from services.common.model_repository import BACKEND, CONFIG_FILE, CPU_CONFIG_FI
 from services.common.releases import sha256_of
 from training.export.onnx_model import INPUT
 
-MAX_BATCH: Final = MAX_CELLS_PER_CALL
 GPU_QUEUE_DELAY_MICROSECONDS: Final = 500
 CPU_QUEUE_DELAY_MICROSECONDS: Final = 0
 """How long Triton waits for other images' cells before it starts a batch. On the CPU waiting costs throughput (docs/benchmarks.md): what
@@ -38,7 +37,7 @@ _CPU: Final[Mapping[str, str]] = {
 }
 
 
-def write_model_configs(folder: Path, path: Path, side: int, max_batch: int = MAX_BATCH, cpu_file: str | None = None) -> None:
+def write_model_configs(folder: Path, path: Path, side: int, max_batch: int = MAX_CELLS_PER_CALL, cpu_file: str | None = None) -> None:
     """Write both configurations of an exported network.
 
     Args:

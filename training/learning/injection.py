@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.cluster.vq import kmeans2
 
+from services.common.cell_classes import BLAST_COLUMN, NORMAL_COLUMN, NOTHING_COLUMN
 from training.crops.packs import Pack
 from training.datasets.splits import Parts
 from training.errors import RecipeError
 from training.learning.classification_task import Samples
 from training.recipes.config import Injection
 
-NORMAL, BLAST, NOTHING = 0, 1, 2
 """Columns of the classes; clusters of blasts beyond the first follow after them."""
 Float = NDArray[np.float32]
 Flags = NDArray[np.bool_]
@@ -30,8 +30,8 @@ def class_count(injection: Injection) -> int:
 
 def merged_classes(injection: Injection) -> tuple[tuple[int, ...], ...]:
     """Columns that are one class in what the network says: normal, blast and, where it was injected, nothing."""
-    blasts = (BLAST, *range(NOTHING + 1, NOTHING + injection.clusters))
-    return ((NORMAL,), blasts, *(((NOTHING,),) if injection.nothing else ()))
+    blasts = (BLAST_COLUMN, *range(NOTHING_COLUMN + 1, NOTHING_COLUMN + injection.clusters))
+    return ((NORMAL_COLUMN,), blasts, *(((NOTHING_COLUMN,),) if injection.nothing else ()))
 
 
 def inject_nothing(samples: Samples, parts: Parts, nothing: Pack, allowed: Flags, share: float, seed: int) -> tuple[Samples, Parts]:
@@ -55,11 +55,11 @@ def inject_nothing(samples: Samples, parts: Parts, nothing: Pack, allowed: Flags
     wanted = round(share * len(parts.train))
     if len(training) < wanted or not wanted:
         raise RecipeError(f"{wanted} crops without a cell are asked for, and there are {len(training)} to train on. Change injection.nothing.")
-    chosen = np.random.default_rng((seed, NOTHING)).permutation(training)[:wanted]
+    chosen = np.random.default_rng((seed, NOTHING_COLUMN)).permutation(training)[:wanted]
     count, kinds = len(samples), int(samples.fine.max()) + 1
-    labels = np.zeros((count + wanted, NOTHING + 1), np.int8)
+    labels = np.zeros((count + wanted, NOTHING_COLUMN + 1), np.int8)
     labels[:count, : samples.labels.shape[1]] = samples.labels
-    labels[count:, NOTHING] = 1
+    labels[count:, NOTHING_COLUMN] = 1
     return (
         Samples(
             np.concatenate([samples.pixels, nothing.pixels[chosen]]),
@@ -87,8 +87,8 @@ def split_blasts(samples: Samples, training: NDArray[np.int64], embeddings: Floa
     Raises:
         RecipeError: a cluster is empty: there are fewer kinds of blasts than that.
     """
-    blasts = training[samples.labels[training, BLAST] == 1]
-    unit = embeddings[samples.labels[training, BLAST] == 1].astype(np.float64)
+    blasts = training[samples.labels[training, BLAST_COLUMN] == 1]
+    unit = embeddings[samples.labels[training, BLAST_COLUMN] == 1].astype(np.float64)
     unit /= np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-12)
     _, cluster = kmeans2(unit, clusters, minit="++", seed=np.random.default_rng(seed))
     if len(np.unique(cluster)) < clusters:
@@ -98,6 +98,6 @@ def split_blasts(samples: Samples, training: NDArray[np.int64], embeddings: Floa
     kinds = int(fine.max()) + 1
     for k in range(1, clusters):
         of_cluster = blasts[cluster == k]
-        labels[of_cluster, BLAST], labels[of_cluster, NOTHING + k] = 0, 1
+        labels[of_cluster, BLAST_COLUMN], labels[of_cluster, NOTHING_COLUMN + k] = 0, 1
         fine[of_cluster] = kinds + k - 1
     return Samples(samples.pixels, labels, fine, samples.groups)

@@ -89,7 +89,20 @@ class Input(_Part):
 
 
 class Augmentation(_Part):
-    """See ``training.recipes.config.Augmentation``."""
+    """How far crops are changed at random; zeros change nothing.
+
+    Attributes:
+        flips: whether to flip rows and columns, each with probability 1/2.
+        rotation: largest angle in degrees, uniform on both sides.
+        scale: largest relative change of size.
+        shift: largest displacement as a share of the side.
+        stain: largest relative change of the optical density: of all channels together, and half as much of each channel.
+        light: largest relative change of brightness per channel.
+        blur: largest sigma of the Gaussian blur, px; a third of the crops are blurred.
+        noise: largest standard deviation of the noise, in 0..1.
+        black_border: fill what a rotation or shift brings in from outside with black and take the nearest pixel, as torchvision
+            does by default; else reflect and interpolate bilinearly.
+    """
 
     flips: bool = True
     rotation: float = Field(default=0.0, ge=0.0, le=180.0)
@@ -436,16 +449,6 @@ def load_recipe(name: str, preset: str = GROUPED, changes: Iterable[str] = ()) -
 def as_json(recipe: Recipe) -> dict[str, Any]:
     """All switches of the training with their values: no ``gates``, and no ``interleaving`` where there is none."""
     return json.loads(recipe.model_dump_json(exclude={"gates"} if recipe.interleaving else {"gates", "interleaving"}))
-
-
-def gates_of(recipe: str, preset: str = GROUPED) -> Gates:
-    """The gates of a recipe, by name or path; those of no recipe in particular where there is none of this name.
-
-    Raises:
-        RecipeError: the file is no recipe.
-    """
-    known = recipe.endswith(".toml") or recipe in recipe_names()
-    return load_recipe(recipe, preset).gates if known else Gates()
 
 
 def _apply(content: dict[str, Any], change: str) -> None:

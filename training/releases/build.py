@@ -32,7 +32,7 @@ from training.export.model_configs import write_model_configs
 from training.export.onnx_model import ACTIVATIONS, ServedNetwork, export_onnx
 from training.learning.classification_task import logits_of
 from training.metrics.by_patient import Interval, auc, balanced_accuracy, bootstrap_by_patient, protocol_figures
-from training.recipes.config import CpuFile, Gates, InputKind, Recipe, Selection, gates_of
+from training.recipes.config import CpuFile, Gates, InputKind, Recipe, Selection, load_recipe, recipe_names
 from training.releases import calibration
 from training.releases import reference_library as library
 from training.releases.cell_rule import false_blasts, fit_cell_rule
@@ -40,7 +40,7 @@ from training.releases.evidence import ORIGINS, detected_by, limits_of
 from training.releases.verdicts import CalibrationCells, Judged, Verdicts, decide, judge, votes
 from training.releases.write import ReleaseParts, install_release, write_release
 from training.runs.arms import read_arm, run_description
-from training.runs.folder import ALL_PATIENTS, FINAL, RUN_FILE, Trained, load_trained
+from training.runs.folder import ALL_PATIENTS, FINAL, GATES, RUN_FILE, Trained, load_trained
 from training.runs.target import check_test_subset, crops_without_cells
 
 VOTING_NEIGHBOURS: Final = 15
@@ -157,13 +157,20 @@ def gates_for(run: Path, recipe: str = "", cpu_file: str = "") -> Gates:
 
     Args:
         run: folder of the run.
-        recipe: name or TOML file of the recipe whose gates hold; empty for the recipe of the run.
+        recipe: name or TOML file of the recipe whose gates hold; empty for those that the run was made with.
         cpu_file: ``float32`` or ``int8``, in place of what the recipe says; empty for that.
 
     Raises:
         RecipeError: there is no such run, recipe or file.
     """
-    gates = gates_of(recipe or str(run_description(run)["recipe"]["system"]))
+    about = run_description(run)
+    if recipe:
+        gates = load_recipe(recipe).gates
+    elif GATES in about:
+        gates = Gates.model_validate(about[GATES])
+    else:  # a run of before the gates were noted
+        system = about["recipe"]["system"]
+        gates = load_recipe(system).gates if system in recipe_names() else Gates()
     if cpu_file not in ("", *get_args(CpuFile)):
         raise RecipeError(f"CPUs are served one of {', '.join(get_args(CpuFile))}, not {cpu_file!r}.")
     return gates.model_copy(update={"cpu_file": cpu_file}) if cpu_file else gates

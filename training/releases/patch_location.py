@@ -9,6 +9,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from services.common.cell_classes import BLAST, PATCH_LABELS
 from services.common.checks import MAX_CELLS_PER_CALL
 from services.patching.activation_peaks import Peak, merge, peaks
 from services.patching.grid import Patch
@@ -19,7 +20,7 @@ from training.export.onnx_model import INPUT, PATCH_OUTPUTS
 Float = NDArray[np.float32]
 Double = NDArray[np.float64]
 Flags = NDArray[np.bool_]
-BLAST, OTHER = 0, 1
+BLAST_LABEL: Final = PATCH_LABELS.index(BLAST)
 SUPPRESSION_RADII: Final = (0.15, 0.2, 0.25, 0.3, 0.35, 0.4)
 """Radii that are tried, in patch sides."""
 MAX_F1_LOSS: Final = 0.01
@@ -99,5 +100,5 @@ def _meet(field: ComposedField, found: Sequence[Peak]) -> Flags:
         if inside:
             cell = min(inside, key=lambda c: np.hypot(c.x - peak.x, c.y - peak.y))
             free.remove(cell)
-            flags[i] = True, cell.is_blast is (peak.label == BLAST)
+            flags[i] = True, cell.is_blast is (peak.label == BLAST_LABEL)
     return flags

@@ -52,7 +52,7 @@ def read_arm(path: Path, sources: Sources | None = None) -> Arm:
     """Read a run, pooled over its folds, in the order of the keys.
 
     Args:
-        path: folder of a run, or a file that ``keep`` wrote.
+        path: folder of a run, or a file that ``training.evaluation.keep_run`` wrote.
         sources: the data, which tell what the cells of a kept file are.
 
     Raises:

@@ -24,10 +24,11 @@ from training.learning.checkpoints import load_network
 from training.learning.classification_task import Normaliser
 from training.learning.devices import Place, wait_for_all
 from training.learning.injection import class_count, merged_classes
-from training.recipes.config import Recipe
+from training.recipes.config import Gates, Recipe
 
 FINAL: Final = "final"
 ALL_PATIENTS: Final = "all"
+GATES: Final = "gates"
 RUN_FILE, NETWORK_FILE, PREDICTIONS_FILE = "run.json", "network.safetensors", "predictions.safetensors"
 Made = TypeVar("Made")
 
@@ -154,8 +155,10 @@ def as_judged(network: Network, recipe: Recipe) -> nn.Module:
     return MergedClasses(network, merged_classes(recipe.injection)) if recipe.injection.clusters > 1 else network
 
 
-def describe(folder: Path, description: Mapping[str, Any], at: Place) -> None:
-    """Note what a run is in its folder.
+def describe(folder: Path, description: Mapping[str, Any], gates: Gates, at: Place) -> None:
+    """Note what a run is in its folder, and by which gates it is judged when a release is built of it.
+
+    The gates are no part of what a run is: with others it goes on, and keeps those that it began with.
 
     Raises:
         RecipeError: the folder holds another run.
@@ -163,11 +166,12 @@ def describe(folder: Path, description: Mapping[str, Any], at: Place) -> None:
     path = folder / RUN_FILE
     if path.exists():
         before = json.loads(path.read_text(encoding="utf-8"))
+        before.pop(GATES, None)
         if before != json.loads(json.dumps(description)):
             different = sorted(k for k in {*before, *description} if before.get(k) != json.loads(json.dumps(description)).get(k))
             raise RecipeError(f"{folder} holds a run with another {', '.join(different)}; give another --name, or delete it.")
     elif at.leads:
-        write_json(path, description)
+        write_json(path, {**description, GATES: gates.model_dump()})
     wait_for_all(at)
 
 

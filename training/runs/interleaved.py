@@ -63,7 +63,7 @@ def run(options: TransferOptions, sources: Sources, at: Place) -> Path:
         **options.patients,
     }
     folder = options.runs / options.name
-    describe(folder, description, at)
+    describe(folder, description, recipe.gates, at)
     for part, division in parts.items():
         about = {**description, "part": part, "division": division_digest(target, division)}
         _train_part(options, source, described, target, division, folder / part, about, at)

@@ -70,7 +70,7 @@ def run(options: TransferOptions, sources: Sources, at: Place) -> Path:
     if recipe.pretraining is not None and recipe.pretraining.enabled:
         pretrained, source_of = pretrained_weights(options, sources, at)
         description |= source_of
-    describe(folder, description, at)
+    describe(folder, description, recipe.gates, at)
     for name, judged in divisions(cells, options).items():
         learned = parts_of_patches(patches, cells, judged)
         part = {**description, "part": name, "division": division_digest(patches, learned)}

@@ -104,7 +104,7 @@ def run(options: TransferOptions, sources: Sources, at: Place) -> Path:
     if recipe.pretraining is not None and recipe.pretraining.enabled:
         pretrained, source_of = pretrained_weights(options, sources, at)
         description |= source_of
-    describe(folder, description, at)
+    describe(folder, description, recipe.gates, at)
     for name, parts in divided.items():
         part = {**description, "part": name, "division": division_digest(target, parts)}
         _train_part(options, target, parts, folder / name, pretrained, part, at)

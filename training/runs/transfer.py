@@ -65,7 +65,7 @@ def run(options: TransferOptions, sources: Sources, at: Place) -> Path:
     nothing = leader_first(at, lambda: crops_without_cells(sources, target, recipe))
     if nothing is not None:
         description["nothing_digest"] = nothing.digest()
-    describe(folder, description, at)
+    describe(folder, description, recipe.gates, at)
     for name, division in parts.items():
         part = {**description, "part": name, "division": division_digest(target, division)}
         _fine_tune(options, target, nothing, division, folder / name, pretrained, part, at)

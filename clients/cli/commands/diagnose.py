@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import grpc
 import typer
@@ -21,9 +21,6 @@ from dl4all.patching.v1 import patching_pb2
 from dl4all.preprocessing.v1 import preprocessing_pb2
 from dl4all_client.client import DEFAULT_TIMEOUT, diagnose_request, finding_name
 from dl4all_client.errors import ServiceError
-
-if TYPE_CHECKING:
-    pass
 
 
 def diagnose(

@@ -15,7 +15,7 @@ from rich.progress import track
 
 from clients.cli.backends import Backend, open_backend
 from clients.cli.images import expand
-from clients.cli.options import MODELS, RELEASES, Models, Releases, explained
+from clients.cli.options import MODELS, RELEASES, Address, Models, Releases, explained
 from clients.cli.running import asyncio_exit, console, print_json, say
 from dl4all.classification.v1 import classification_pb2
 from dl4all.imaging.v1 import imaging_pb2
@@ -29,7 +29,6 @@ library_app = typer.Typer(no_args_is_help=True, help="Known cells: what a librar
 _STORE: Final = "DL4ALL_RETRIEVAL_ADDITIONS"
 
 Store = Annotated[Path, typer.Option(help="SQLite file of confirmed cells.", envvar=_STORE)]
-Address = Annotated[str | None, typer.Option(help="HOST:PORT of a running server; without it the services run in this process.", show_default=False)]
 Release = Annotated[str, typer.Option(help="Release id or system. Default: the default release.")]
 DEFAULT_STORE: Final = Path("additions.sqlite")
 

@@ -25,9 +25,9 @@ def build_release(
     replace: Annotated[bool, typer.Option(help="Replace a release of this id.")] = False,
     exemplars: Annotated[int, typer.Option(help="References, at most, that have similarity maps of their own.", min=0, max=1000)] = 1000,
     cpu_file: Annotated[
-        str, typer.Option(help="float32 or int8: what CPUs are served, where int8 passes. Default: what the recipe says.", show_default=False)
+        str, typer.Option(help="float32 or int8: what CPUs are served, where int8 passes. Default: what the gates say.", show_default=False)
     ] = "",
-    gates: Annotated[str, typer.Option(help="Recipe, or TOML file of your own, whose gates hold. Default: the recipe of the run.")] = "",
+    gates: Annotated[str, typer.Option(help="Recipe, or TOML file of your own, whose gates hold. Default: those that the run was made with.")] = "",
     half: Annotated[
         bool, typer.Option(help="Give GPUs a float16 file also where CPUs are given float32, which both can share: a larger release.")
     ] = True,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import grpc
 import typer
@@ -14,9 +14,6 @@ from clients.cli.running import print_json, say
 from dl4all_client.client import DEFAULT_TIMEOUT
 from dl4all_client.errors import ServiceError
 from services.common.parts import GATEWAY, PARTS
-
-if TYPE_CHECKING:
-    pass
 
 
 def serve(

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from services.common.checks import MAX_CELLS_PER_CALL
 from services.patching.cells import MAX_RADIUS, LocatedCell
-from services.patching.crops import MAX_BATCH_BYTES, MAX_BATCH_CELLS, MAX_SIDE, MIN_SIDE, batches, cut
+from services.patching.crops import MAX_BATCH_BYTES, MAX_SIDE, MIN_SIDE, batches, cut
 
 Bytes = NDArray[np.uint8]
 
@@ -64,7 +65,7 @@ def test_the_largest_crop_is_bounded() -> None:
 def test_batches_hold_all_cells_in_order(image: Bytes, count: int) -> None:
     cells = [_cell(20.0 + 9 * i, 250.0, 8.0) for i in range(count)]
     found = list(batches(image, cells))
-    assert [len(b) for b in found] == [MAX_BATCH_CELLS] * (count // 32) + [count % 32] * (count % 32 > 0)
+    assert [len(b) for b in found] == [MAX_CELLS_PER_CALL] * (count // 32) + [count % 32] * (count % 32 > 0)
     flat = [entry for batch in found for entry in batch]
     assert [number for number, _, _ in flat] == list(range(count))
     assert [cell for _, cell, _ in flat] == cells

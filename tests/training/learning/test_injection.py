@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from dl4all.diagnosis.v1 import diagnosis_pb2
+from services.common.cell_classes import BLAST_COLUMN, NOTHING_COLUMN
 from services.common.phantom import CellKind, encode_png, single_cell
 from services.common.releases import ReleaseStore
 from services.common.settings import CommonSettings
@@ -22,7 +23,7 @@ from training.datasets.splits import Parts
 from training.errors import RecipeError
 from training.learning.classification_task import Samples
 from training.learning.devices import Place
-from training.learning.injection import BLAST, NOTHING, class_count, inject_nothing, merged_classes, split_blasts
+from training.learning.injection import class_count, inject_nothing, merged_classes, split_blasts
 from training.recipes.config import Injection, load_recipe
 from training.releases.build import BuildOptions, build
 from training.runs import transfer
@@ -83,9 +84,9 @@ def test_blasts_of_the_training_part_are_split_by_their_embeddings() -> None:
     assert split.labels.sum(axis=1).tolist() == [1] * len(samples)
     kinds = split.labels.argmax(axis=1)
     assert kinds[2] == kinds[3] != kinds[4] == kinds[5]
-    assert {int(kinds[2]), int(kinds[4])} == {BLAST, NOTHING + 1}
-    assert kinds[6] == BLAST
-    np.testing.assert_array_equal(kinds[[0, 1, 7, 8, 9]], [0, 0, 0, NOTHING, NOTHING])
+    assert {int(kinds[2]), int(kinds[4])} == {BLAST_COLUMN, NOTHING_COLUMN + 1}
+    assert kinds[6] == BLAST_COLUMN
+    np.testing.assert_array_equal(kinds[[0, 1, 7, 8, 9]], [0, 0, 0, NOTHING_COLUMN, NOTHING_COLUMN])
     assert len(np.unique(split.fine[2:6])) == 2
     with pytest.raises(RecipeError, match="do not fall into 3 clusters"):
         split_blasts(samples, training[:4], embeddings[:4], 3, seed=0)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from typer.testing import CliRunner
 from clients.cli.main import app
 from services.common.errors import BrokenReleaseError
 from services.common.model_repository import CONFIG_FILE, CPU_CONFIG_FILE, read_model_config
-from services.common.releases import ReleaseStore, Role, sha256_of
+from services.common.releases import ReleaseStore, Role
 from tests.paths import ROOT
 from tests.training.small import cell_pack, write_recipe
 from tests.training.small_release import build_options, sources_of
@@ -26,7 +28,7 @@ from training.errors import GateError, RecipeError
 from training.export.gates import GateReport
 from training.learning.devices import Place
 from training.metrics.by_patient import Interval
-from training.recipes.config import load_recipe
+from training.recipes.config import Gates, load_recipe
 from training.releases import build as release_build
 from training.releases import calibration
 from training.releases import write as release_writing
@@ -194,12 +196,47 @@ def test_a_limit_that_is_found_later_is_stated_everywhere(built: Path, tmp_path:
 
 def test_building_twice_gives_the_same_files(trained: Path, built: Path, tmp_path: Path) -> None:
     build(build_options(trained, tmp_path), sources_of(trained))
-    for part in ("releases/small-1/library.npz",):
-        assert sha256_of(tmp_path / part) == sha256_of(built / part)
+    again, before = _content(tmp_path), _content(built)
+    assert len(before) > 6
+    assert {name: sha256(content).hexdigest() for name, content in again.items()} == {n: sha256(c).hexdigest() for n, c in before.items()}
 
 
 def _content(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+    """Every file of a folder, without the day on which it was made."""
+    found = {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+    return {name: re.sub(rb'"created": "[0-9-]+"', b"", content) if name.endswith(".json") else content for name, content in found.items()}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "gates"), [("allnet", Gates(min_pooled_auc=0.95, cpu_file="int8")), ("dss", Gates(cpu_file="int8")), ("histotnet", Gates())]
+)
+def test_the_gates_of_a_recipe_stand_in_its_file(recipe: str, gates: Gates) -> None:
+    assert load_recipe(recipe).gates == gates
+
+
+def test_a_run_is_judged_by_the_gates_that_it_was_made_with_unless_others_are_given(trained: Path, tmp_path: Path) -> None:
+    run_folder = trained / "runs" / "final"
+    assert gates_for(run_folder) == Gates()
+    assert gates_for(run_folder, "allnet") == load_recipe("allnet").gates
+    assert gates_for(run_folder, cpu_file="int8") == Gates(cpu_file="int8")
+    own = tmp_path / "run"
+    own.mkdir()
+    about = json.loads((run_folder / "run.json").read_text(encoding="utf-8"))
+    (own / "run.json").write_text(json.dumps({**about, "gates": {"min_pooled_auc": 0.9}}), encoding="utf-8")
+    assert gates_for(own) == Gates(min_pooled_auc=0.9)
+    old = {name: value for name, value in about.items() if name != "gates"}
+    (own / "run.json").write_text(json.dumps({**old, "recipe": {**old["recipe"], "system": "allnet"}}), encoding="utf-8")
+    assert gates_for(own) == load_recipe("allnet").gates, "a run of before gates were noted"
+    with pytest.raises(RecipeError, match="no recipe 'allnt'"):
+        gates_for(run_folder, "allnt")
+    with pytest.raises(RecipeError, match="float32, int8"):
+        gates_for(run_folder, cpu_file="int4")
+
+
+def test_a_run_goes_on_with_other_gates(trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained / "runs" / "final", tmp_path / "final")
+    recipe = load_recipe(str(trained / "small.toml"), changes=["gates.min_pooled_auc=0.5"])
+    assert run(TransferOptions(recipe, "", "", 0, 0, tmp_path, "final"), sources_of(trained), CPU) == tmp_path / "final"
 
 
 def test_a_second_release_of_a_system_leaves_the_first_whole(trained: Path, built: Path, tmp_path: Path) -> None:
