@@ -31,8 +31,7 @@ REAL = {"aml_cells": 40, "pbc_cells": 20, "bccd_fields": 10, "chula_fields": 2, 
 IN_FLIGHT = 4
 
 
-@pytest.fixture(scope="module")
-def images() -> list[bytes]:
+def images_for_comparison() -> list[bytes]:
     """Real images where the development data lies beside the project, phantoms for the rest."""
     real = _real_images(DATA)
     fields = [
@@ -42,6 +41,11 @@ def images() -> list[bytes]:
     kinds = list(CellKind)
     cells = [encode_png(single_cell(seed, kinds[seed % len(kinds)])) for seed in range(COUNT - len(real) - len(fields))]
     return [*real, *fields, *cells]
+
+
+@pytest.fixture(scope="module")
+def images() -> list[bytes]:
+    return images_for_comparison()
 
 
 def _real_images(data: Path) -> list[bytes]:

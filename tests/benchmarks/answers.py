@@ -1,0 +1,82 @@
+"""Write down what is answered for 200 images, and compare two such files: did a change of the code change an answer?
+
+    python -m tests.benchmarks.answers write before.answers     # with the old code
+    python -m tests.benchmarks.answers write after.answers      # with the new code
+    python -m tests.benchmarks.answers compare before.answers after.answers
+
+The default release answers all images, every other release each tenth; similarity maps, crops and latent map included. Times are left
+out, all else is compared to the bit. Real images are taken where the development data lies beside the project, phantoms for the rest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import grpc
+from google.protobuf import json_format
+
+from dl4all.diagnosis.v1 import diagnosis_pb2
+from dl4all_client.client import diagnose_request
+from services.common.logs import configure_logs
+from services.common.settings import CommonSettings
+from services.embedded import embedded_services
+from tests.integration.test_same_answers import images_for_comparison
+
+Answers = dict[str, str]
+
+
+async def answers() -> Answers:
+    """Answers as JSON, or the status of a refusal, by release and number of the image."""
+    images = images_for_comparison()
+    found: Answers = {"images": hashlib.sha256(b"".join(images)).hexdigest()}
+    async with embedded_services(CommonSettings()) as services:
+        chosen = {"": range(len(images)), **{release.id: range(0, len(images), 10) for release in services.releases.releases}}
+        for release, numbers in chosen.items():
+            for number in numbers:
+                request = diagnose_request(images[number], request_id=str(number), explain=True, release=release)
+                found[f"{release or 'default'}/{number}"] = await _answer(services.stubs["gateway"], request)
+    return found
+
+
+async def _answer(gateway: Any, request: diagnosis_pb2.DiagnoseRequest) -> str:
+    try:
+        diagnosis = (await gateway.Diagnose(request)).diagnosis
+    except grpc.aio.AioRpcError as error:
+        return f"{error.code().name}: {error.details()}"
+    diagnosis.ClearField("timings")
+    return json_format.MessageToJson(diagnosis, indent=None, sort_keys=True)
+
+
+def differences(before: Answers, after: Answers) -> list[str]:
+    """Names of what is answered otherwise, or only by one."""
+    return sorted(name for name in {*before, *after} if before.get(name) != after.get(name))
+
+
+def main() -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("write", help="write answers to a file").add_argument("out", type=Path)
+    comparing = commands.add_parser("compare", help="compare two files")
+    comparing.add_argument("before", type=Path)
+    comparing.add_argument("after", type=Path)
+    given = parser.parse_args()
+    configure_logs("ERROR")
+    if given.command == "write":
+        found = asyncio.run(answers())
+        given.out.write_text(json.dumps(found), encoding="utf-8")
+        print(f"{given.out}: {len(found) - 1} answers")
+        return
+    before, after = (json.loads(path.read_text(encoding="utf-8")) for path in (given.before, given.after))
+    different = differences(before, after)
+    print(f"{len(before) - 1} and {len(after) - 1} answers, {len(different)} differ{': ' + ', '.join(different[:20]) if different else ''}")
+    raise SystemExit(1 if different else 0)
+
+
+if __name__ == "__main__":
+    main()
