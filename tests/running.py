@@ -43,6 +43,9 @@ TEST_SETTINGS = {
 PATIENCE = 28.0
 """Seconds that anything may take on a machine that has other work: far more than it takes, less than a part that hangs would."""
 
+START_PATIENCE = 300.0
+"""Seconds that a part may take to start: a Triton warms up all models, and several may do so beside other work."""
+
 
 def eventually(condition: Callable[[], bool], seconds: float = 0.0, what: str = "") -> float:
     """Wait until something is so, ``PATIENCE`` at least; returns how long it took."""
@@ -138,7 +141,7 @@ class Running:
             except grpc.RpcError:
                 return UNREACHABLE
 
-    def wait_serving(self, service: str = "", seconds: float = 60.0) -> None:
+    def wait_serving(self, service: str = "", seconds: float = START_PATIENCE) -> None:
         assert self.process is not None
 
         def serving() -> bool:
@@ -213,7 +216,7 @@ class Stack:
         self.wait_serving()
         return self
 
-    def wait_serving(self, seconds: float = 90.0) -> None:
+    def wait_serving(self, seconds: float = START_PATIENCE) -> None:
         for name in SERVICES:
             self.parts[name].wait_serving(seconds=seconds)
 
