@@ -68,6 +68,7 @@ def test_cells_of_phantoms_are_found(name: str) -> None:
     assert np.median(offsets) <= 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_no_cells_among_red_cells_and_platelets(seed: int) -> None:
     assert locate_cells(smear_field(seed, dataclasses.replace(FIELD, cells=0)).image).cells == ()
@@ -79,6 +80,7 @@ def test_no_cells_on_empty_ground(seed: int) -> None:
     assert locate_cells(smear_field(seed, empty).image).cells == ()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("look", [{}, {"stain": 1.4}, {"stain": 0.8, "stain_hue": -0.8}, {"stain_hue": 0.8}], ids=str)
 def test_no_cells_where_red_cells_overlap(look: dict[str, Any]) -> None:
     alone = PhantomOptions(width=800, height=600, cells=0, platelets=0, label=False, **look)
@@ -140,6 +142,7 @@ def test_the_cell_of_a_single_cell_image_is_found(kind: CellKind, seed: int) -> 
     assert looks_like_single_cell(cells, *phantom.image.shape[:2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (32, 1500), (1100, 33), (32, 40_000), (60_000, 40)])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_odd_shapes_and_noise_do_no_harm(height: int, width: int, seed: int) -> None:
@@ -219,6 +222,7 @@ def test_a_field_does_not_look_like_a_single_cell(field: Phantom) -> None:
     assert not looks_like_single_cell((), 200, 200)
 
 
+@pytest.mark.slow
 def test_a_speckled_image_is_bounded_work() -> None:
     image = np.full((1024, 1024, 3), 235, np.uint8)
     image[::12, ::12] = image[1::12, ::12] = (90, 50, 140)
@@ -294,6 +298,7 @@ def test_cells_are_found_under_a_coloured_ring_of_light() -> None:
     assert len(_matches(phantom.cells, cells)) == len(phantom.cells) == len(cells)
 
 
+@pytest.mark.slow
 def test_white_cells_that_touch_are_told_apart() -> None:
     options = dataclasses.replace(FIELD, cells=14, touching=1.0, kinds=(CellKind.LYMPHOCYTE, CellKind.BLAST), red_cell_density=0.0)
     phantoms = [smear_field(seed, options) for seed in range(4)]
@@ -331,6 +336,7 @@ def test_fields_with_uneven_light_and_variable_focus(shared_data: Path) -> None:
         assert all(any(b.contains(c.center_x, c.center_y) for c in cells) for b in field.boxes), stem
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cells", [3, 4, 6])
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_a_small_field_with_a_large_cell_in_the_middle_keeps_all_its_cells(cells: int, seed: int) -> None:

@@ -9,6 +9,8 @@ import pytest
 from services.common.phantom import CellKind, PhantomOptions, single_cell, smear_field
 from services.patching.light import MAX_FINE_CHANGE, MIN_UNEVEN_SIDE, background_light
 
+pytestmark = pytest.mark.slow
+
 
 def _bare(light: float, width: int = 800, height: int = 600) -> PhantomOptions:
     return PhantomOptions(width=width, height=height, cells=0, platelets=0, red_cell_density=0.0, light=light, label=False, noise=0.0, blur_sigma=0.0)

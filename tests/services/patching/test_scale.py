@@ -27,6 +27,7 @@ def test_nucleated_cells_do_not_set_the_scale() -> None:
     assert red_cell_scale(*stain.distance_peaks(red_cells | nuclei), nuclei, seen) == pytest.approx(10, rel=0.12)
 
 
+@pytest.mark.slow
 def test_specks_do_not_set_the_scale() -> None:
     image = _disks(12, 80) | _disks(3, 16, start=70)
     assert red_cell_scale(*stain.distance_peaks(image), np.zeros_like(image), 12.0) == pytest.approx(12, rel=0.12)

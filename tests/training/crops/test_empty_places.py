@@ -19,6 +19,8 @@ from training.crops.making import prepare
 from training.datasets.dataset import Dataset, GroupKind, ImageKind, LabelledImage, Subset
 from training.recipes.config import Input, InputKind
 
+pytestmark = pytest.mark.slow
+
 CELLS = st.lists(st.tuples(st.floats(0, 400), st.floats(0, 300), st.floats(4, 80)), max_size=4)
 
 
@@ -46,7 +48,6 @@ def test_where_there_is_no_room_there_is_no_place() -> None:
     assert place_without_cell([], (100, 100), 400.0, np.random.default_rng(0)) is None
 
 
-@pytest.mark.slow
 def test_a_pack_of_places_is_of_one_class_and_keeps_groups(tmp_path: Path) -> None:
     images = []
     for i in range(3):

@@ -10,6 +10,8 @@ from training.datasets.composed_fields import ComposedCell, ComposedField
 from training.datasets.dataset import Subset
 from training.evaluation.confounders import report_patches, report_seams, ring_around
 
+pytestmark = pytest.mark.slow
+
 
 def test_colours_that_tell_a_label_are_found() -> None:
     found = report_patches(patch_pack())

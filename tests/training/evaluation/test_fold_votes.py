@@ -20,6 +20,8 @@ from training.recipes.config import load_recipe
 from training.runs.folder import Predictions, TransferOptions, load_trained
 from training.runs.transfer import run
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -11,6 +11,8 @@ from training.evaluation import location
 from training.evaluation.location import Located, average_precision, locate_fields, match, score_causes, score_located, score_sweep
 from training.evaluation.location_review import REVIEWED, Verdict, verdict
 
+pytestmark = pytest.mark.slow
+
 
 def located(x, y):
     return LocatedCell(x, y, 10, 0, 0, 1, 1, 1.0)
@@ -56,7 +58,6 @@ def test_fields_are_located_and_matched(tmp_path):
     assert found.verdicts.count(Verdict.UNKNOWN) == found.confidences.size == 4
 
 
-@pytest.mark.slow
 def test_the_sweep_of_phantoms_finds_the_cells(monkeypatch):
     monkeypatch.setattr(location, "SWEEP", {name: location.SWEEP[name] for name in ("blur, sigma 7 px", "stain 0.6", "no red cells")})
     rows = score_sweep(1).splitlines()[2:]

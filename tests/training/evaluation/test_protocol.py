@@ -11,6 +11,8 @@ from tests.training.small import cell_pack
 from training.evaluation.confounders import border_statistics, colour_statistics, cross_validated_scores, report
 from training.metrics.by_patient import auc, bootstrap_of, brier_score, expected_calibration_error, protocol_figures, sensitivity_at_specificity
 
+pytestmark = pytest.mark.slow
+
 
 def test_sensitivity_at_specificity_by_hand() -> None:
     """20 normal cells 0.00..0.95: 95 % of them are at or below 0.90; of the blasts 0.85, 0.905, 0.99 two are above."""

@@ -13,6 +13,8 @@ from training.errors import RecipeError
 from training.evaluation.sharpening import by_focus, of_cells, table
 from training.runs.arms import Arm
 
+pytestmark = pytest.mark.slow
+
 
 def _arm(keys: np.ndarray, quality: float, seed: int = 0) -> Arm:
     is_blast = np.arange(len(keys)) % 2
@@ -49,7 +51,6 @@ def test_a_part_of_a_run() -> None:
     assert part.margins.tolist() == [arm.margins[1], arm.margins[4]]
 
 
-@pytest.mark.slow
 def test_the_better_side_wins() -> None:
     pack = cell_pack()
     _measures(pack)["focus_before"] = np.arange(len(pack.keys), dtype=np.float32)

@@ -16,6 +16,8 @@ from tests.training.small import small_network
 from training.export.model_configs import write_model_configs
 from training.export.onnx_model import ServedNetwork, export_onnx
 
+pytestmark = pytest.mark.slow
+
 SIDE = 64
 KINDS = model_config_pb2.ModelInstanceGroup
 
@@ -35,7 +37,6 @@ def _parsed(path: Path) -> model_config_pb2.ModelConfig:
     return text_format.Parse(path.read_text(), model_config_pb2.ModelConfig())
 
 
-@pytest.mark.slow
 def test_the_configuration_is_read_back(folder: Path) -> None:
     config = read_model_config(folder)
     assert (config.name, config.max_batch_size) == (folder.name, 8)

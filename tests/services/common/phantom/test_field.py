@@ -26,6 +26,8 @@ from services.common.phantom import (
     smear_field,
 )
 
+pytestmark = pytest.mark.slow
+
 SMALL = PhantomOptions(width=640, height=480, cells=6, cell_radius=24.0, label=False)
 BARE = dataclasses.replace(SMALL, red_cell_density=0.0, platelets=0, blur_sigma=0.0, light=0.0, noise=0.0, touching=0.0)
 
