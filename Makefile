@@ -165,4 +165,6 @@ check-install: $(VENV)/dev.stamp ## Build the wheels in a fresh clone, install t
 clean: ## Remove what was built, not what was installed
 	rm -rf build dist report.html phantom.png
 
-.PHONY: help setup setup-dev diagnose triton up serve test test-unit nightly lint lock wheels check-install format protos protos-check protos-breaking bench bench-slide bench-releases bench-search bench-training bench-networks bench-preprocessing bench-location soak-preprocessing release clean
+.PHONY: help setup setup-dev diagnose triton up serve test test-unit nightly lint lock wheels check-install format \
+  protos protos-check protos-breaking bench bench-slide bench-releases bench-search bench-training \
+  bench-networks bench-preprocessing bench-location soak-preprocessing release clean
