@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import grpc
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
@@ -15,27 +17,29 @@ class ServiceError(Exception):
         reason: machine-readable reason, such as IMAGE_TRUNCATED; the code itself where the service gave none.
         message: for people.
         field: the request field at fault, or empty.
+        metadata: further machine-readable facts, such as the dependency that is down.
     """
 
-    def __init__(self, code: str, reason: str, message: str, field: str = "") -> None:
+    def __init__(self, code: str, reason: str, message: str, field: str = "", metadata: Mapping[str, str] | None = None) -> None:
         super().__init__(f"{reason}: {message}")
         self.code = code
         self.reason = reason
         self.message = message
         self.field = field
+        self.metadata = dict(metadata or {})
 
     @classmethod
     def from_status(cls, status: status_pb2.Status) -> ServiceError:
         """Read a rich status."""
         code = code_pb2.Code.Name(status.code)
-        reason, field = code, ""
+        reason, field, metadata = code, "", {}
         for detail in status.details:
             info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
             if detail.Unpack(info):
-                reason = info.reason
+                reason, metadata = info.reason, dict(info.metadata)
             elif detail.Unpack(bad) and bad.field_violations:
                 field = bad.field_violations[0].field
-        return cls(code, reason, status.message, field)
+        return cls(code, reason, status.message, field, metadata)
 
     @classmethod
     def from_rpc(cls, error: grpc.RpcError) -> ServiceError:

@@ -22,39 +22,41 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from dl4all.imaging.v1 import imaging_pb2 as dl4all_dot_imaging_dot_v1_dot_imaging__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-dl4all/classification/v1/classification.proto\x12\x18\x64l4all.classification.v1\"\x8f\x01\n\x0f\x43lassifyRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07release\x18\x02 \x01(\t\x12\x35\n\x05\x63\x65lls\x18\x03 \x03(\x0b\x32&.dl4all.classification.v1.ClassifyCell\x12 \n\x18include_patch_embeddings\x18\x04 \x01(\x08\"/\n\x0c\x43lassifyCell\x12\x0f\n\x07\x63\x65ll_id\x18\x01 \x01(\r\x12\x0e\n\x06pixels\x18\x02 \x01(\x0c\"\x92\x01\n\x10\x43lassifyResponse\x12\x37\n\x05\x63\x65lls\x18\x01 \x03(\x0b\x32(.dl4all.classification.v1.ClassifiedCell\x12\x0e\n\x06\x65ngine\x18\x02 \x01(\t\x12\x35\n\x06models\x18\x03 \x03(\x0b\x32%.dl4all.classification.v1.ServedModel\"<\n\x0bServedModel\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x05\x12\x0e\n\x06sha256\x18\x03 \x01(\t\"\xa0\x01\n\x0e\x43lassifiedCell\x12\x0f\n\x07\x63\x65ll_id\x18\x01 \x01(\r\x12\x12\n\x06logits\x18\x02 \x03(\x02\x42\x02\x10\x01\x12\x15\n\tembedding\x18\x03 \x03(\x02\x42\x02\x10\x01\x12\x18\n\x10patch_embeddings\x18\x04 \x01(\x0c\x12\x0c\n\x04rows\x18\x05 \x01(\x05\x12\x0f\n\x07\x63olumns\x18\x06 \x01(\x05\x12\x19\n\x11\x63lass_activations\x18\x07 \x01(\x0c\"w\n\x16\x43lassifyPatchesRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07release\x18\x02 \x01(\t\x12\x38\n\x07patches\x18\x03 \x03(\x0b\x32\'.dl4all.classification.v1.ClassifyPatch\"1\n\rClassifyPatch\x12\x10\n\x08patch_id\x18\x01 \x01(\r\x12\x0e\n\x06pixels\x18\x02 \x01(\x0c\"\x9b\x01\n\x17\x43lassifyPatchesResponse\x12:\n\x07patches\x18\x01 \x03(\x0b\x32).dl4all.classification.v1.ClassifiedPatch\x12\x0e\n\x06\x65ngine\x18\x02 \x01(\t\x12\x34\n\x05model\x18\x03 \x01(\x0b\x32%.dl4all.classification.v1.ServedModel\"k\n\x0f\x43lassifiedPatch\x12\x10\n\x08patch_id\x18\x01 \x01(\r\x12\x12\n\x06logits\x18\x02 \x03(\x02\x42\x02\x10\x01\x12\x13\n\x0b\x61\x63tivations\x18\x03 \x01(\x0c\x12\x0c\n\x04rows\x18\x04 \x01(\x05\x12\x0f\n\x07\x63olumns\x18\x05 \x01(\x05\x32\xf2\x01\n\x15\x43lassificationService\x12\x61\n\x08\x43lassify\x12).dl4all.classification.v1.ClassifyRequest\x1a*.dl4all.classification.v1.ClassifyResponse\x12v\n\x0f\x43lassifyPatches\x12\x30.dl4all.classification.v1.ClassifyPatchesRequest\x1a\x31.dl4all.classification.v1.ClassifyPatchesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-dl4all/classification/v1/classification.proto\x12\x18\x64l4all.classification.v1\x1a\x1f\x64l4all/imaging/v1/imaging.proto\"\x8f\x01\n\x0f\x43lassifyRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07release\x18\x02 \x01(\t\x12\x35\n\x05\x63\x65lls\x18\x03 \x03(\x0b\x32&.dl4all.classification.v1.ClassifyCell\x12 \n\x18include_place_embeddings\x18\x04 \x01(\x08\"/\n\x0c\x43lassifyCell\x12\x0f\n\x07\x63\x65ll_id\x18\x01 \x01(\r\x12\x0e\n\x06pixels\x18\x02 \x01(\x0c\"\x92\x01\n\x10\x43lassifyResponse\x12\x37\n\x05\x63\x65lls\x18\x01 \x03(\x0b\x32(.dl4all.classification.v1.ClassifiedCell\x12\x0e\n\x06\x65ngine\x18\x02 \x01(\t\x12\x35\n\x06models\x18\x03 \x03(\x0b\x32%.dl4all.classification.v1.ServedModel\"<\n\x0bServedModel\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x05\x12\x0e\n\x06sha256\x18\x03 \x01(\t\"\xbf\x01\n\x0e\x43lassifiedCell\x12\x0f\n\x07\x63\x65ll_id\x18\x01 \x01(\r\x12\x12\n\x06logits\x18\x02 \x03(\x02\x42\x02\x10\x01\x12\x15\n\tembedding\x18\x03 \x03(\x02\x42\x02\x10\x01\x12\x37\n\x10place_embeddings\x18\x04 \x01(\x0b\x32\x1d.dl4all.imaging.v1.SpatialMap\x12\x38\n\x11\x63lass_activations\x18\x05 \x01(\x0b\x32\x1d.dl4all.imaging.v1.SpatialMap\"w\n\x16\x43lassifyPatchesRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07release\x18\x02 \x01(\t\x12\x38\n\x07patches\x18\x03 \x03(\x0b\x32\'.dl4all.classification.v1.ClassifyPatch\"1\n\rClassifyPatch\x12\x10\n\x08patch_id\x18\x01 \x01(\r\x12\x0e\n\x06pixels\x18\x02 \x01(\x0c\"\x9b\x01\n\x17\x43lassifyPatchesResponse\x12:\n\x07patches\x18\x01 \x03(\x0b\x32).dl4all.classification.v1.ClassifiedPatch\x12\x0e\n\x06\x65ngine\x18\x02 \x01(\t\x12\x34\n\x05model\x18\x03 \x01(\x0b\x32%.dl4all.classification.v1.ServedModel\"k\n\x0f\x43lassifiedPatch\x12\x10\n\x08patch_id\x18\x01 \x01(\r\x12\x12\n\x06logits\x18\x02 \x03(\x02\x42\x02\x10\x01\x12\x32\n\x0b\x61\x63tivations\x18\x03 \x01(\x0b\x32\x1d.dl4all.imaging.v1.SpatialMap2\xf2\x01\n\x15\x43lassificationService\x12\x61\n\x08\x43lassify\x12).dl4all.classification.v1.ClassifyRequest\x1a*.dl4all.classification.v1.ClassifyResponse\x12v\n\x0f\x43lassifyPatches\x12\x30.dl4all.classification.v1.ClassifyPatchesRequest\x1a\x31.dl4all.classification.v1.ClassifyPatchesResponseBP\n\x1c\x63om.dl4all.classification.v1B\x13\x43lassificationProtoP\x01\xaa\x02\x18\x44l4all.Classification.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'dl4all.classification.v1.classification_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\034com.dl4all.classification.v1B\023ClassificationProtoP\001\252\002\030Dl4all.Classification.V1'
   _globals['_CLASSIFIEDCELL'].fields_by_name['logits']._loaded_options = None
   _globals['_CLASSIFIEDCELL'].fields_by_name['logits']._serialized_options = b'\020\001'
   _globals['_CLASSIFIEDCELL'].fields_by_name['embedding']._loaded_options = None
   _globals['_CLASSIFIEDCELL'].fields_by_name['embedding']._serialized_options = b'\020\001'
   _globals['_CLASSIFIEDPATCH'].fields_by_name['logits']._loaded_options = None
   _globals['_CLASSIFIEDPATCH'].fields_by_name['logits']._serialized_options = b'\020\001'
-  _globals['_CLASSIFYREQUEST']._serialized_start=76
-  _globals['_CLASSIFYREQUEST']._serialized_end=219
-  _globals['_CLASSIFYCELL']._serialized_start=221
-  _globals['_CLASSIFYCELL']._serialized_end=268
-  _globals['_CLASSIFYRESPONSE']._serialized_start=271
-  _globals['_CLASSIFYRESPONSE']._serialized_end=417
-  _globals['_SERVEDMODEL']._serialized_start=419
-  _globals['_SERVEDMODEL']._serialized_end=479
-  _globals['_CLASSIFIEDCELL']._serialized_start=482
-  _globals['_CLASSIFIEDCELL']._serialized_end=642
-  _globals['_CLASSIFYPATCHESREQUEST']._serialized_start=644
-  _globals['_CLASSIFYPATCHESREQUEST']._serialized_end=763
-  _globals['_CLASSIFYPATCH']._serialized_start=765
-  _globals['_CLASSIFYPATCH']._serialized_end=814
-  _globals['_CLASSIFYPATCHESRESPONSE']._serialized_start=817
-  _globals['_CLASSIFYPATCHESRESPONSE']._serialized_end=972
-  _globals['_CLASSIFIEDPATCH']._serialized_start=974
-  _globals['_CLASSIFIEDPATCH']._serialized_end=1081
-  _globals['_CLASSIFICATIONSERVICE']._serialized_start=1084
-  _globals['_CLASSIFICATIONSERVICE']._serialized_end=1326
+  _globals['_CLASSIFYREQUEST']._serialized_start=109
+  _globals['_CLASSIFYREQUEST']._serialized_end=252
+  _globals['_CLASSIFYCELL']._serialized_start=254
+  _globals['_CLASSIFYCELL']._serialized_end=301
+  _globals['_CLASSIFYRESPONSE']._serialized_start=304
+  _globals['_CLASSIFYRESPONSE']._serialized_end=450
+  _globals['_SERVEDMODEL']._serialized_start=452
+  _globals['_SERVEDMODEL']._serialized_end=512
+  _globals['_CLASSIFIEDCELL']._serialized_start=515
+  _globals['_CLASSIFIEDCELL']._serialized_end=706
+  _globals['_CLASSIFYPATCHESREQUEST']._serialized_start=708
+  _globals['_CLASSIFYPATCHESREQUEST']._serialized_end=827
+  _globals['_CLASSIFYPATCH']._serialized_start=829
+  _globals['_CLASSIFYPATCH']._serialized_end=878
+  _globals['_CLASSIFYPATCHESRESPONSE']._serialized_start=881
+  _globals['_CLASSIFYPATCHESRESPONSE']._serialized_end=1036
+  _globals['_CLASSIFIEDPATCH']._serialized_start=1038
+  _globals['_CLASSIFIEDPATCH']._serialized_end=1145
+  _globals['_CLASSIFICATIONSERVICE']._serialized_start=1148
+  _globals['_CLASSIFICATIONSERVICE']._serialized_end=1390
 # @@protoc_insertion_point(module_scope)

@@ -4,6 +4,7 @@ isort:skip_file
 What the exported networks say of cells."""
 
 from collections import abc as _abc
+from dl4all.imaging.v1 import imaging_pb2 as _imaging_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
@@ -27,13 +28,13 @@ class ClassifyRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     RELEASE_FIELD_NUMBER: _builtins.int
     CELLS_FIELD_NUMBER: _builtins.int
-    INCLUDE_PATCH_EMBEDDINGS_FIELD_NUMBER: _builtins.int
+    INCLUDE_PLACE_EMBEDDINGS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Correlates logs of one call across services; 1..128 printable ASCII characters, or empty."""
     release: _builtins.str
     """Release whose network and embedder are run."""
-    include_patch_embeddings: _builtins.bool
-    """Whether to return patch embeddings, which explanations need."""
+    include_place_embeddings: _builtins.bool
+    """Whether to return place embeddings, which explanations need."""
     @_builtins.property
     def cells(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClassifyCell]:
         """Registered cells, 1..32."""
@@ -44,11 +45,11 @@ class ClassifyRequest(_message.Message):
         request_id: _builtins.str = ...,
         release: _builtins.str = ...,
         cells: _abc.Iterable[Global___ClassifyCell] | None = ...,
-        include_patch_embeddings: _builtins.bool = ...,
+        include_place_embeddings: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cells", b"cells", "include_patch_embeddings", b"include_patch_embeddings", "release", b"release", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cells", b"cells", "include_place_embeddings", b"include_place_embeddings", "release", b"release", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -153,29 +154,27 @@ class ClassifiedCell(_message.Message):
     CELL_ID_FIELD_NUMBER: _builtins.int
     LOGITS_FIELD_NUMBER: _builtins.int
     EMBEDDING_FIELD_NUMBER: _builtins.int
-    PATCH_EMBEDDINGS_FIELD_NUMBER: _builtins.int
-    ROWS_FIELD_NUMBER: _builtins.int
-    COLUMNS_FIELD_NUMBER: _builtins.int
+    PLACE_EMBEDDINGS_FIELD_NUMBER: _builtins.int
     CLASS_ACTIVATIONS_FIELD_NUMBER: _builtins.int
     cell_id: _builtins.int
     """The cell that is meant."""
-    patch_embeddings: _builtins.bytes
-    """Patch embeddings, IEEE half precision, little-endian, row-major, shape rows x columns x dimension; or empty."""
-    rows: _builtins.int
-    """Rows of the patch embeddings; 0 where they were not asked for."""
-    columns: _builtins.int
-    """Columns of the patch embeddings; 0 where they were not asked for."""
-    class_activations: _builtins.bytes
-    """Class activations, whose mean over places the logits are: IEEE half precision, little-endian, row-major, shape rows x columns x classes; empty
-    where patch embeddings were not asked for, and where the release's network does not judge by places.
-    """
     @_builtins.property
     def logits(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """Temperature-scaled logits, one per class: normal, blast and, where the release tells it, nothing (no nucleated cell)."""
 
     @_builtins.property
     def embedding(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """Embedding, float32, not normalised; the mean of the patch embeddings."""
+        """Embedding, float32, not normalised; the mean of the place embeddings."""
+
+    @_builtins.property
+    def place_embeddings(self) -> _imaging_pb2.SpatialMap:
+        """Embeddings by place of the feature map: FLOAT16, one channel per dimension; absent where they were not asked for."""
+
+    @_builtins.property
+    def class_activations(self) -> _imaging_pb2.SpatialMap:
+        """Class activations: FLOAT16, one channel per class; the logits are their mean over all places. Absent where place embeddings were not asked
+        for, and where the release's network does not judge by places.
+        """
 
     def __init__(
         self,
@@ -183,14 +182,12 @@ class ClassifiedCell(_message.Message):
         cell_id: _builtins.int = ...,
         logits: _abc.Iterable[_builtins.float] | None = ...,
         embedding: _abc.Iterable[_builtins.float] | None = ...,
-        patch_embeddings: _builtins.bytes = ...,
-        rows: _builtins.int = ...,
-        columns: _builtins.int = ...,
-        class_activations: _builtins.bytes = ...,
+        place_embeddings: _imaging_pb2.SpatialMap | None = ...,
+        class_activations: _imaging_pb2.SpatialMap | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["class_activations", b"class_activations", "place_embeddings", b"place_embeddings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cell_id", b"cell_id", "class_activations", b"class_activations", "columns", b"columns", "embedding", b"embedding", "logits", b"logits", "patch_embeddings", b"patch_embeddings", "rows", b"rows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cell_id", b"cell_id", "class_activations", b"class_activations", "embedding", b"embedding", "logits", b"logits", "place_embeddings", b"place_embeddings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -297,32 +294,26 @@ class ClassifiedPatch(_message.Message):
     PATCH_ID_FIELD_NUMBER: _builtins.int
     LOGITS_FIELD_NUMBER: _builtins.int
     ACTIVATIONS_FIELD_NUMBER: _builtins.int
-    ROWS_FIELD_NUMBER: _builtins.int
-    COLUMNS_FIELD_NUMBER: _builtins.int
     patch_id: _builtins.int
     """The patch that is meant."""
-    activations: _builtins.bytes
-    """Class activations, logits by place whose mean the logits are: IEEE half precision, little-endian, row-major, shape rows x columns x 2."""
-    rows: _builtins.int
-    """Rows of the activations."""
-    columns: _builtins.int
-    """Columns of the activations."""
     @_builtins.property
     def logits(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """Calibrated logits of two independent labels: blast present, other nucleated cell present."""
+
+    @_builtins.property
+    def activations(self) -> _imaging_pb2.SpatialMap:
+        """Class activations: FLOAT16, two channels; the logits are their mean over all places."""
 
     def __init__(
         self,
         *,
         patch_id: _builtins.int = ...,
         logits: _abc.Iterable[_builtins.float] | None = ...,
-        activations: _builtins.bytes = ...,
-        rows: _builtins.int = ...,
-        columns: _builtins.int = ...,
+        activations: _imaging_pb2.SpatialMap | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["activations", b"activations"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activations", b"activations", "columns", b"columns", "logits", b"logits", "patch_id", b"patch_id", "rows", b"rows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activations", b"activations", "logits", b"logits", "patch_id", b"patch_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

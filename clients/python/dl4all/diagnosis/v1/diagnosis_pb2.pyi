@@ -5,11 +5,15 @@ The outward service: one image in, one diagnosis out.
 
 It assists a qualified reader and never signs out a result. Every error carries google.rpc.ErrorInfo with domain
 "dl4all" and a reason, and google.rpc.BadRequest where a field is at fault.
+
+This file and the files that it imports are the outward contract. protos/baseline.binpb records it: fields and messages are
+added, and none is changed or removed.
 """
 
 from collections import abc as _abc
 from dl4all.imaging.v1 import imaging_pb2 as _imaging_pb2
-from dl4all.retrieval.v1 import retrieval_pb2 as _retrieval_pb2
+from dl4all.preprocessing.v1 import enhanced_cell_pb2 as _enhanced_cell_pb2
+from dl4all.retrieval.v1 import neighbour_pb2 as _neighbour_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
@@ -200,11 +204,13 @@ class DiagnoseStreamRequest(_message.Message):
         *,
         request: Global___DiagnoseRequest | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["part", b"part", "request", b"request"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["part", b"part", "request", b"request"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["request"]  # noqa: Y015
+    _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
 
 Global___DiagnoseStreamRequest: _TypeAlias = DiagnoseStreamRequest  # noqa: Y015
 
@@ -253,18 +259,22 @@ class DiagnoseSpecimenRequest(_message.Message):
     REQUEST_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def request(self) -> Global___DiagnoseRequest:
-        """As for Diagnose, but the request id must be set and not be in flight in this stream. Specimen and release must be the same in all messages or empty after the first."""
+        """As for Diagnose, but the request id must be set and not be in flight in this stream. Specimen and release must be the same in all
+        messages, or empty after the first.
+        """
 
     def __init__(
         self,
         *,
         request: Global___DiagnoseRequest | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["part", b"part", "request", b"request"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["part", b"part", "request", b"request"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["request"]  # noqa: Y015
+    _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
 
 Global___DiagnoseSpecimenRequest: _TypeAlias = DiagnoseSpecimenRequest  # noqa: Y015
 
@@ -308,17 +318,19 @@ class DiagnoseSlideRequest(_message.Message):
 
     START_FIELD_NUMBER: _builtins.int
     CHUNK_FIELD_NUMBER: _builtins.int
-    chunk: _builtins.bytes
-    """The next bytes of the file, at most 8 MiB; 1 MiB is good."""
     @_builtins.property
     def start(self) -> Global___DiagnoseSlideStart:
         """What comes, and what is asked."""
+
+    @_builtins.property
+    def chunk(self) -> _imaging_pb2.SlideChunk:
+        """The next bytes of the file."""
 
     def __init__(
         self,
         *,
         start: Global___DiagnoseSlideStart | None = ...,
-        chunk: _builtins.bytes = ...,
+        chunk: _imaging_pb2.SlideChunk | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "part", b"part", "start", b"start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -530,7 +542,7 @@ class SlideDiagnosis(_message.Message):
         """The most suspicious cells, highest blast probability first, with neighbours and what display asks for."""
 
     @_builtins.property
-    def latent_map(self) -> _containers.RepeatedCompositeFieldContainer[_retrieval_pb2.LatentReference]:
+    def latent_map(self) -> _containers.RepeatedCompositeFieldContainer[_neighbour_pb2.LatentReference]:
         """Reference cells of the latent map, if asked for."""
 
     @_builtins.property
@@ -557,7 +569,7 @@ class SlideDiagnosis(_message.Message):
         facts: _imaging_pb2.SlideFacts | None = ...,
         quality: _imaging_pb2.ImageQuality | None = ...,
         explained: _abc.Iterable[Global___CellDiagnosis] | None = ...,
-        latent_map: _abc.Iterable[_retrieval_pb2.LatentReference] | None = ...,
+        latent_map: _abc.Iterable[_neighbour_pb2.LatentReference] | None = ...,
         rule: Global___DecisionRule | None = ...,
         provenance: Global___Provenance | None = ...,
         timings: _abc.Iterable[Global___StageTiming] | None = ...,
@@ -681,7 +693,7 @@ class Diagnosis(_message.Message):
         """Cells, top to bottom."""
 
     @_builtins.property
-    def latent_map(self) -> _containers.RepeatedCompositeFieldContainer[_retrieval_pb2.LatentReference]:
+    def latent_map(self) -> _containers.RepeatedCompositeFieldContainer[_neighbour_pb2.LatentReference]:
         """Reference cells of the latent map, if asked for."""
 
     @_builtins.property
@@ -698,7 +710,7 @@ class Diagnosis(_message.Message):
 
     @_builtins.property
     def patches(self) -> _containers.RepeatedCompositeFieldContainer[Global___PatchDiagnosis]:
-        """Patches of a field, row by row, where the release judges them; its cells then lie where these say."""
+        """Patches of a field, row by row, where the release judges them. They then locate the cells."""
 
     def __init__(
         self,
@@ -712,7 +724,7 @@ class Diagnosis(_message.Message):
         quality: _imaging_pb2.ImageQuality | None = ...,
         kind: _imaging_pb2.ImageKind.ValueType = ...,
         cells: _abc.Iterable[Global___CellDiagnosis] | None = ...,
-        latent_map: _abc.Iterable[_retrieval_pb2.LatentReference] | None = ...,
+        latent_map: _abc.Iterable[_neighbour_pb2.LatentReference] | None = ...,
         rule: Global___DecisionRule | None = ...,
         provenance: Global___Provenance | None = ...,
         timings: _abc.Iterable[Global___StageTiming] | None = ...,
@@ -892,17 +904,17 @@ class CellDiagnosis(_message.Message):
         """
 
     @_builtins.property
-    def neighbours(self) -> _containers.RepeatedCompositeFieldContainer[_retrieval_pb2.Neighbour]:
+    def neighbours(self) -> _containers.RepeatedCompositeFieldContainer[_neighbour_pb2.Neighbour]:
         """Nearest known cells, nearest first."""
 
     @_builtins.property
-    def position(self) -> _retrieval_pb2.LatentPoint:
+    def position(self) -> _neighbour_pb2.LatentPoint:
         """Position in the latent map."""
 
     @_builtins.property
     def class_activation(self) -> Global___ClassActivation:
-        """Which places of the cell speak for a blast and which for a normal cell; absent unless maps are asked for and the release's network judges by
-        places.
+        """Which places of the feature map speak for a blast and which for a normal cell; absent unless maps are asked for and the release's network
+        judges by places.
         """
 
     def __init__(
@@ -920,9 +932,9 @@ class CellDiagnosis(_message.Message):
         focus_after: _builtins.float = ...,
         unsharp_radius: _builtins.int = ...,
         upscale_factor: _builtins.float = ...,
-        neighbours: _abc.Iterable[_retrieval_pb2.Neighbour] | None = ...,
+        neighbours: _abc.Iterable[_neighbour_pb2.Neighbour] | None = ...,
         distance_quantile: _builtins.float = ...,
-        position: _retrieval_pb2.LatentPoint | None = ...,
+        position: _neighbour_pb2.LatentPoint | None = ...,
         registered_pixels: _builtins.bytes = ...,
         registered_side: _builtins.int = ...,
         nothing_probability: _builtins.float | None = ...,
@@ -940,7 +952,9 @@ Global___CellDiagnosis: _TypeAlias = CellDiagnosis  # noqa: Y015
 
 @_typing.final
 class ClassActivation(_message.Message):
-    """The decision of the network place by place, over the registered square of a cell: the mean of all places is the network's log odds of a blast."""
+    """The decision of the network at each place of its feature map, over the registered square of a cell. The mean over all places is the network's
+    log odds of a blast.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -953,18 +967,18 @@ class ClassActivation(_message.Message):
     model: _builtins.str
     """Model that the maps explain, as in the model repository: name/version."""
     @_builtins.property
-    def for_blast(self) -> _imaging_pb2.Heatmap:
-        """Places that speak for a blast; 255 is the strongest place of both maps."""
+    def for_blast(self) -> _imaging_pb2.SpatialMap:
+        """Places that speak for a blast: UINT8, one channel; 255 is the strongest place of both maps."""
 
     @_builtins.property
-    def for_normal(self) -> _imaging_pb2.Heatmap:
+    def for_normal(self) -> _imaging_pb2.SpatialMap:
         """Places that speak for a normal cell, on the same scale."""
 
     def __init__(
         self,
         *,
-        for_blast: _imaging_pb2.Heatmap | None = ...,
-        for_normal: _imaging_pb2.Heatmap | None = ...,
+        for_blast: _imaging_pb2.SpatialMap | None = ...,
+        for_normal: _imaging_pb2.SpatialMap | None = ...,
         scale: _builtins.float = ...,
         model: _builtins.str = ...,
     ) -> None: ...
@@ -1119,8 +1133,206 @@ class StageTiming(_message.Message):
 Global___StageTiming: _TypeAlias = StageTiming  # noqa: Y015
 
 @_typing.final
-class ListSystemsRequest(_message.Message):
-    """Asks for the systems."""
+class LocateCellsRequest(_message.Message):
+    """Asks for the nucleated cells of one image."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    IMAGE_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    MICRONS_PER_PIXEL_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """The caller's identifier of this call, 0..128 printable ASCII characters; made up if empty."""
+    image: _builtins.bytes
+    """The encoded image, as for Diagnose."""
+    kind: _imaging_pb2.ImageKind.ValueType
+    """What the image shows."""
+    microns_per_pixel: _builtins.float
+    """Micrometres per pixel, 0.01..10; 0 where unknown."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        image: _builtins.bytes = ...,
+        kind: _imaging_pb2.ImageKind.ValueType = ...,
+        microns_per_pixel: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "kind", b"kind", "microns_per_pixel", b"microns_per_pixel", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LocateCellsRequest: _TypeAlias = LocateCellsRequest  # noqa: Y015
+
+@_typing.final
+class LocateCellsResponse(_message.Message):
+    """The nucleated cells of one image."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CELLS_FIELD_NUMBER: _builtins.int
+    QUALITY_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    IMAGE_SHA256_FIELD_NUMBER: _builtins.int
+    kind: _imaging_pb2.ImageKind.ValueType
+    """What the image was taken for: CELL or FIELD."""
+    image_sha256: _builtins.str
+    """SHA-256 of the encoded image, 64 hexadecimal digits."""
+    @_builtins.property
+    def cells(self) -> _containers.RepeatedCompositeFieldContainer[_imaging_pb2.Cell]:
+        """Cells, top to bottom."""
+
+    @_builtins.property
+    def quality(self) -> _imaging_pb2.ImageQuality:
+        """Size, exposure, scale, notes."""
+
+    def __init__(
+        self,
+        *,
+        cells: _abc.Iterable[_imaging_pb2.Cell] | None = ...,
+        quality: _imaging_pb2.ImageQuality | None = ...,
+        kind: _imaging_pb2.ImageKind.ValueType = ...,
+        image_sha256: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["quality", b"quality"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cells", b"cells", "image_sha256", b"image_sha256", "kind", b"kind", "quality", b"quality"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LocateCellsResponse: _TypeAlias = LocateCellsResponse  # noqa: Y015
+
+@_typing.final
+class MeasureFocusRequest(_message.Message):
+    """Asks for the focus score of one image."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    IMAGE_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """The caller's identifier of this call, 0..128 printable ASCII characters; made up if empty."""
+    image: _builtins.bytes
+    """The encoded image, as for Diagnose."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        image: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MeasureFocusRequest: _TypeAlias = MeasureFocusRequest  # noqa: Y015
+
+@_typing.final
+class MeasureFocusResponse(_message.Message):
+    """The focus score of one image."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCORE_FIELD_NUMBER: _builtins.int
+    score: _builtins.float
+    """FQPath focus score of the whole image at its own size, about 5..12, higher is blurrier; 120 if flat."""
+    def __init__(
+        self,
+        *,
+        score: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["score", b"score"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MeasureFocusResponse: _TypeAlias = MeasureFocusResponse  # noqa: Y015
+
+@_typing.final
+class EnhanceCellRequest(_message.Message):
+    """Asks for the registered, sharpened cell of one image."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    IMAGE_FIELD_NUMBER: _builtins.int
+    MICRONS_PER_PIXEL_FIELD_NUMBER: _builtins.int
+    RELEASE_FIELD_NUMBER: _builtins.int
+    INCLUDE_CROP_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """The caller's identifier of this call, 0..128 printable ASCII characters; made up if empty."""
+    image: _builtins.bytes
+    """The encoded image, as for Diagnose; its cell nearest to the centre is meant."""
+    microns_per_pixel: _builtins.float
+    """Micrometres per pixel, 0.01..10; 0 where unknown."""
+    release: _builtins.str
+    """Release id, or a system's name for its current release, whose preprocessing applies; empty for the default."""
+    include_crop: _builtins.bool
+    """Whether to return the pixels around the cell as well."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        image: _builtins.bytes = ...,
+        microns_per_pixel: _builtins.float = ...,
+        release: _builtins.str = ...,
+        include_crop: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "include_crop", b"include_crop", "microns_per_pixel", b"microns_per_pixel", "release", b"release", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EnhanceCellRequest: _TypeAlias = EnhanceCellRequest  # noqa: Y015
+
+@_typing.final
+class EnhanceCellResponse(_message.Message):
+    """A registered, sharpened cell."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CELL_FIELD_NUMBER: _builtins.int
+    ENHANCED_FIELD_NUMBER: _builtins.int
+    CROP_FIELD_NUMBER: _builtins.int
+    RELEASE_FIELD_NUMBER: _builtins.int
+    release: _builtins.str
+    """Release id whose preprocessing applied."""
+    @_builtins.property
+    def cell(self) -> _imaging_pb2.Cell:
+        """Where the cell is."""
+
+    @_builtins.property
+    def enhanced(self) -> _enhanced_cell_pb2.EnhancedCell:
+        """The registered, sharpened cell."""
+
+    @_builtins.property
+    def crop(self) -> _imaging_pb2.Crop:
+        """Pixels around the cell before registration, if asked for."""
+
+    def __init__(
+        self,
+        *,
+        cell: _imaging_pb2.Cell | None = ...,
+        enhanced: _enhanced_cell_pb2.EnhancedCell | None = ...,
+        crop: _imaging_pb2.Crop | None = ...,
+        release: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cell", b"cell", "crop", b"crop", "enhanced", b"enhanced"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cell", b"cell", "crop", b"crop", "enhanced", b"enhanced", "release", b"release"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EnhanceCellResponse: _TypeAlias = EnhanceCellResponse  # noqa: Y015
+
+@_typing.final
+class ListReleasesRequest(_message.Message):
+    """Asks for the releases."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1133,23 +1345,23 @@ class ListSystemsRequest(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ListSystemsRequest: _TypeAlias = ListSystemsRequest  # noqa: Y015
+Global___ListReleasesRequest: _TypeAlias = ListReleasesRequest  # noqa: Y015
 
 @_typing.final
-class ListSystemsResponse(_message.Message):
-    """The systems that can be chosen."""
+class ListReleasesResponse(_message.Message):
+    """The releases that can be chosen."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RELEASES_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def releases(self) -> _containers.RepeatedCompositeFieldContainer[Global___SystemRelease]:
-        """One per release."""
+    def releases(self) -> _containers.RepeatedCompositeFieldContainer[Global___Release]:
+        """Sorted by release id."""
 
     def __init__(
         self,
         *,
-        releases: _abc.Iterable[Global___SystemRelease] | None = ...,
+        releases: _abc.Iterable[Global___Release] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -1157,15 +1369,15 @@ class ListSystemsResponse(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ListSystemsResponse: _TypeAlias = ListSystemsResponse  # noqa: Y015
+Global___ListReleasesResponse: _TypeAlias = ListReleasesResponse  # noqa: Y015
 
 @_typing.final
-class SystemRelease(_message.Message):
+class Release(_message.Message):
     """A release that can be chosen."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    RELEASE_FIELD_NUMBER: _builtins.int
+    RELEASE_ID_FIELD_NUMBER: _builtins.int
     SYSTEM_FIELD_NUMBER: _builtins.int
     CURRENT_FIELD_NUMBER: _builtins.int
     DEFAULT_FIELD_NUMBER: _builtins.int
@@ -1175,7 +1387,7 @@ class SystemRelease(_message.Message):
     SIDE_FIELD_NUMBER: _builtins.int
     FIGURES_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
-    release: _builtins.str
+    release_id: _builtins.str
     """Release id."""
     system: _builtins.str
     """System that it implements."""
@@ -1202,7 +1414,7 @@ class SystemRelease(_message.Message):
     def __init__(
         self,
         *,
-        release: _builtins.str = ...,
+        release_id: _builtins.str = ...,
         system: _builtins.str = ...,
         current: _builtins.bool = ...,
         default: _builtins.bool = ...,
@@ -1215,11 +1427,11 @@ class SystemRelease(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["current", b"current", "default", b"default", "detects", b"detects", "figures", b"figures", "input", b"input", "limits", b"limits", "release", b"release", "side", b"side", "system", b"system", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["current", b"current", "default", b"default", "detects", b"detects", "figures", b"figures", "input", b"input", "limits", b"limits", "release_id", b"release_id", "side", b"side", "system", b"system", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___SystemRelease: _TypeAlias = SystemRelease  # noqa: Y015
+Global___Release: _TypeAlias = Release  # noqa: Y015
 
 @_typing.final
 class Figure(_message.Message):

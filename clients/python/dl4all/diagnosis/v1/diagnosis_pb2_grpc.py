@@ -55,10 +55,25 @@ class DiagnosisServiceStub:
                 request_serializer=dl4all_dot_diagnosis_dot_v1_dot_diagnosis__pb2.DiagnoseSlideRequest.SerializeToString,
                 response_deserializer=dl4all_dot_diagnosis_dot_v1_dot_diagnosis__pb2.DiagnoseSlideResponse.FromString,
                 _registered_method=True)
-        self.ListSystems = channel.unary_unary(
-                '/dl4all.diagnosis.v1.DiagnosisService/ListSystems',
-                request_serializer=dl4all_dot_diagnosis_dot_v1_dot_diagnosis__pb2.ListSystemsRequest.SerializeToString,
-                response_deserializer=dl4all_dot_diagnosis_dot_v1_dot_diagnosis__pb2.ListSystemsResponse.FromString,
+        self.LocateCells = channel.unary_unary(
+                '/dl4all.diagnosis.v1.DiagnosisService/LocateCells',
+                request_serializer=dl4all_dot_diagnosis_dot_v1_dot_diagnosis__pb2.LocateCellsRequest.SerializeToString,
+                response_deserializer=dl4all_dot_diagnosis_dot_v1_dot_diagnosis__pb2.LocateCellsResponse.FromString,
+                _registered_method=True)
+        self.MeasureFocus = channel.unary_unary(
+                '/dl4all.diagnosis.v1.DiagnosisService/MeasureFocus',
+                request_serializer=dl4all_dot_diagnosis_dot_v1_dot_diagnosis__pb2.MeasureFocusRequest.SerializeToString,
+                response_deserializer=dl4all_dot_diagnosis_dot_v1_dot_diagnosis__pb2.MeasureFocusResponse.FromString,
+                _registered_method=True)
+        self.EnhanceCell = channel.unary_unary(
+                '/dl4all.diagnosis.v1.DiagnosisService/EnhanceCell',
+                request_serializer=dl4all_dot_diagnosis_dot_v1_dot_diagnosis__pb2.EnhanceCellRequest.SerializeToString,
+                response_deserializer=dl4all_dot_diagnosis_dot_v1_dot_diagnosis__pb2.EnhanceCellResponse.FromString,
+                _registered_method=True)
+        self.ListReleases = channel.unary_unary(
+                '/dl4all.diagnosis.v1.DiagnosisService/ListReleases',
+                request_serializer=dl4all_dot_diagnosis_dot_v1_dot_diagnosis__pb2.ListReleasesRequest.SerializeToString,
+                response_deserializer=dl4all_dot_diagnosis_dot_v1_dot_diagnosis__pb2.ListReleasesResponse.FromString,
                 _registered_method=True)
 
 
@@ -98,8 +113,30 @@ class DiagnosisServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def ListSystems(self, request, context):
-        """Lists the systems and releases that can be chosen.
+    def LocateCells(self, request, context):
+        """Locates the nucleated cells of one image and judges none. Errors: INVALID_ARGUMENT (IMAGE_*, *_OUT_OF_RANGE).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def MeasureFocus(self, request, context):
+        """Scores the focus of one image as it is. Errors: INVALID_ARGUMENT (IMAGE_*).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EnhanceCell(self, request, context):
+        """Registers the cell nearest to the centre of one image and sharpens it as far as its focus needs. Errors: INVALID_ARGUMENT (IMAGE_*),
+        NOT_FOUND (NO_CELLS, RELEASE_UNKNOWN).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListReleases(self, request, context):
+        """Lists the releases that can be chosen.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -128,10 +165,25 @@ def add_DiagnosisServiceServicer_to_server(servicer, server):
                     request_deserializer=dl4all_dot_diagnosis_dot_v1_dot_diagnosis__pb2.DiagnoseSlideRequest.FromString,
                     response_serializer=dl4all_dot_diagnosis_dot_v1_dot_diagnosis__pb2.DiagnoseSlideResponse.SerializeToString,
             ),
-            'ListSystems': grpc.unary_unary_rpc_method_handler(
-                    servicer.ListSystems,
-                    request_deserializer=dl4all_dot_diagnosis_dot_v1_dot_diagnosis__pb2.ListSystemsRequest.FromString,
-                    response_serializer=dl4all_dot_diagnosis_dot_v1_dot_diagnosis__pb2.ListSystemsResponse.SerializeToString,
+            'LocateCells': grpc.unary_unary_rpc_method_handler(
+                    servicer.LocateCells,
+                    request_deserializer=dl4all_dot_diagnosis_dot_v1_dot_diagnosis__pb2.LocateCellsRequest.FromString,
+                    response_serializer=dl4all_dot_diagnosis_dot_v1_dot_diagnosis__pb2.LocateCellsResponse.SerializeToString,
+            ),
+            'MeasureFocus': grpc.unary_unary_rpc_method_handler(
+                    servicer.MeasureFocus,
+                    request_deserializer=dl4all_dot_diagnosis_dot_v1_dot_diagnosis__pb2.MeasureFocusRequest.FromString,
+                    response_serializer=dl4all_dot_diagnosis_dot_v1_dot_diagnosis__pb2.MeasureFocusResponse.SerializeToString,
+            ),
+            'EnhanceCell': grpc.unary_unary_rpc_method_handler(
+                    servicer.EnhanceCell,
+                    request_deserializer=dl4all_dot_diagnosis_dot_v1_dot_diagnosis__pb2.EnhanceCellRequest.FromString,
+                    response_serializer=dl4all_dot_diagnosis_dot_v1_dot_diagnosis__pb2.EnhanceCellResponse.SerializeToString,
+            ),
+            'ListReleases': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListReleases,
+                    request_deserializer=dl4all_dot_diagnosis_dot_v1_dot_diagnosis__pb2.ListReleasesRequest.FromString,
+                    response_serializer=dl4all_dot_diagnosis_dot_v1_dot_diagnosis__pb2.ListReleasesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -254,7 +306,7 @@ class DiagnosisService:
             _registered_method=True)
 
     @staticmethod
-    def ListSystems(request,
+    def LocateCells(request,
             target,
             options=(),
             channel_credentials=None,
@@ -267,9 +319,90 @@ class DiagnosisService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/dl4all.diagnosis.v1.DiagnosisService/ListSystems',
-            dl4all_dot_diagnosis_dot_v1_dot_diagnosis__pb2.ListSystemsRequest.SerializeToString,
-            dl4all_dot_diagnosis_dot_v1_dot_diagnosis__pb2.ListSystemsResponse.FromString,
+            '/dl4all.diagnosis.v1.DiagnosisService/LocateCells',
+            dl4all_dot_diagnosis_dot_v1_dot_diagnosis__pb2.LocateCellsRequest.SerializeToString,
+            dl4all_dot_diagnosis_dot_v1_dot_diagnosis__pb2.LocateCellsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MeasureFocus(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dl4all.diagnosis.v1.DiagnosisService/MeasureFocus',
+            dl4all_dot_diagnosis_dot_v1_dot_diagnosis__pb2.MeasureFocusRequest.SerializeToString,
+            dl4all_dot_diagnosis_dot_v1_dot_diagnosis__pb2.MeasureFocusResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EnhanceCell(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dl4all.diagnosis.v1.DiagnosisService/EnhanceCell',
+            dl4all_dot_diagnosis_dot_v1_dot_diagnosis__pb2.EnhanceCellRequest.SerializeToString,
+            dl4all_dot_diagnosis_dot_v1_dot_diagnosis__pb2.EnhanceCellResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListReleases(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dl4all.diagnosis.v1.DiagnosisService/ListReleases',
+            dl4all_dot_diagnosis_dot_v1_dot_diagnosis__pb2.ListReleasesRequest.SerializeToString,
+            dl4all_dot_diagnosis_dot_v1_dot_diagnosis__pb2.ListReleasesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -5,6 +5,9 @@ The outward service: one image in, one diagnosis out.
 
 It assists a qualified reader and never signs out a result. Every error carries google.rpc.ErrorInfo with domain
 "dl4all" and a reason, and google.rpc.BadRequest where a field is at fault.
+
+This file and the files that it imports are the outward contract. protos/baseline.binpb records it: fields and messages are
+added, and none is changed or removed.
 """
 
 from collections import abc as _abc
@@ -52,8 +55,16 @@ class DiagnosisServiceStub:
     second, cells as they are judged, last the diagnosis, with explanations of the most suspicious cells. Errors besides
     those of Diagnose: INVALID_ARGUMENT (SLIDE_*), NOT_FOUND (SLIDE_NOT_FOUND), RESOURCE_EXHAUSTED (SLIDES_BUSY).
     """
-    ListSystems: _grpc.UnaryUnaryMultiCallable[_diagnosis_pb2.ListSystemsRequest, _diagnosis_pb2.ListSystemsResponse]
-    """Lists the systems and releases that can be chosen."""
+    LocateCells: _grpc.UnaryUnaryMultiCallable[_diagnosis_pb2.LocateCellsRequest, _diagnosis_pb2.LocateCellsResponse]
+    """Locates the nucleated cells of one image and judges none. Errors: INVALID_ARGUMENT (IMAGE_*, *_OUT_OF_RANGE)."""
+    MeasureFocus: _grpc.UnaryUnaryMultiCallable[_diagnosis_pb2.MeasureFocusRequest, _diagnosis_pb2.MeasureFocusResponse]
+    """Scores the focus of one image as it is. Errors: INVALID_ARGUMENT (IMAGE_*)."""
+    EnhanceCell: _grpc.UnaryUnaryMultiCallable[_diagnosis_pb2.EnhanceCellRequest, _diagnosis_pb2.EnhanceCellResponse]
+    """Registers the cell nearest to the centre of one image and sharpens it as far as its focus needs. Errors: INVALID_ARGUMENT (IMAGE_*),
+    NOT_FOUND (NO_CELLS, RELEASE_UNKNOWN).
+    """
+    ListReleases: _grpc.UnaryUnaryMultiCallable[_diagnosis_pb2.ListReleasesRequest, _diagnosis_pb2.ListReleasesResponse]
+    """Lists the releases that can be chosen."""
 
 @_typing.type_check_only
 class DiagnosisServiceAsyncStub(DiagnosisServiceStub):
@@ -75,8 +86,16 @@ class DiagnosisServiceAsyncStub(DiagnosisServiceStub):
     second, cells as they are judged, last the diagnosis, with explanations of the most suspicious cells. Errors besides
     those of Diagnose: INVALID_ARGUMENT (SLIDE_*), NOT_FOUND (SLIDE_NOT_FOUND), RESOURCE_EXHAUSTED (SLIDES_BUSY).
     """
-    ListSystems: _aio.UnaryUnaryMultiCallable[_diagnosis_pb2.ListSystemsRequest, _diagnosis_pb2.ListSystemsResponse]  # type: ignore[assignment]
-    """Lists the systems and releases that can be chosen."""
+    LocateCells: _aio.UnaryUnaryMultiCallable[_diagnosis_pb2.LocateCellsRequest, _diagnosis_pb2.LocateCellsResponse]  # type: ignore[assignment]
+    """Locates the nucleated cells of one image and judges none. Errors: INVALID_ARGUMENT (IMAGE_*, *_OUT_OF_RANGE)."""
+    MeasureFocus: _aio.UnaryUnaryMultiCallable[_diagnosis_pb2.MeasureFocusRequest, _diagnosis_pb2.MeasureFocusResponse]  # type: ignore[assignment]
+    """Scores the focus of one image as it is. Errors: INVALID_ARGUMENT (IMAGE_*)."""
+    EnhanceCell: _aio.UnaryUnaryMultiCallable[_diagnosis_pb2.EnhanceCellRequest, _diagnosis_pb2.EnhanceCellResponse]  # type: ignore[assignment]
+    """Registers the cell nearest to the centre of one image and sharpens it as far as its focus needs. Errors: INVALID_ARGUMENT (IMAGE_*),
+    NOT_FOUND (NO_CELLS, RELEASE_UNKNOWN).
+    """
+    ListReleases: _aio.UnaryUnaryMultiCallable[_diagnosis_pb2.ListReleasesRequest, _diagnosis_pb2.ListReleasesResponse]  # type: ignore[assignment]
+    """Lists the releases that can be chosen."""
 
 class DiagnosisServiceServicer(metaclass=_abc_1.ABCMeta):
     """Does this blood smear show leukaemic blasts, how sure are we, and why?"""
@@ -121,11 +140,37 @@ class DiagnosisServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
-    def ListSystems(
+    def LocateCells(
         self,
-        request: _diagnosis_pb2.ListSystemsRequest,
+        request: _diagnosis_pb2.LocateCellsRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_diagnosis_pb2.ListSystemsResponse, _abc.Awaitable[_diagnosis_pb2.ListSystemsResponse]]:
-        """Lists the systems and releases that can be chosen."""
+    ) -> _typing.Union[_diagnosis_pb2.LocateCellsResponse, _abc.Awaitable[_diagnosis_pb2.LocateCellsResponse]]:
+        """Locates the nucleated cells of one image and judges none. Errors: INVALID_ARGUMENT (IMAGE_*, *_OUT_OF_RANGE)."""
+
+    @_abc_1.abstractmethod
+    def MeasureFocus(
+        self,
+        request: _diagnosis_pb2.MeasureFocusRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_diagnosis_pb2.MeasureFocusResponse, _abc.Awaitable[_diagnosis_pb2.MeasureFocusResponse]]:
+        """Scores the focus of one image as it is. Errors: INVALID_ARGUMENT (IMAGE_*)."""
+
+    @_abc_1.abstractmethod
+    def EnhanceCell(
+        self,
+        request: _diagnosis_pb2.EnhanceCellRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_diagnosis_pb2.EnhanceCellResponse, _abc.Awaitable[_diagnosis_pb2.EnhanceCellResponse]]:
+        """Registers the cell nearest to the centre of one image and sharpens it as far as its focus needs. Errors: INVALID_ARGUMENT (IMAGE_*),
+        NOT_FOUND (NO_CELLS, RELEASE_UNKNOWN).
+        """
+
+    @_abc_1.abstractmethod
+    def ListReleases(
+        self,
+        request: _diagnosis_pb2.ListReleasesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_diagnosis_pb2.ListReleasesResponse, _abc.Awaitable[_diagnosis_pb2.ListReleasesResponse]]:
+        """Lists the releases that can be chosen."""
 
 def add_DiagnosisServiceServicer_to_server(servicer: DiagnosisServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -51,6 +51,34 @@ IMAGE_KIND_FIELD: ImageKind.ValueType  # 3
 """A field of many cells; every nucleated cell is meant."""
 Global___ImageKind: _TypeAlias = ImageKind  # noqa: Y015
 
+class _ValueType:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ValueTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ValueType.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    VALUE_TYPE_UNSPECIFIED: _ValueType.ValueType  # 0
+    """Not set."""
+    VALUE_TYPE_UINT8: _ValueType.ValueType  # 1
+    """One byte, 0..255. In a heatmap 255 is the highest value of the map and 0 none."""
+    VALUE_TYPE_FLOAT16: _ValueType.ValueType  # 2
+    """IEEE 754 half precision, two bytes."""
+    VALUE_TYPE_FLOAT32: _ValueType.ValueType  # 3
+    """IEEE 754 single precision, four bytes."""
+
+class ValueType(_ValueType, metaclass=_ValueTypeEnumTypeWrapper):
+    """Type of the values of a map; all are little-endian."""
+
+VALUE_TYPE_UNSPECIFIED: ValueType.ValueType  # 0
+"""Not set."""
+VALUE_TYPE_UINT8: ValueType.ValueType  # 1
+"""One byte, 0..255. In a heatmap 255 is the highest value of the map and 0 none."""
+VALUE_TYPE_FLOAT16: ValueType.ValueType  # 2
+"""IEEE 754 half precision, two bytes."""
+VALUE_TYPE_FLOAT32: ValueType.ValueType  # 3
+"""IEEE 754 single precision, four bytes."""
+Global___ValueType: _TypeAlias = ValueType  # noqa: Y015
+
 @_typing.final
 class Box(_message.Message):
     """An axis-parallel box, clipped to the image."""
@@ -223,8 +251,8 @@ class ImageQuality(_message.Message):
         """Machine-readable notes: SCALED_FROM_16_BIT, ORIENTATION_APPLIED, ALPHA_DROPPED, PHANTOM."""
 
     @_builtins.property
-    def focus_map(self) -> Global___FocusMap:
-        """Blur by place."""
+    def focus_map(self) -> Global___SpatialMap:
+        """Blur of the sharpest edges by position, px, as in blur: FLOAT32, 1..8 rows and columns, one channel; NaN where nothing has an edge."""
 
     def __init__(
         self,
@@ -236,7 +264,7 @@ class ImageQuality(_message.Message):
         red_cell_radius: _builtins.float = ...,
         notes: _abc.Iterable[_builtins.str] | None = ...,
         blur: _builtins.float = ...,
-        focus_map: Global___FocusMap | None = ...,
+        focus_map: Global___SpatialMap | None = ...,
         covered_share: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["focus_map", b"focus_map"]  # noqa: Y015
@@ -248,66 +276,42 @@ class ImageQuality(_message.Message):
 Global___ImageQuality: _TypeAlias = ImageQuality  # noqa: Y015
 
 @_typing.final
-class FocusMap(_message.Message):
-    """Blur of the sharpest edges by place, from top left to bottom right."""
+class SpatialMap(_message.Message):
+    """Values by position over an image or over a square of it. The map covers it evenly, from top left to bottom right."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    ROWS_FIELD_NUMBER: _builtins.int
-    COLUMNS_FIELD_NUMBER: _builtins.int
-    BLUR_FIELD_NUMBER: _builtins.int
-    rows: _builtins.int
-    """Rows, 1..8."""
-    columns: _builtins.int
-    """Columns, 1..8."""
-    @_builtins.property
-    def blur(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """Row-major, px, as in ImageQuality.blur; NaN where nothing has an edge."""
-
-    def __init__(
-        self,
-        *,
-        rows: _builtins.int = ...,
-        columns: _builtins.int = ...,
-        blur: _abc.Iterable[_builtins.float] | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blur", b"blur", "columns", b"columns", "rows", b"rows"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___FocusMap: _TypeAlias = FocusMap  # noqa: Y015
-
-@_typing.final
-class Heatmap(_message.Message):
-    """A small map over a square, values quantised to 8 bit."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    VALUES_FIELD_NUMBER: _builtins.int
     HEIGHT_FIELD_NUMBER: _builtins.int
     WIDTH_FIELD_NUMBER: _builtins.int
-    values: _builtins.bytes
-    """uint8, row-major, shape height x width; 255 is the highest value of the map, 0 none."""
+    CHANNELS_FIELD_NUMBER: _builtins.int
+    VALUE_TYPE_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
     height: _builtins.int
-    """Rows, 1..256."""
+    """Rows, at least 1."""
     width: _builtins.int
-    """Columns, 1..256."""
+    """Columns, at least 1."""
+    channels: _builtins.int
+    """Values of one position, at least 1."""
+    value_type: Global___ValueType.ValueType
+    """Type of each value."""
+    values: _builtins.bytes
+    """Row-major, shape height x width x channels."""
     def __init__(
         self,
         *,
-        values: _builtins.bytes = ...,
         height: _builtins.int = ...,
         width: _builtins.int = ...,
+        channels: _builtins.int = ...,
+        value_type: Global___ValueType.ValueType = ...,
+        values: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["height", b"height", "values", b"values", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channels", b"channels", "height", b"height", "value_type", b"value_type", "values", b"values", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Heatmap: _TypeAlias = Heatmap  # noqa: Y015
+Global___SpatialMap: _TypeAlias = SpatialMap  # noqa: Y015
 
 @_typing.final
 class SlideSource(_message.Message):
@@ -338,6 +342,28 @@ class SlideSource(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_source) -> _WhichOneofReturnType_source | None: ...
 
 Global___SlideSource: _TypeAlias = SlideSource  # noqa: Y015
+
+@_typing.final
+class SlideChunk(_message.Message):
+    """A piece of a slide that is uploaded."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATA_FIELD_NUMBER: _builtins.int
+    data: _builtins.bytes
+    """The next bytes of the file, 1 byte to 8 MiB; 1 MiB is good."""
+    def __init__(
+        self,
+        *,
+        data: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SlideChunk: _TypeAlias = SlideChunk  # noqa: Y015
 
 @_typing.final
 class SlideFacts(_message.Message):

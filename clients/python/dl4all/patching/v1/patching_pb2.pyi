@@ -65,7 +65,7 @@ Global___LocateCellsRequest: _TypeAlias = LocateCellsRequest  # noqa: Y015
 
 @_typing.final
 class PatchActivations(_message.Message):
-    """What a network of patches says of the places of a field."""
+    """What a network of patches says of a field."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -104,34 +104,28 @@ class PatchActivation(_message.Message):
     X_FIELD_NUMBER: _builtins.int
     Y_FIELD_NUMBER: _builtins.int
     SIDE_FIELD_NUMBER: _builtins.int
-    ROWS_FIELD_NUMBER: _builtins.int
-    COLUMNS_FIELD_NUMBER: _builtins.int
-    VALUES_FIELD_NUMBER: _builtins.int
+    ACTIVATIONS_FIELD_NUMBER: _builtins.int
     x: _builtins.int
     """Column of its first pixel."""
     y: _builtins.int
     """Row of its first pixel."""
     side: _builtins.int
     """Its side, px, at least 1."""
-    rows: _builtins.int
-    """Rows of the activations, 1..64."""
-    columns: _builtins.int
-    """Columns of the activations, 1..64."""
-    values: _builtins.bytes
-    """Logits of blast and other nucleated cell by place: IEEE half precision, little-endian, row-major, shape rows x columns x 2."""
+    @_builtins.property
+    def activations(self) -> _imaging_pb2.SpatialMap:
+        """Logits of blast and other nucleated cell by place: FLOAT16, 1..64 rows and columns, two channels."""
+
     def __init__(
         self,
         *,
         x: _builtins.int = ...,
         y: _builtins.int = ...,
         side: _builtins.int = ...,
-        rows: _builtins.int = ...,
-        columns: _builtins.int = ...,
-        values: _builtins.bytes = ...,
+        activations: _imaging_pb2.SpatialMap | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["activations", b"activations"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "rows", b"rows", "side", b"side", "values", b"values", "x", b"x", "y", b"y"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activations", b"activations", "side", b"side", "x", b"x", "y", b"y"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -333,17 +327,19 @@ class LocateSlideRequest(_message.Message):
 
     START_FIELD_NUMBER: _builtins.int
     CHUNK_FIELD_NUMBER: _builtins.int
-    chunk: _builtins.bytes
-    """The next bytes of the file, at most 8 MiB."""
     @_builtins.property
     def start(self) -> Global___LocateSlideStart:
         """What comes."""
+
+    @_builtins.property
+    def chunk(self) -> _imaging_pb2.SlideChunk:
+        """The next bytes of the file."""
 
     def __init__(
         self,
         *,
         start: Global___LocateSlideStart | None = ...,
-        chunk: _builtins.bytes = ...,
+        chunk: _imaging_pb2.SlideChunk | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "part", b"part", "start", b"start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...

@@ -23,28 +23,28 @@ _sym_db = _symbol_database.Default()
 
 
 from dl4all.imaging.v1 import imaging_pb2 as dl4all_dot_imaging_dot_v1_dot_imaging__pb2
+from dl4all.preprocessing.v1 import enhanced_cell_pb2 as dl4all_dot_preprocessing_dot_v1_dot_enhanced__cell__pb2
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+dl4all/preprocessing/v1/preprocessing.proto\x12\x17\x64l4all.preprocessing.v1\x1a\x1f\x64l4all/imaging/v1/imaging.proto\x1a\x17google/rpc/status.proto\"]\n\x0e\x45nhanceRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07release\x18\x02 \x01(\t\x12&\n\x05\x63rops\x18\x03 \x03(\x0b\x32\x17.dl4all.imaging.v1.Crop\"L\n\x0f\x45nhanceResponse\x12\x39\n\x08outcomes\x18\x01 \x03(\x0b\x32\'.dl4all.preprocessing.v1.EnhanceOutcome\"\x8b\x01\n\x0e\x45nhanceOutcome\x12\x0f\n\x07\x63\x65ll_id\x18\x01 \x01(\r\x12\x39\n\x08\x65nhanced\x18\x02 \x01(\x0b\x32%.dl4all.preprocessing.v1.EnhancedCellH\x00\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x08\n\x06result\"\xde\x01\n\x0c\x45nhancedCell\x12\x0e\n\x06pixels\x18\x01 \x01(\x0c\x12\x0c\n\x04side\x18\x02 \x01(\x05\x12\x10\n\x08\x63\x65nter_x\x18\x03 \x01(\x02\x12\x10\n\x08\x63\x65nter_y\x18\x04 \x01(\x02\x12\x0e\n\x06radius\x18\x05 \x01(\x02\x12\x14\n\x0c\x66ocus_before\x18\x06 \x01(\x02\x12\x13\n\x0b\x66ocus_after\x18\x07 \x01(\x02\x12\x16\n\x0eunsharp_radius\x18\x08 \x01(\x05\x12\x16\n\x0eupscale_factor\x18\t \x01(\x02\x12\x10\n\x08\x61\x63\x63\x65pted\x18\n \x01(\x08\x12\x0f\n\x07reasons\x18\x0b \x03(\t\"8\n\x13MeasureFocusRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05image\x18\x02 \x01(\x0c\"%\n\x14MeasureFocusResponse\x12\r\n\x05score\x18\x01 \x01(\x01\x32\xe1\x01\n\x14PreprocessingService\x12\\\n\x07\x45nhance\x12\'.dl4all.preprocessing.v1.EnhanceRequest\x1a(.dl4all.preprocessing.v1.EnhanceResponse\x12k\n\x0cMeasureFocus\x12,.dl4all.preprocessing.v1.MeasureFocusRequest\x1a-.dl4all.preprocessing.v1.MeasureFocusResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+dl4all/preprocessing/v1/preprocessing.proto\x12\x17\x64l4all.preprocessing.v1\x1a\x1f\x64l4all/imaging/v1/imaging.proto\x1a+dl4all/preprocessing/v1/enhanced_cell.proto\x1a\x17google/rpc/status.proto\"]\n\x0e\x45nhanceRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07release\x18\x02 \x01(\t\x12&\n\x05\x63rops\x18\x03 \x03(\x0b\x32\x17.dl4all.imaging.v1.Crop\"L\n\x0f\x45nhanceResponse\x12\x39\n\x08outcomes\x18\x01 \x03(\x0b\x32\'.dl4all.preprocessing.v1.EnhanceOutcome\"\x8b\x01\n\x0e\x45nhanceOutcome\x12\x0f\n\x07\x63\x65ll_id\x18\x01 \x01(\r\x12\x39\n\x08\x65nhanced\x18\x02 \x01(\x0b\x32%.dl4all.preprocessing.v1.EnhancedCellH\x00\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x08\n\x06result\"8\n\x13MeasureFocusRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05image\x18\x02 \x01(\x0c\"%\n\x14MeasureFocusResponse\x12\r\n\x05score\x18\x01 \x01(\x01\x32\xe1\x01\n\x14PreprocessingService\x12\\\n\x07\x45nhance\x12\'.dl4all.preprocessing.v1.EnhanceRequest\x1a(.dl4all.preprocessing.v1.EnhanceResponse\x12k\n\x0cMeasureFocus\x12,.dl4all.preprocessing.v1.MeasureFocusRequest\x1a-.dl4all.preprocessing.v1.MeasureFocusResponseBM\n\x1b\x63om.dl4all.preprocessing.v1B\x12PreprocessingProtoP\x01\xaa\x02\x17\x44l4all.Preprocessing.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'dl4all.preprocessing.v1.preprocessing_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
-  _globals['_ENHANCEREQUEST']._serialized_start=130
-  _globals['_ENHANCEREQUEST']._serialized_end=223
-  _globals['_ENHANCERESPONSE']._serialized_start=225
-  _globals['_ENHANCERESPONSE']._serialized_end=301
-  _globals['_ENHANCEOUTCOME']._serialized_start=304
-  _globals['_ENHANCEOUTCOME']._serialized_end=443
-  _globals['_ENHANCEDCELL']._serialized_start=446
-  _globals['_ENHANCEDCELL']._serialized_end=668
-  _globals['_MEASUREFOCUSREQUEST']._serialized_start=670
-  _globals['_MEASUREFOCUSREQUEST']._serialized_end=726
-  _globals['_MEASUREFOCUSRESPONSE']._serialized_start=728
-  _globals['_MEASUREFOCUSRESPONSE']._serialized_end=765
-  _globals['_PREPROCESSINGSERVICE']._serialized_start=768
-  _globals['_PREPROCESSINGSERVICE']._serialized_end=993
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\033com.dl4all.preprocessing.v1B\022PreprocessingProtoP\001\252\002\027Dl4all.Preprocessing.V1'
+  _globals['_ENHANCEREQUEST']._serialized_start=175
+  _globals['_ENHANCEREQUEST']._serialized_end=268
+  _globals['_ENHANCERESPONSE']._serialized_start=270
+  _globals['_ENHANCERESPONSE']._serialized_end=346
+  _globals['_ENHANCEOUTCOME']._serialized_start=349
+  _globals['_ENHANCEOUTCOME']._serialized_end=488
+  _globals['_MEASUREFOCUSREQUEST']._serialized_start=490
+  _globals['_MEASUREFOCUSREQUEST']._serialized_end=546
+  _globals['_MEASUREFOCUSRESPONSE']._serialized_start=548
+  _globals['_MEASUREFOCUSRESPONSE']._serialized_end=585
+  _globals['_PREPROCESSINGSERVICE']._serialized_start=588
+  _globals['_PREPROCESSINGSERVICE']._serialized_end=813
 # @@protoc_insertion_point(module_scope)

@@ -5,6 +5,7 @@ Registration, focus and adaptive unsharpening (system 1)."""
 
 from collections import abc as _abc
 from dl4all.imaging.v1 import imaging_pb2 as _imaging_pb2
+from dl4all.preprocessing.v1 import enhanced_cell_pb2 as _enhanced_cell_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
@@ -88,7 +89,7 @@ class EnhanceOutcome(_message.Message):
     cell_id: _builtins.int
     """The cell that was meant."""
     @_builtins.property
-    def enhanced(self) -> Global___EnhancedCell:
+    def enhanced(self) -> _enhanced_cell_pb2.EnhancedCell:
         """The registered, sharpened cell."""
 
     @_builtins.property
@@ -99,7 +100,7 @@ class EnhanceOutcome(_message.Message):
         self,
         *,
         cell_id: _builtins.int = ...,
-        enhanced: Global___EnhancedCell | None = ...,
+        enhanced: _enhanced_cell_pb2.EnhancedCell | None = ...,
         error: _status_pb2.Status | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["enhanced", b"enhanced", "error", b"error", "result", b"result"]  # noqa: Y015
@@ -111,70 +112,6 @@ class EnhanceOutcome(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
 
 Global___EnhanceOutcome: _TypeAlias = EnhanceOutcome  # noqa: Y015
-
-@_typing.final
-class EnhancedCell(_message.Message):
-    """A registered, sharpened cell."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    PIXELS_FIELD_NUMBER: _builtins.int
-    SIDE_FIELD_NUMBER: _builtins.int
-    CENTER_X_FIELD_NUMBER: _builtins.int
-    CENTER_Y_FIELD_NUMBER: _builtins.int
-    RADIUS_FIELD_NUMBER: _builtins.int
-    FOCUS_BEFORE_FIELD_NUMBER: _builtins.int
-    FOCUS_AFTER_FIELD_NUMBER: _builtins.int
-    UNSHARP_RADIUS_FIELD_NUMBER: _builtins.int
-    UPSCALE_FACTOR_FIELD_NUMBER: _builtins.int
-    ACCEPTED_FIELD_NUMBER: _builtins.int
-    REASONS_FIELD_NUMBER: _builtins.int
-    pixels: _builtins.bytes
-    """uint8 RGB, row-major, shape side x side x 3; exactly what the networks are given."""
-    side: _builtins.int
-    """Side, px: that of the release."""
-    center_x: _builtins.float
-    """Column of the cell's centre, px of the image."""
-    center_y: _builtins.float
-    """Row of the cell's centre, px of the image."""
-    radius: _builtins.float
-    """Radius of the whole cell, px of the image."""
-    focus_before: _builtins.float
-    """FQPath focus score of the registered cell, about 5..12, higher is blurrier; 120 if flat. Not comparable across sides."""
-    focus_after: _builtins.float
-    """The same after sharpening; equal to focus_before where nothing was sharpened."""
-    unsharp_radius: _builtins.int
-    """Unsharp radius that was chosen, px at a side of 256: 1, 3, ..., 17; 0 where nothing was sharpened."""
-    upscale_factor: _builtins.float
-    """Registered pixels per input pixel, above 0; more than 1 means enlarged."""
-    accepted: _builtins.bool
-    """Whether a network may judge this cell."""
-    @_builtins.property
-    def reasons(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Why not, or what is poor: LOW_RESOLUTION, POOR_FOCUS, SHARPENING_FAILED, CELL_AT_BORDER."""
-
-    def __init__(
-        self,
-        *,
-        pixels: _builtins.bytes = ...,
-        side: _builtins.int = ...,
-        center_x: _builtins.float = ...,
-        center_y: _builtins.float = ...,
-        radius: _builtins.float = ...,
-        focus_before: _builtins.float = ...,
-        focus_after: _builtins.float = ...,
-        unsharp_radius: _builtins.int = ...,
-        upscale_factor: _builtins.float = ...,
-        accepted: _builtins.bool = ...,
-        reasons: _abc.Iterable[_builtins.str] | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "center_x", b"center_x", "center_y", b"center_y", "focus_after", b"focus_after", "focus_before", b"focus_before", "pixels", b"pixels", "radius", b"radius", "reasons", b"reasons", "side", b"side", "unsharp_radius", b"unsharp_radius", "upscale_factor", b"upscale_factor"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___EnhancedCell: _TypeAlias = EnhancedCell  # noqa: Y015
 
 @_typing.final
 class MeasureFocusRequest(_message.Message):

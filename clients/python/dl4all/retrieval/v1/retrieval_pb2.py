@@ -23,68 +23,63 @@ _sym_db = _symbol_database.Default()
 
 
 from dl4all.imaging.v1 import imaging_pb2 as dl4all_dot_imaging_dot_v1_dot_imaging__pb2
+from dl4all.retrieval.v1 import library_pb2 as dl4all_dot_retrieval_dot_v1_dot_library__pb2
+from dl4all.retrieval.v1 import neighbour_pb2 as dl4all_dot_retrieval_dot_v1_dot_neighbour__pb2
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#dl4all/retrieval/v1/retrieval.proto\x12\x13\x64l4all.retrieval.v1\x1a\x1f\x64l4all/imaging/v1/imaging.proto\x1a\x17google/rpc/status.proto\"\x90\x01\n\x0e\x45xplainRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07release\x18\x02 \x01(\t\x12/\n\x05\x63\x65lls\x18\x03 \x03(\x0b\x32 .dl4all.retrieval.v1.ExplainCell\x12\x12\n\nneighbours\x18\x04 \x01(\x05\x12\x14\n\x0cinclude_maps\x18\x05 \x01(\x08\"n\n\x0b\x45xplainCell\x12\x0f\n\x07\x63\x65ll_id\x18\x01 \x01(\r\x12\x15\n\tembedding\x18\x02 \x03(\x02\x42\x02\x10\x01\x12\x18\n\x10patch_embeddings\x18\x03 \x01(\x0c\x12\x0c\n\x04rows\x18\x04 \x01(\x05\x12\x0f\n\x07\x63olumns\x18\x05 \x01(\x05\"\\\n\x0f\x45xplainResponse\x12\x31\n\x05\x63\x65lls\x18\x01 \x03(\x0b\x32\".dl4all.retrieval.v1.ExplainedCell\x12\x16\n\x0elibrary_sha256\x18\x02 \x01(\t\"\xd4\x01\n\rExplainedCell\x12\x0f\n\x07\x63\x65ll_id\x18\x01 \x01(\r\x12\x32\n\nneighbours\x18\x02 \x03(\x0b\x32\x1e.dl4all.retrieval.v1.Neighbour\x12\x0c\n\x04vote\x18\x03 \x01(\x02\x12\x19\n\x11\x64istance_quantile\x18\x04 \x01(\x02\x12\x32\n\x08position\x18\x05 \x01(\x0b\x32 .dl4all.retrieval.v1.LatentPoint\x12!\n\x05\x65rror\x18\x06 \x01(\x0b\x32\x12.google.rpc.Status\"\xd9\x03\n\tNeighbour\x12\x14\n\x0creference_id\x18\x01 \x01(\t\x12\x10\n\x08is_blast\x18\x02 \x01(\x08\x12\x12\n\ncell_class\x18\x03 \x01(\t\x12\x0e\n\x06source\x18\x04 \x01(\t\x12\x0f\n\x07patient\x18\x05 \x01(\t\x12\x10\n\x08\x64istance\x18\x06 \x01(\x02\x12-\n\tquery_map\x18\x07 \x01(\x0b\x32\x1a.dl4all.imaging.v1.Heatmap\x12\x31\n\rneighbour_map\x18\x08 \x01(\x0b\x32\x1a.dl4all.imaging.v1.Heatmap\x12\x14\n\x0cimage_sha256\x18\t \x01(\t\x12\x10\n\x08\x63\x65nter_x\x18\n \x01(\x02\x12\x10\n\x08\x63\x65nter_y\x18\x0b \x01(\x02\x12\x0e\n\x06radius\x18\x0c \x01(\x02\x12\x32\n\x0equery_grad_cam\x18\r \x01(\x0b\x32\x1a.dl4all.imaging.v1.Heatmap\x12\x36\n\x12neighbour_grad_cam\x18\x0e \x01(\x0b\x32\x1a.dl4all.imaging.v1.Heatmap\x12\x32\n\npoint_maps\x18\x0f \x01(\x0b\x32\x1e.dl4all.retrieval.v1.PointMaps\x12\x11\n\tmap_model\x18\x10 \x01(\t\"m\n\tPointMaps\x12\x0c\n\x04rows\x18\x01 \x01(\x05\x12\x0f\n\x07\x63olumns\x18\x02 \x01(\x05\x12\x16\n\x0eneighbour_rows\x18\x03 \x01(\x05\x12\x19\n\x11neighbour_columns\x18\x04 \x01(\x05\x12\x0e\n\x06values\x18\x05 \x01(\x0c\"#\n\x0bLatentPoint\x12\t\n\x01x\x18\x01 \x01(\x02\x12\t\n\x01y\x18\x02 \x01(\x02\":\n\x13GetLatentMapRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07release\x18\x02 \x01(\t\"P\n\x14GetLatentMapResponse\x12\x38\n\nreferences\x18\x01 \x03(\x0b\x32$.dl4all.retrieval.v1.LatentReference\"\x81\x01\n\x0fLatentReference\x12\x14\n\x0creference_id\x18\x01 \x01(\t\x12\x10\n\x08is_blast\x18\x02 \x01(\x08\x12\x12\n\ncell_class\x18\x03 \x01(\t\x12\x32\n\x08position\x18\x04 \x01(\x0b\x32 .dl4all.retrieval.v1.LatentPoint\"{\n\rSearchRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07release\x18\x02 \x01(\t\x12\x31\n\x07queries\x18\x03 \x03(\x0b\x32 .dl4all.retrieval.v1.SearchQuery\x12\x12\n\nneighbours\x18\x04 \x01(\x05\"6\n\x0bSearchQuery\x12\x10\n\x08query_id\x18\x01 \x01(\r\x12\x15\n\tembedding\x18\x02 \x03(\x02\x42\x02\x10\x01\"^\n\x0eSearchResponse\x12\x34\n\x08outcomes\x18\x01 \x03(\x0b\x32\".dl4all.retrieval.v1.SearchOutcome\x12\x16\n\x0elibrary_sha256\x18\x02 \x01(\t\"\x87\x01\n\rSearchOutcome\x12\x10\n\x08query_id\x18\x01 \x01(\r\x12\x35\n\x05\x66ound\x18\x02 \x01(\x0b\x32$.dl4all.retrieval.v1.FoundNeighboursH\x00\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x08\n\x06result\"E\n\x0f\x46oundNeighbours\x12\x32\n\nneighbours\x18\x01 \x03(\x0b\x32\x1e.dl4all.retrieval.v1.Neighbour\"8\n\x11GetLibraryRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07release\x18\x02 \x01(\t\"\xaa\x01\n\x12GetLibraryResponse\x12\x0e\n\x06sha256\x18\x01 \x01(\t\x12\x10\n\x08\x65mbedder\x18\x02 \x01(\t\x12\x11\n\tdimension\x18\x03 \x01(\x05\x12\x32\n\x07\x63lasses\x18\x04 \x03(\x0b\x32!.dl4all.retrieval.v1.LibraryClass\x12\x10\n\x08patients\x18\x05 \x01(\x05\x12\x19\n\x11pending_additions\x18\x06 \x01(\x05\"C\n\x0cLibraryClass\x12\x12\n\ncell_class\x18\x01 \x01(\t\x12\x10\n\x08is_blast\x18\x02 \x01(\x08\x12\r\n\x05\x63ount\x18\x03 \x01(\x05\"\xb1\x01\n\x14\x41\x64\x64ReferencesRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07release\x18\x02 \x01(\t\x12\x17\n\x0fidempotency_key\x18\x03 \x01(\t\x12\x14\n\x0c\x63onfirmed_by\x18\x04 \x01(\t\x12\x0e\n\x06source\x18\x05 \x01(\t\x12\x35\n\nreferences\x18\x06 \x03(\x0b\x32!.dl4all.retrieval.v1.NewReference\"\xdf\x01\n\x0cNewReference\x12\x10\n\x08is_blast\x18\x01 \x01(\x08\x12\x12\n\ncell_class\x18\x02 \x01(\t\x12\x0f\n\x07patient\x18\x03 \x01(\t\x12\x15\n\tembedding\x18\x04 \x03(\x02\x42\x02\x10\x01\x12\x18\n\x10patch_embeddings\x18\x05 \x01(\x0c\x12\x0c\n\x04rows\x18\x06 \x01(\x05\x12\x0f\n\x07\x63olumns\x18\x07 \x01(\x05\x12\x14\n\x0cimage_sha256\x18\x08 \x01(\t\x12\x10\n\x08\x63\x65nter_x\x18\t \x01(\x02\x12\x10\n\x08\x63\x65nter_y\x18\n \x01(\x02\x12\x0e\n\x06radius\x18\x0b \x01(\x02\"D\n\x15\x41\x64\x64ReferencesResponse\x12\x14\n\x0c\x61\x64\x64ition_ids\x18\x01 \x03(\x03\x12\x15\n\rrepeated_call\x18\x02 \x01(\x08\"k\n\x19WithdrawReferencesRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x14\n\x0c\x61\x64\x64ition_ids\x18\x02 \x03(\x03\x12\x14\n\x0cwithdrawn_by\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\"/\n\x1aWithdrawReferencesResponse\x12\x11\n\twithdrawn\x18\x01 \x01(\x05\x32\xde\x04\n\x10RetrievalService\x12T\n\x07\x45xplain\x12#.dl4all.retrieval.v1.ExplainRequest\x1a$.dl4all.retrieval.v1.ExplainResponse\x12\x63\n\x0cGetLatentMap\x12(.dl4all.retrieval.v1.GetLatentMapRequest\x1a).dl4all.retrieval.v1.GetLatentMapResponse\x12Q\n\x06Search\x12\".dl4all.retrieval.v1.SearchRequest\x1a#.dl4all.retrieval.v1.SearchResponse\x12]\n\nGetLibrary\x12&.dl4all.retrieval.v1.GetLibraryRequest\x1a\'.dl4all.retrieval.v1.GetLibraryResponse\x12\x66\n\rAddReferences\x12).dl4all.retrieval.v1.AddReferencesRequest\x1a*.dl4all.retrieval.v1.AddReferencesResponse\x12u\n\x12WithdrawReferences\x12..dl4all.retrieval.v1.WithdrawReferencesRequest\x1a/.dl4all.retrieval.v1.WithdrawReferencesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#dl4all/retrieval/v1/retrieval.proto\x12\x13\x64l4all.retrieval.v1\x1a\x1f\x64l4all/imaging/v1/imaging.proto\x1a!dl4all/retrieval/v1/library.proto\x1a#dl4all/retrieval/v1/neighbour.proto\x1a\x17google/rpc/status.proto\"\x90\x01\n\x0e\x45xplainRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07release\x18\x02 \x01(\t\x12/\n\x05\x63\x65lls\x18\x03 \x03(\x0b\x32 .dl4all.retrieval.v1.ExplainCell\x12\x12\n\nneighbours\x18\x04 \x01(\x05\x12\x14\n\x0cinclude_maps\x18\x05 \x01(\x08\"n\n\x0b\x45xplainCell\x12\x0f\n\x07\x63\x65ll_id\x18\x01 \x01(\r\x12\x15\n\tembedding\x18\x02 \x03(\x02\x42\x02\x10\x01\x12\x37\n\x10place_embeddings\x18\x03 \x01(\x0b\x32\x1d.dl4all.imaging.v1.SpatialMap\"`\n\x0f\x45xplainResponse\x12\x35\n\x08outcomes\x18\x01 \x03(\x0b\x32#.dl4all.retrieval.v1.ExplainOutcome\x12\x16\n\x0elibrary_sha256\x18\x02 \x01(\t\"\x89\x01\n\x0e\x45xplainOutcome\x12\x0f\n\x07\x63\x65ll_id\x18\x01 \x01(\r\x12\x37\n\texplained\x18\x02 \x01(\x0b\x32\".dl4all.retrieval.v1.ExplainedCellH\x00\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x08\n\x06result\"\xa0\x01\n\rExplainedCell\x12\x32\n\nneighbours\x18\x01 \x03(\x0b\x32\x1e.dl4all.retrieval.v1.Neighbour\x12\x0c\n\x04vote\x18\x02 \x01(\x02\x12\x19\n\x11\x64istance_quantile\x18\x03 \x01(\x02\x12\x32\n\x08position\x18\x04 \x01(\x0b\x32 .dl4all.retrieval.v1.LatentPoint\":\n\x13GetLatentMapRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07release\x18\x02 \x01(\t\"P\n\x14GetLatentMapResponse\x12\x38\n\nreferences\x18\x01 \x03(\x0b\x32$.dl4all.retrieval.v1.LatentReference\"{\n\rSearchRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07release\x18\x02 \x01(\t\x12\x31\n\x07queries\x18\x03 \x03(\x0b\x32 .dl4all.retrieval.v1.SearchQuery\x12\x12\n\nneighbours\x18\x04 \x01(\x05\"6\n\x0bSearchQuery\x12\x10\n\x08query_id\x18\x01 \x01(\r\x12\x15\n\tembedding\x18\x02 \x03(\x02\x42\x02\x10\x01\"^\n\x0eSearchResponse\x12\x34\n\x08outcomes\x18\x01 \x03(\x0b\x32\".dl4all.retrieval.v1.SearchOutcome\x12\x16\n\x0elibrary_sha256\x18\x02 \x01(\t\"\x87\x01\n\rSearchOutcome\x12\x10\n\x08query_id\x18\x01 \x01(\r\x12\x35\n\x05\x66ound\x18\x02 \x01(\x0b\x32$.dl4all.retrieval.v1.FoundNeighboursH\x00\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x08\n\x06result\"E\n\x0f\x46oundNeighbours\x12\x32\n\nneighbours\x18\x01 \x03(\x0b\x32\x1e.dl4all.retrieval.v1.Neighbour\"8\n\x11GetLibraryRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07release\x18\x02 \x01(\t\"C\n\x12GetLibraryResponse\x12-\n\x07library\x18\x01 \x01(\x0b\x32\x1c.dl4all.retrieval.v1.Library\"\xb1\x01\n\x14\x41\x64\x64ReferencesRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07release\x18\x02 \x01(\t\x12\x17\n\x0fidempotency_key\x18\x03 \x01(\t\x12\x14\n\x0c\x63onfirmed_by\x18\x04 \x01(\t\x12\x0e\n\x06source\x18\x05 \x01(\t\x12\x35\n\nreferences\x18\x06 \x03(\x0b\x32!.dl4all.retrieval.v1.NewReference\"\xdf\x01\n\x0cNewReference\x12\x10\n\x08is_blast\x18\x01 \x01(\x08\x12\x12\n\ncell_class\x18\x02 \x01(\t\x12\x0f\n\x07patient\x18\x03 \x01(\t\x12\x15\n\tembedding\x18\x04 \x03(\x02\x42\x02\x10\x01\x12\x37\n\x10place_embeddings\x18\x05 \x01(\x0b\x32\x1d.dl4all.imaging.v1.SpatialMap\x12\x14\n\x0cimage_sha256\x18\x06 \x01(\t\x12\x10\n\x08\x63\x65nter_x\x18\x07 \x01(\x02\x12\x10\n\x08\x63\x65nter_y\x18\x08 \x01(\x02\x12\x0e\n\x06radius\x18\t \x01(\x02\"D\n\x15\x41\x64\x64ReferencesResponse\x12\x14\n\x0c\x61\x64\x64ition_ids\x18\x01 \x03(\x03\x12\x15\n\rrepeated_call\x18\x02 \x01(\x08\"k\n\x19WithdrawReferencesRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x14\n\x0c\x61\x64\x64ition_ids\x18\x02 \x03(\x03\x12\x14\n\x0cwithdrawn_by\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\"/\n\x1aWithdrawReferencesResponse\x12\x11\n\twithdrawn\x18\x01 \x01(\x05\x32\xde\x04\n\x10RetrievalService\x12T\n\x07\x45xplain\x12#.dl4all.retrieval.v1.ExplainRequest\x1a$.dl4all.retrieval.v1.ExplainResponse\x12\x63\n\x0cGetLatentMap\x12(.dl4all.retrieval.v1.GetLatentMapRequest\x1a).dl4all.retrieval.v1.GetLatentMapResponse\x12Q\n\x06Search\x12\".dl4all.retrieval.v1.SearchRequest\x1a#.dl4all.retrieval.v1.SearchResponse\x12]\n\nGetLibrary\x12&.dl4all.retrieval.v1.GetLibraryRequest\x1a\'.dl4all.retrieval.v1.GetLibraryResponse\x12\x66\n\rAddReferences\x12).dl4all.retrieval.v1.AddReferencesRequest\x1a*.dl4all.retrieval.v1.AddReferencesResponse\x12u\n\x12WithdrawReferences\x12..dl4all.retrieval.v1.WithdrawReferencesRequest\x1a/.dl4all.retrieval.v1.WithdrawReferencesResponseBA\n\x17\x63om.dl4all.retrieval.v1B\x0eRetrievalProtoP\x01\xaa\x02\x13\x44l4all.Retrieval.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'dl4all.retrieval.v1.retrieval_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\027com.dl4all.retrieval.v1B\016RetrievalProtoP\001\252\002\023Dl4all.Retrieval.V1'
   _globals['_EXPLAINCELL'].fields_by_name['embedding']._loaded_options = None
   _globals['_EXPLAINCELL'].fields_by_name['embedding']._serialized_options = b'\020\001'
   _globals['_SEARCHQUERY'].fields_by_name['embedding']._loaded_options = None
   _globals['_SEARCHQUERY'].fields_by_name['embedding']._serialized_options = b'\020\001'
   _globals['_NEWREFERENCE'].fields_by_name['embedding']._loaded_options = None
   _globals['_NEWREFERENCE'].fields_by_name['embedding']._serialized_options = b'\020\001'
-  _globals['_EXPLAINREQUEST']._serialized_start=119
-  _globals['_EXPLAINREQUEST']._serialized_end=263
-  _globals['_EXPLAINCELL']._serialized_start=265
-  _globals['_EXPLAINCELL']._serialized_end=375
-  _globals['_EXPLAINRESPONSE']._serialized_start=377
-  _globals['_EXPLAINRESPONSE']._serialized_end=469
-  _globals['_EXPLAINEDCELL']._serialized_start=472
-  _globals['_EXPLAINEDCELL']._serialized_end=684
-  _globals['_NEIGHBOUR']._serialized_start=687
-  _globals['_NEIGHBOUR']._serialized_end=1160
-  _globals['_POINTMAPS']._serialized_start=1162
-  _globals['_POINTMAPS']._serialized_end=1271
-  _globals['_LATENTPOINT']._serialized_start=1273
-  _globals['_LATENTPOINT']._serialized_end=1308
-  _globals['_GETLATENTMAPREQUEST']._serialized_start=1310
-  _globals['_GETLATENTMAPREQUEST']._serialized_end=1368
-  _globals['_GETLATENTMAPRESPONSE']._serialized_start=1370
-  _globals['_GETLATENTMAPRESPONSE']._serialized_end=1450
-  _globals['_LATENTREFERENCE']._serialized_start=1453
-  _globals['_LATENTREFERENCE']._serialized_end=1582
-  _globals['_SEARCHREQUEST']._serialized_start=1584
-  _globals['_SEARCHREQUEST']._serialized_end=1707
-  _globals['_SEARCHQUERY']._serialized_start=1709
-  _globals['_SEARCHQUERY']._serialized_end=1763
-  _globals['_SEARCHRESPONSE']._serialized_start=1765
-  _globals['_SEARCHRESPONSE']._serialized_end=1859
-  _globals['_SEARCHOUTCOME']._serialized_start=1862
-  _globals['_SEARCHOUTCOME']._serialized_end=1997
-  _globals['_FOUNDNEIGHBOURS']._serialized_start=1999
-  _globals['_FOUNDNEIGHBOURS']._serialized_end=2068
-  _globals['_GETLIBRARYREQUEST']._serialized_start=2070
-  _globals['_GETLIBRARYREQUEST']._serialized_end=2126
-  _globals['_GETLIBRARYRESPONSE']._serialized_start=2129
-  _globals['_GETLIBRARYRESPONSE']._serialized_end=2299
-  _globals['_LIBRARYCLASS']._serialized_start=2301
-  _globals['_LIBRARYCLASS']._serialized_end=2368
-  _globals['_ADDREFERENCESREQUEST']._serialized_start=2371
-  _globals['_ADDREFERENCESREQUEST']._serialized_end=2548
-  _globals['_NEWREFERENCE']._serialized_start=2551
-  _globals['_NEWREFERENCE']._serialized_end=2774
-  _globals['_ADDREFERENCESRESPONSE']._serialized_start=2776
-  _globals['_ADDREFERENCESRESPONSE']._serialized_end=2844
-  _globals['_WITHDRAWREFERENCESREQUEST']._serialized_start=2846
-  _globals['_WITHDRAWREFERENCESREQUEST']._serialized_end=2953
-  _globals['_WITHDRAWREFERENCESRESPONSE']._serialized_start=2955
-  _globals['_WITHDRAWREFERENCESRESPONSE']._serialized_end=3002
-  _globals['_RETRIEVALSERVICE']._serialized_start=3005
-  _globals['_RETRIEVALSERVICE']._serialized_end=3611
+  _globals['_EXPLAINREQUEST']._serialized_start=191
+  _globals['_EXPLAINREQUEST']._serialized_end=335
+  _globals['_EXPLAINCELL']._serialized_start=337
+  _globals['_EXPLAINCELL']._serialized_end=447
+  _globals['_EXPLAINRESPONSE']._serialized_start=449
+  _globals['_EXPLAINRESPONSE']._serialized_end=545
+  _globals['_EXPLAINOUTCOME']._serialized_start=548
+  _globals['_EXPLAINOUTCOME']._serialized_end=685
+  _globals['_EXPLAINEDCELL']._serialized_start=688
+  _globals['_EXPLAINEDCELL']._serialized_end=848
+  _globals['_GETLATENTMAPREQUEST']._serialized_start=850
+  _globals['_GETLATENTMAPREQUEST']._serialized_end=908
+  _globals['_GETLATENTMAPRESPONSE']._serialized_start=910
+  _globals['_GETLATENTMAPRESPONSE']._serialized_end=990
+  _globals['_SEARCHREQUEST']._serialized_start=992
+  _globals['_SEARCHREQUEST']._serialized_end=1115
+  _globals['_SEARCHQUERY']._serialized_start=1117
+  _globals['_SEARCHQUERY']._serialized_end=1171
+  _globals['_SEARCHRESPONSE']._serialized_start=1173
+  _globals['_SEARCHRESPONSE']._serialized_end=1267
+  _globals['_SEARCHOUTCOME']._serialized_start=1270
+  _globals['_SEARCHOUTCOME']._serialized_end=1405
+  _globals['_FOUNDNEIGHBOURS']._serialized_start=1407
+  _globals['_FOUNDNEIGHBOURS']._serialized_end=1476
+  _globals['_GETLIBRARYREQUEST']._serialized_start=1478
+  _globals['_GETLIBRARYREQUEST']._serialized_end=1534
+  _globals['_GETLIBRARYRESPONSE']._serialized_start=1536
+  _globals['_GETLIBRARYRESPONSE']._serialized_end=1603
+  _globals['_ADDREFERENCESREQUEST']._serialized_start=1606
+  _globals['_ADDREFERENCESREQUEST']._serialized_end=1783
+  _globals['_NEWREFERENCE']._serialized_start=1786
+  _globals['_NEWREFERENCE']._serialized_end=2009
+  _globals['_ADDREFERENCESRESPONSE']._serialized_start=2011
+  _globals['_ADDREFERENCESRESPONSE']._serialized_end=2079
+  _globals['_WITHDRAWREFERENCESREQUEST']._serialized_start=2081
+  _globals['_WITHDRAWREFERENCESREQUEST']._serialized_end=2188
+  _globals['_WITHDRAWREFERENCESRESPONSE']._serialized_start=2190
+  _globals['_WITHDRAWREFERENCESRESPONSE']._serialized_end=2237
+  _globals['_RETRIEVALSERVICE']._serialized_start=2240
+  _globals['_RETRIEVALSERVICE']._serialized_end=2846
 # @@protoc_insertion_point(module_scope)

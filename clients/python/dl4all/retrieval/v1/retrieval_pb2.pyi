@@ -5,6 +5,8 @@ Similar known cells and where they resemble (system 6)."""
 
 from collections import abc as _abc
 from dl4all.imaging.v1 import imaging_pb2 as _imaging_pb2
+from dl4all.retrieval.v1 import library_pb2 as _library_pb2
+from dl4all.retrieval.v1 import neighbour_pb2 as _neighbour_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
@@ -38,7 +40,7 @@ class ExplainRequest(_message.Message):
     neighbours: _builtins.int
     """Neighbours to return per cell, 1..20; 0 means 3. The vote always uses the release's own number."""
     include_maps: _builtins.bool
-    """Whether to compute similarity maps; needs patch embeddings."""
+    """Whether to compute similarity maps; needs place embeddings."""
     @_builtins.property
     def cells(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExplainCell]:
         """Cells, 1..32."""
@@ -68,33 +70,27 @@ class ExplainCell(_message.Message):
 
     CELL_ID_FIELD_NUMBER: _builtins.int
     EMBEDDING_FIELD_NUMBER: _builtins.int
-    PATCH_EMBEDDINGS_FIELD_NUMBER: _builtins.int
-    ROWS_FIELD_NUMBER: _builtins.int
-    COLUMNS_FIELD_NUMBER: _builtins.int
+    PLACE_EMBEDDINGS_FIELD_NUMBER: _builtins.int
     cell_id: _builtins.int
     """The cell that is meant."""
-    patch_embeddings: _builtins.bytes
-    """Patch embeddings, IEEE half precision, little-endian, row-major, shape rows x columns x dimension; or empty."""
-    rows: _builtins.int
-    """Rows of the patch embeddings."""
-    columns: _builtins.int
-    """Columns of the patch embeddings."""
     @_builtins.property
     def embedding(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """Embedding, float32, not normalised."""
+
+    @_builtins.property
+    def place_embeddings(self) -> _imaging_pb2.SpatialMap:
+        """Embeddings by place of the feature map: FLOAT16, one channel per dimension; absent where no maps are asked for."""
 
     def __init__(
         self,
         *,
         cell_id: _builtins.int = ...,
         embedding: _abc.Iterable[_builtins.float] | None = ...,
-        patch_embeddings: _builtins.bytes = ...,
-        rows: _builtins.int = ...,
-        columns: _builtins.int = ...,
+        place_embeddings: _imaging_pb2.SpatialMap | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["place_embeddings", b"place_embeddings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cell_id", b"cell_id", "columns", b"columns", "embedding", b"embedding", "patch_embeddings", b"patch_embeddings", "rows", b"rows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cell_id", b"cell_id", "embedding", b"embedding", "place_embeddings", b"place_embeddings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -102,239 +98,105 @@ Global___ExplainCell: _TypeAlias = ExplainCell  # noqa: Y015
 
 @_typing.final
 class ExplainResponse(_message.Message):
-    """Explanations in the order of the cells."""
+    """Outcomes in the order of the cells."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    CELLS_FIELD_NUMBER: _builtins.int
+    OUTCOMES_FIELD_NUMBER: _builtins.int
     LIBRARY_SHA256_FIELD_NUMBER: _builtins.int
     library_sha256: _builtins.str
     """SHA-256 of the reference library, 64 hexadecimal digits."""
     @_builtins.property
-    def cells(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExplainedCell]:
-        """One per cell, explained or refused."""
+    def outcomes(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExplainOutcome]:
+        """One per cell."""
 
     def __init__(
         self,
         *,
-        cells: _abc.Iterable[Global___ExplainedCell] | None = ...,
+        outcomes: _abc.Iterable[Global___ExplainOutcome] | None = ...,
         library_sha256: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cells", b"cells", "library_sha256", b"library_sha256"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["library_sha256", b"library_sha256", "outcomes", b"outcomes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ExplainResponse: _TypeAlias = ExplainResponse  # noqa: Y015
 
 @_typing.final
-class ExplainedCell(_message.Message):
-    """Where one cell stands among the known cells."""
+class ExplainOutcome(_message.Message):
+    """What became of one cell."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     CELL_ID_FIELD_NUMBER: _builtins.int
-    NEIGHBOURS_FIELD_NUMBER: _builtins.int
-    VOTE_FIELD_NUMBER: _builtins.int
-    DISTANCE_QUANTILE_FIELD_NUMBER: _builtins.int
-    POSITION_FIELD_NUMBER: _builtins.int
+    EXPLAINED_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     cell_id: _builtins.int
     """The cell that is meant."""
-    vote: _builtins.float
-    """Distance-weighted share 0..1 of blasts among the release's k nearest known cells."""
-    distance_quantile: _builtins.float
-    """Distance to the nearest known cell as a quantile 0..1 of the same distance of calibration cells. Reported only."""
     @_builtins.property
-    def neighbours(self) -> _containers.RepeatedCompositeFieldContainer[Global___Neighbour]:
-        """Nearest known cells, nearest first."""
-
-    @_builtins.property
-    def position(self) -> Global___LatentPoint:
-        """Position in the latent map."""
+    def explained(self) -> Global___ExplainedCell:
+        """How the cell compares with the known cells."""
 
     @_builtins.property
     def error(self) -> _status_pb2.Status:
-        """Why this cell was refused (EMBEDDING_WRONG_SIZE, NOT_FINITE, PATCHES_WRONG_SIZE); absent where all is well. Where it is there, nothing else is
-        but the cell's number: no neighbours, no position, and the vote is NaN, so that whoever overlooks it cannot take it for a vote.
-        """
+        """Why this cell was refused (EMBEDDING_WRONG_SIZE, NOT_FINITE, MAP_WRONG_SIZE); the others are not affected."""
 
     def __init__(
         self,
         *,
         cell_id: _builtins.int = ...,
-        neighbours: _abc.Iterable[Global___Neighbour] | None = ...,
-        vote: _builtins.float = ...,
-        distance_quantile: _builtins.float = ...,
-        position: Global___LatentPoint | None = ...,
+        explained: Global___ExplainedCell | None = ...,
         error: _status_pb2.Status | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "position", b"position"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "explained", b"explained", "result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cell_id", b"cell_id", "distance_quantile", b"distance_quantile", "error", b"error", "neighbours", b"neighbours", "position", b"position", "vote", b"vote"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cell_id", b"cell_id", "error", b"error", "explained", b"explained", "result", b"result"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["explained", "error"]  # noqa: Y015
+    _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
+
+Global___ExplainOutcome: _TypeAlias = ExplainOutcome  # noqa: Y015
+
+@_typing.final
+class ExplainedCell(_message.Message):
+    """How one cell compares with the known cells."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NEIGHBOURS_FIELD_NUMBER: _builtins.int
+    VOTE_FIELD_NUMBER: _builtins.int
+    DISTANCE_QUANTILE_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    vote: _builtins.float
+    """Distance-weighted share 0..1 of blasts among the release's k nearest known cells."""
+    distance_quantile: _builtins.float
+    """Distance to the nearest known cell as a quantile 0..1 of the same distance of calibration cells. Reported only."""
+    @_builtins.property
+    def neighbours(self) -> _containers.RepeatedCompositeFieldContainer[_neighbour_pb2.Neighbour]:
+        """Nearest known cells, nearest first."""
+
+    @_builtins.property
+    def position(self) -> _neighbour_pb2.LatentPoint:
+        """Position in the latent map."""
+
+    def __init__(
+        self,
+        *,
+        neighbours: _abc.Iterable[_neighbour_pb2.Neighbour] | None = ...,
+        vote: _builtins.float = ...,
+        distance_quantile: _builtins.float = ...,
+        position: _neighbour_pb2.LatentPoint | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["position", b"position"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["distance_quantile", b"distance_quantile", "neighbours", b"neighbours", "position", b"position", "vote", b"vote"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ExplainedCell: _TypeAlias = ExplainedCell  # noqa: Y015
-
-@_typing.final
-class Neighbour(_message.Message):
-    """A known cell that is near."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    REFERENCE_ID_FIELD_NUMBER: _builtins.int
-    IS_BLAST_FIELD_NUMBER: _builtins.int
-    CELL_CLASS_FIELD_NUMBER: _builtins.int
-    SOURCE_FIELD_NUMBER: _builtins.int
-    PATIENT_FIELD_NUMBER: _builtins.int
-    DISTANCE_FIELD_NUMBER: _builtins.int
-    QUERY_MAP_FIELD_NUMBER: _builtins.int
-    NEIGHBOUR_MAP_FIELD_NUMBER: _builtins.int
-    IMAGE_SHA256_FIELD_NUMBER: _builtins.int
-    CENTER_X_FIELD_NUMBER: _builtins.int
-    CENTER_Y_FIELD_NUMBER: _builtins.int
-    RADIUS_FIELD_NUMBER: _builtins.int
-    QUERY_GRAD_CAM_FIELD_NUMBER: _builtins.int
-    NEIGHBOUR_GRAD_CAM_FIELD_NUMBER: _builtins.int
-    POINT_MAPS_FIELD_NUMBER: _builtins.int
-    MAP_MODEL_FIELD_NUMBER: _builtins.int
-    reference_id: _builtins.str
-    """Identifier within the reference library."""
-    is_blast: _builtins.bool
-    """Whether the known cell is a leukaemic blast."""
-    cell_class: _builtins.str
-    """Class of the known cell, as its source names it."""
-    source: _builtins.str
-    """Data set that the known cell comes from."""
-    patient: _builtins.str
-    """The source's pseudonym of the patient; empty where the source has none."""
-    distance: _builtins.float
-    """Euclidean distance of the normalised embeddings, 0..2."""
-    image_sha256: _builtins.str
-    """SHA-256 of the neighbour's image file, 64 hexadecimal digits; only that very file may be shown as the neighbour."""
-    center_x: _builtins.float
-    """Column of the neighbour's centre in its image, px."""
-    center_y: _builtins.float
-    """Row of the neighbour's centre in its image, px."""
-    radius: _builtins.float
-    """Radius of the neighbour in its image, px."""
-    map_model: _builtins.str
-    """Model that the maps explain, as in the model repository: name/version; empty without maps."""
-    @_builtins.property
-    def query_map(self) -> _imaging_pb2.Heatmap:
-        """Where the query resembles this neighbour, over the registered square of the query; absent unless asked for."""
-
-    @_builtins.property
-    def neighbour_map(self) -> _imaging_pb2.Heatmap:
-        """Where this neighbour resembles the query, over the registered square of the neighbour; absent unless asked for, and where the neighbour
-        is not among the exemplars of the library.
-        """
-
-    @_builtins.property
-    def query_grad_cam(self) -> _imaging_pb2.Heatmap:
-        """Rectified Grad-CAM of the similarity, over the registered square of the query; absent unless maps are asked for."""
-
-    @_builtins.property
-    def neighbour_grad_cam(self) -> _imaging_pb2.Heatmap:
-        """The same over the registered square of the neighbour; absent like neighbour_map."""
-
-    @_builtins.property
-    def point_maps(self) -> Global___PointMaps:
-        """Where each place of the query resembles the neighbour; absent like neighbour_map."""
-
-    def __init__(
-        self,
-        *,
-        reference_id: _builtins.str = ...,
-        is_blast: _builtins.bool = ...,
-        cell_class: _builtins.str = ...,
-        source: _builtins.str = ...,
-        patient: _builtins.str = ...,
-        distance: _builtins.float = ...,
-        query_map: _imaging_pb2.Heatmap | None = ...,
-        neighbour_map: _imaging_pb2.Heatmap | None = ...,
-        image_sha256: _builtins.str = ...,
-        center_x: _builtins.float = ...,
-        center_y: _builtins.float = ...,
-        radius: _builtins.float = ...,
-        query_grad_cam: _imaging_pb2.Heatmap | None = ...,
-        neighbour_grad_cam: _imaging_pb2.Heatmap | None = ...,
-        point_maps: Global___PointMaps | None = ...,
-        map_model: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["neighbour_grad_cam", b"neighbour_grad_cam", "neighbour_map", b"neighbour_map", "point_maps", b"point_maps", "query_grad_cam", b"query_grad_cam", "query_map", b"query_map"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cell_class", b"cell_class", "center_x", b"center_x", "center_y", b"center_y", "distance", b"distance", "image_sha256", b"image_sha256", "is_blast", b"is_blast", "map_model", b"map_model", "neighbour_grad_cam", b"neighbour_grad_cam", "neighbour_map", b"neighbour_map", "patient", b"patient", "point_maps", b"point_maps", "query_grad_cam", b"query_grad_cam", "query_map", b"query_map", "radius", b"radius", "reference_id", b"reference_id", "source", b"source"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___Neighbour: _TypeAlias = Neighbour  # noqa: Y015
-
-@_typing.final
-class PointMaps(_message.Message):
-    """How much every place of the query resembles every place of a neighbour."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    ROWS_FIELD_NUMBER: _builtins.int
-    COLUMNS_FIELD_NUMBER: _builtins.int
-    NEIGHBOUR_ROWS_FIELD_NUMBER: _builtins.int
-    NEIGHBOUR_COLUMNS_FIELD_NUMBER: _builtins.int
-    VALUES_FIELD_NUMBER: _builtins.int
-    rows: _builtins.int
-    """Rows of places of the query's registered square."""
-    columns: _builtins.int
-    """Columns of places of the query's registered square."""
-    neighbour_rows: _builtins.int
-    """Rows of places of the neighbour's registered square."""
-    neighbour_columns: _builtins.int
-    """Columns of places of the neighbour's registered square."""
-    values: _builtins.bytes
-    """uint8, shape rows x columns x neighbour_rows x neighbour_columns; 255 is the highest value of all, 0 none."""
-    def __init__(
-        self,
-        *,
-        rows: _builtins.int = ...,
-        columns: _builtins.int = ...,
-        neighbour_rows: _builtins.int = ...,
-        neighbour_columns: _builtins.int = ...,
-        values: _builtins.bytes = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "neighbour_columns", b"neighbour_columns", "neighbour_rows", b"neighbour_rows", "rows", b"rows", "values", b"values"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___PointMaps: _TypeAlias = PointMaps  # noqa: Y015
-
-@_typing.final
-class LatentPoint(_message.Message):
-    """A point of the latent map. The axes have no meaning of their own."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    X_FIELD_NUMBER: _builtins.int
-    Y_FIELD_NUMBER: _builtins.int
-    x: _builtins.float
-    """Horizontal position, -1..1 for reference cells; new cells may lie beyond."""
-    y: _builtins.float
-    """Vertical position, -1..1 for reference cells; new cells may lie beyond."""
-    def __init__(
-        self,
-        *,
-        x: _builtins.float = ...,
-        y: _builtins.float = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["x", b"x", "y", b"y"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___LatentPoint: _TypeAlias = LatentPoint  # noqa: Y015
 
 @_typing.final
 class GetLatentMapRequest(_message.Message):
@@ -370,13 +232,13 @@ class GetLatentMapResponse(_message.Message):
 
     REFERENCES_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def references(self) -> _containers.RepeatedCompositeFieldContainer[Global___LatentReference]:
+    def references(self) -> _containers.RepeatedCompositeFieldContainer[_neighbour_pb2.LatentReference]:
         """One per reference cell."""
 
     def __init__(
         self,
         *,
-        references: _abc.Iterable[Global___LatentReference] | None = ...,
+        references: _abc.Iterable[_neighbour_pb2.LatentReference] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -385,42 +247,6 @@ class GetLatentMapResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetLatentMapResponse: _TypeAlias = GetLatentMapResponse  # noqa: Y015
-
-@_typing.final
-class LatentReference(_message.Message):
-    """A reference cell in the latent map."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    REFERENCE_ID_FIELD_NUMBER: _builtins.int
-    IS_BLAST_FIELD_NUMBER: _builtins.int
-    CELL_CLASS_FIELD_NUMBER: _builtins.int
-    POSITION_FIELD_NUMBER: _builtins.int
-    reference_id: _builtins.str
-    """Identifier within the reference library."""
-    is_blast: _builtins.bool
-    """Whether the known cell is a leukaemic blast."""
-    cell_class: _builtins.str
-    """Class of the known cell, as its source names it."""
-    @_builtins.property
-    def position(self) -> Global___LatentPoint:
-        """Its position."""
-
-    def __init__(
-        self,
-        *,
-        reference_id: _builtins.str = ...,
-        is_blast: _builtins.bool = ...,
-        cell_class: _builtins.str = ...,
-        position: Global___LatentPoint | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["position", b"position"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cell_class", b"cell_class", "is_blast", b"is_blast", "position", b"position", "reference_id", b"reference_id"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___LatentReference: _TypeAlias = LatentReference  # noqa: Y015
 
 @_typing.final
 class SearchRequest(_message.Message):
@@ -558,13 +384,13 @@ class FoundNeighbours(_message.Message):
 
     NEIGHBOURS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def neighbours(self) -> _containers.RepeatedCompositeFieldContainer[Global___Neighbour]:
+    def neighbours(self) -> _containers.RepeatedCompositeFieldContainer[_neighbour_pb2.Neighbour]:
         """Nearest first, without maps."""
 
     def __init__(
         self,
         *,
-        neighbours: _abc.Iterable[Global___Neighbour] | None = ...,
+        neighbours: _abc.Iterable[_neighbour_pb2.Neighbour] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -602,77 +428,27 @@ Global___GetLibraryRequest: _TypeAlias = GetLibraryRequest  # noqa: Y015
 
 @_typing.final
 class GetLibraryResponse(_message.Message):
-    """What a library holds."""
+    """Answers GetLibrary."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    SHA256_FIELD_NUMBER: _builtins.int
-    EMBEDDER_FIELD_NUMBER: _builtins.int
-    DIMENSION_FIELD_NUMBER: _builtins.int
-    CLASSES_FIELD_NUMBER: _builtins.int
-    PATIENTS_FIELD_NUMBER: _builtins.int
-    PENDING_ADDITIONS_FIELD_NUMBER: _builtins.int
-    sha256: _builtins.str
-    """SHA-256 of the library, 64 hexadecimal digits."""
-    embedder: _builtins.str
-    """Model and version that made the embeddings, as in the model repository: name/version."""
-    dimension: _builtins.int
-    """Dimension of the embeddings."""
-    patients: _builtins.int
-    """Different patients, by their pseudonyms."""
-    pending_additions: _builtins.int
-    """Additions that wait for the next version; 0 where additions are off."""
+    LIBRARY_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def classes(self) -> _containers.RepeatedCompositeFieldContainer[Global___LibraryClass]:
-        """Known cells by class."""
+    def library(self) -> _library_pb2.Library:
+        """What the library holds."""
 
     def __init__(
         self,
         *,
-        sha256: _builtins.str = ...,
-        embedder: _builtins.str = ...,
-        dimension: _builtins.int = ...,
-        classes: _abc.Iterable[Global___LibraryClass] | None = ...,
-        patients: _builtins.int = ...,
-        pending_additions: _builtins.int = ...,
+        library: _library_pb2.Library | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["library", b"library"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["classes", b"classes", "dimension", b"dimension", "embedder", b"embedder", "patients", b"patients", "pending_additions", b"pending_additions", "sha256", b"sha256"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["library", b"library"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetLibraryResponse: _TypeAlias = GetLibraryResponse  # noqa: Y015
-
-@_typing.final
-class LibraryClass(_message.Message):
-    """The known cells of one class."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    CELL_CLASS_FIELD_NUMBER: _builtins.int
-    IS_BLAST_FIELD_NUMBER: _builtins.int
-    COUNT_FIELD_NUMBER: _builtins.int
-    cell_class: _builtins.str
-    """Class, as the source names it."""
-    is_blast: _builtins.bool
-    """Whether these are leukaemic blasts."""
-    count: _builtins.int
-    """How many."""
-    def __init__(
-        self,
-        *,
-        cell_class: _builtins.str = ...,
-        is_blast: _builtins.bool = ...,
-        count: _builtins.int = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cell_class", b"cell_class", "count", b"count", "is_blast", b"is_blast"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___LibraryClass: _TypeAlias = LibraryClass  # noqa: Y015
 
 @_typing.final
 class AddReferencesRequest(_message.Message):
@@ -728,9 +504,7 @@ class NewReference(_message.Message):
     CELL_CLASS_FIELD_NUMBER: _builtins.int
     PATIENT_FIELD_NUMBER: _builtins.int
     EMBEDDING_FIELD_NUMBER: _builtins.int
-    PATCH_EMBEDDINGS_FIELD_NUMBER: _builtins.int
-    ROWS_FIELD_NUMBER: _builtins.int
-    COLUMNS_FIELD_NUMBER: _builtins.int
+    PLACE_EMBEDDINGS_FIELD_NUMBER: _builtins.int
     IMAGE_SHA256_FIELD_NUMBER: _builtins.int
     CENTER_X_FIELD_NUMBER: _builtins.int
     CENTER_Y_FIELD_NUMBER: _builtins.int
@@ -741,12 +515,6 @@ class NewReference(_message.Message):
     """Its class, 1..128 characters."""
     patient: _builtins.str
     """The source's pseudonym of the patient, 1..128 characters; never a name or a number that leads to a person."""
-    patch_embeddings: _builtins.bytes
-    """Patch embeddings, IEEE half precision, little-endian, row-major, shape rows x columns x dimension."""
-    rows: _builtins.int
-    """Rows of the patch embeddings."""
-    columns: _builtins.int
-    """Columns of the patch embeddings."""
     image_sha256: _builtins.str
     """SHA-256 of the cell's image file, 64 hexadecimal digits."""
     center_x: _builtins.float
@@ -759,6 +527,10 @@ class NewReference(_message.Message):
     def embedding(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """Embedding, float32, not normalised, as Classify gives it."""
 
+    @_builtins.property
+    def place_embeddings(self) -> _imaging_pb2.SpatialMap:
+        """Embeddings by place of the feature map: FLOAT16, one channel per dimension."""
+
     def __init__(
         self,
         *,
@@ -766,17 +538,15 @@ class NewReference(_message.Message):
         cell_class: _builtins.str = ...,
         patient: _builtins.str = ...,
         embedding: _abc.Iterable[_builtins.float] | None = ...,
-        patch_embeddings: _builtins.bytes = ...,
-        rows: _builtins.int = ...,
-        columns: _builtins.int = ...,
+        place_embeddings: _imaging_pb2.SpatialMap | None = ...,
         image_sha256: _builtins.str = ...,
         center_x: _builtins.float = ...,
         center_y: _builtins.float = ...,
         radius: _builtins.float = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["place_embeddings", b"place_embeddings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cell_class", b"cell_class", "center_x", b"center_x", "center_y", b"center_y", "columns", b"columns", "embedding", b"embedding", "image_sha256", b"image_sha256", "is_blast", b"is_blast", "patch_embeddings", b"patch_embeddings", "patient", b"patient", "radius", b"radius", "rows", b"rows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cell_class", b"cell_class", "center_x", b"center_x", "center_y", b"center_y", "embedding", b"embedding", "image_sha256", b"image_sha256", "is_blast", b"is_blast", "patient", b"patient", "place_embeddings", b"place_embeddings", "radius", b"radius"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -72,8 +72,8 @@ class RetrievalServiceServicer:
     """
 
     def Explain(self, request, context):
-        """Finds the nearest known cells, votes, places each cell in the latent map and, if asked, says where it resembles
-        its neighbours: an explanation each, in order; a bad cell never fails the others. Errors: FAILED_PRECONDITION (RELEASE_NOT_HELD),
+        """Finds the nearest known cells, votes, gives each cell its position in the latent map and, if asked, says where it resembles
+        its neighbours: an outcome each, in order; a bad cell never fails the others. Errors: FAILED_PRECONDITION (RELEASE_NOT_HELD),
         INVALID_ARGUMENT (BATCH_SIZE_OUT_OF_RANGE, NEIGHBOURS_OUT_OF_RANGE).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -34,8 +34,8 @@ class RetrievalServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> RetrievalServiceAsyncStub: ...
     Explain: _grpc.UnaryUnaryMultiCallable[_retrieval_pb2.ExplainRequest, _retrieval_pb2.ExplainResponse]
-    """Finds the nearest known cells, votes, places each cell in the latent map and, if asked, says where it resembles
-    its neighbours: an explanation each, in order; a bad cell never fails the others. Errors: FAILED_PRECONDITION (RELEASE_NOT_HELD),
+    """Finds the nearest known cells, votes, gives each cell its position in the latent map and, if asked, says where it resembles
+    its neighbours: an outcome each, in order; a bad cell never fails the others. Errors: FAILED_PRECONDITION (RELEASE_NOT_HELD),
     INVALID_ARGUMENT (BATCH_SIZE_OUT_OF_RANGE, NEIGHBOURS_OUT_OF_RANGE).
     """
     GetLatentMap: _grpc.UnaryUnaryMultiCallable[_retrieval_pb2.GetLatentMapRequest, _retrieval_pb2.GetLatentMapResponse]
@@ -62,8 +62,8 @@ class RetrievalServiceAsyncStub(RetrievalServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Explain: _aio.UnaryUnaryMultiCallable[_retrieval_pb2.ExplainRequest, _retrieval_pb2.ExplainResponse]  # type: ignore[assignment]
-    """Finds the nearest known cells, votes, places each cell in the latent map and, if asked, says where it resembles
-    its neighbours: an explanation each, in order; a bad cell never fails the others. Errors: FAILED_PRECONDITION (RELEASE_NOT_HELD),
+    """Finds the nearest known cells, votes, gives each cell its position in the latent map and, if asked, says where it resembles
+    its neighbours: an outcome each, in order; a bad cell never fails the others. Errors: FAILED_PRECONDITION (RELEASE_NOT_HELD),
     INVALID_ARGUMENT (BATCH_SIZE_OUT_OF_RANGE, NEIGHBOURS_OUT_OF_RANGE).
     """
     GetLatentMap: _aio.UnaryUnaryMultiCallable[_retrieval_pb2.GetLatentMapRequest, _retrieval_pb2.GetLatentMapResponse]  # type: ignore[assignment]
@@ -93,8 +93,8 @@ class RetrievalServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _retrieval_pb2.ExplainRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_retrieval_pb2.ExplainResponse, _abc.Awaitable[_retrieval_pb2.ExplainResponse]]:
-        """Finds the nearest known cells, votes, places each cell in the latent map and, if asked, says where it resembles
-        its neighbours: an explanation each, in order; a bad cell never fails the others. Errors: FAILED_PRECONDITION (RELEASE_NOT_HELD),
+        """Finds the nearest known cells, votes, gives each cell its position in the latent map and, if asked, says where it resembles
+        its neighbours: an outcome each, in order; a bad cell never fails the others. Errors: FAILED_PRECONDITION (RELEASE_NOT_HELD),
         INVALID_ARGUMENT (BATCH_SIZE_OUT_OF_RANGE, NEIGHBOURS_OUT_OF_RANGE).
         """
 

@@ -1,0 +1,187 @@
+"""The client for asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import count
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar, Unpack
+
+import grpc
+
+from dl4all.diagnosis.v1 import diagnosis_pb2, diagnosis_pb2_grpc, library_pb2, library_pb2_grpc
+from dl4all_client.channel import Tls, open_aio_channel
+from dl4all_client.errors import ServiceError
+from dl4all_client.requests import (
+    DEFAULT_TIMEOUT,
+    Answer,
+    DiagnoseOptions,
+    ImageOptions,
+    Kind,
+    OnImage,
+    Reference,
+    SlideOptions,
+    diagnose_request,
+    enhance_request,
+    locate_request,
+    read_answer,
+    read_specimen,
+    reference_requests,
+    slide_requests,
+    slide_start_of,
+    specimen_request,
+    stream_request,
+    without_aggregate,
+)
+
+Item = TypeVar("Item")
+
+
+class AsyncDiagnosisClient:
+    """Calls a gateway. Every method raises ServiceError where the call is refused or fails.
+
+    Args:
+        address: ``host:port`` of the gateway, or ``dns:///name:port``: every address of the name takes its turn.
+        timeout: seconds for a call about one image; streams, specimens and slides have no limit of their own here.
+        tls: certificates; plaintext without.
+    """
+
+    def __init__(self, address: str, timeout: float = DEFAULT_TIMEOUT, tls: Tls | None = None) -> None:
+        self._channel: grpc.aio.Channel | None = open_aio_channel(address, tls)
+        self._diagnosis: Any = diagnosis_pb2_grpc.DiagnosisServiceStub(self._channel)
+        self._library: Any = library_pb2_grpc.LibraryServiceStub(self._channel)
+        self._timeout = timeout
+
+    @classmethod
+    def over(cls, diagnosis: Any, library: Any, timeout: float = DEFAULT_TIMEOUT) -> Self:
+        """A client over asynchronous stubs, such as those of services in this process. Closing it leaves them as they are.
+
+        Args:
+            diagnosis: stub of ``DiagnosisService``.
+            library: stub of ``LibraryService``.
+            timeout: as for the class.
+        """
+        client = cls.__new__(cls)
+        client._channel, client._diagnosis, client._library, client._timeout = None, diagnosis, library, timeout
+        return client
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the channel."""
+        if self._channel is not None:
+            await self._channel.close()
+
+    async def diagnose(self, image: bytes, **options: Unpack[DiagnoseOptions]) -> diagnosis_pb2.Diagnosis:
+        """See ``DiagnosisClient.diagnose``."""
+        with _errors():
+            answer: diagnosis_pb2.DiagnoseResponse = await self._diagnosis.Diagnose(diagnose_request(image, **options), timeout=self._timeout)
+        return answer.diagnosis
+
+    async def diagnose_stream(
+        self, requests: AsyncIterable[diagnosis_pb2.DiagnoseRequest] | Iterable[diagnosis_pb2.DiagnoseRequest]
+    ) -> AsyncIterator[Answer]:
+        """See ``DiagnosisClient.diagnose_stream``."""
+        messages = (stream_request(request) async for request in _each(requests))
+        with _errors():
+            async for answer in self._diagnosis.DiagnoseStream(messages):
+                yield read_answer(answer)
+
+    async def diagnose_specimen(
+        self, images: AsyncIterable[bytes] | Iterable[bytes], *, on_image: OnImage | None = None, **options: Unpack[ImageOptions]
+    ) -> diagnosis_pb2.SpecimenDiagnosis:
+        """See ``DiagnosisClient.diagnose_specimen``."""
+        numbers = count()
+        messages = (specimen_request(next(numbers), image, options) async for image in _each(images))
+        with _errors():
+            async for answer in self._diagnosis.DiagnoseSpecimen(messages):
+                if (specimen := read_specimen(answer, on_image)) is not None:
+                    return specimen
+        raise without_aggregate()
+
+    async def diagnose_slide(
+        self, slide: Path | str, *, timeout: float | None = None, **options: Unpack[SlideOptions]
+    ) -> AsyncIterator[diagnosis_pb2.DiagnoseSlideResponse]:
+        """See ``DiagnosisClient.diagnose_slide``."""
+        with ExitStack() as stack:
+            file = stack.enter_context(slide.open("rb")) if isinstance(slide, Path) else None
+            messages = _in_thread(slide_requests(slide_start_of(slide, options), file))
+            stack.enter_context(_errors())
+            async for part in self._diagnosis.DiagnoseSlide(messages, timeout=timeout):
+                yield part
+
+    async def locate_cells(self, image: bytes, *, kind: Kind = "auto", microns_per_pixel: float = 0.0) -> diagnosis_pb2.LocateCellsResponse:
+        """See ``DiagnosisClient.locate_cells``."""
+        with _errors():
+            answer: diagnosis_pb2.LocateCellsResponse = await self._diagnosis.LocateCells(
+                locate_request(image, kind, microns_per_pixel), timeout=self._timeout
+            )
+        return answer
+
+    async def measure_focus(self, image: bytes) -> float:
+        """See ``DiagnosisClient.measure_focus``."""
+        with _errors():
+            answer = await self._diagnosis.MeasureFocus(diagnosis_pb2.MeasureFocusRequest(image=image), timeout=self._timeout)
+        return float(answer.score)
+
+    async def enhance_cell(
+        self, image: bytes, *, release: str = "", microns_per_pixel: float = 0.0, include_crop: bool = False
+    ) -> diagnosis_pb2.EnhanceCellResponse:
+        """See ``DiagnosisClient.enhance_cell``."""
+        request = enhance_request(image, release, microns_per_pixel, include_crop=include_crop)
+        with _errors():
+            answer: diagnosis_pb2.EnhanceCellResponse = await self._diagnosis.EnhanceCell(request, timeout=self._timeout)
+        return answer
+
+    async def list_releases(self) -> list[diagnosis_pb2.Release]:
+        """See ``DiagnosisClient.list_releases``."""
+        with _errors():
+            answer = await self._diagnosis.ListReleases(diagnosis_pb2.ListReleasesRequest(), timeout=self._timeout)
+        return list(answer.releases)
+
+    async def get_library(self, release: str = "") -> library_pb2.GetLibraryResponse:
+        """See ``DiagnosisClient.get_library``."""
+        with _errors():
+            answer: library_pb2.GetLibraryResponse = await self._library.GetLibrary(
+                library_pb2.GetLibraryRequest(release=release), timeout=self._timeout
+            )
+        return answer
+
+    async def add_references(
+        self, references: Iterable[Reference], *, source: str, confirmed_by: str, idempotency_key: str, release: str = ""
+    ) -> library_pb2.AddReferencesResponse:
+        """See ``DiagnosisClient.add_references``."""
+        messages = reference_requests(references, source=source, confirmed_by=confirmed_by, idempotency_key=idempotency_key, release=release)
+        with _errors():
+            answer: library_pb2.AddReferencesResponse = await self._library.AddReferences(_each(messages))
+        return answer
+
+
+async def _each(items: AsyncIterable[Item] | Iterable[Item]) -> AsyncIterator[Item]:
+    if isinstance(items, AsyncIterable):
+        async for item in items:
+            yield item
+    else:
+        for item in items:
+            yield item
+
+
+async def _in_thread(items: Iterator[Item]) -> AsyncIterator[Item]:
+    """Take items in a thread, because making one reads a file."""
+    while (item := await asyncio.to_thread(next, items, None)) is not None:
+        yield item
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    try:
+        yield
+    except grpc.aio.AioRpcError as error:
+        raise ServiceError.from_rpc(error) from error
