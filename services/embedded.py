@@ -14,6 +14,7 @@ from services.classification.engines import open_engine
 from services.classification.servicer import ClassificationServicer
 from services.classification.settings import ClassificationSettings
 from services.common.errors import DependencyUnavailableError
+from services.common.health import composed
 from services.common.local_stub import LocalStub
 from services.common.parts import GATEWAY, PARTS
 from services.common.releases import ReleaseStore
@@ -21,6 +22,8 @@ from services.common.server import Registration
 from services.common.service import run_service, serve_until_signal
 from services.common.settings import CommonSettings, ServiceSettings, TlsSettings
 from services.common.workers import Workers
+from services.gateway.image_slots import ImageSlots
+from services.gateway.library_servicer import LibraryServicer
 from services.gateway.servicer import DiagnosisServicer
 from services.gateway.settings import GatewaySettings
 from services.gateway.stubs import Stubs
@@ -39,9 +42,10 @@ class EmbeddedServices:
     """The five servicers, wired in process.
 
     Attributes:
-        servicers: by service name.
+        servicers: by the names of the stubs.
         registrations: what a server needs to serve all five.
-        stubs: local stubs by service name; the signature of the generated asynchronous stubs.
+        stubs: local stubs by service name, and ``library`` for the gateway's other service; the signature of the generated asynchronous
+            stubs.
         releases: the releases that are held.
     """
 
@@ -91,11 +95,14 @@ async def embedded_services(settings: CommonSettings, tls: TlsSettings | None = 
             "retrieval": RetrievalServicer(RetrievalSettings(), releases, workers),
         }
         registrations = {name: servicer.registration() for name, servicer in inner.items()}
-        stubs: dict[str, Any] = {name: LocalStub(r.servicer, r.descriptor) for name, r in registrations.items()}
-        gateway = DiagnosisServicer(GatewaySettings(), releases, Stubs(**stubs))
-        registrations["gateway"] = gateway.registration(registrations["classification"].needs)
-        stubs["gateway"] = LocalStub(gateway, registrations["gateway"].descriptor)
-        yield EmbeddedServices({**inner, "gateway": gateway}, list(registrations.values()), stubs, releases)
+        inner_stubs: dict[str, Any] = {name: LocalStub(r.servicer, r.descriptor) for name, r in registrations.items()}
+        needs = composed({name: r.needs for name, r in registrations.items()})
+        gateway = GatewaySettings()
+        composing = (gateway, releases, Stubs(**inner_stubs), ImageSlots(gateway.images_in_flight))
+        outward = {"gateway": DiagnosisServicer(*composing).registration(needs), "library": LibraryServicer(*composing).registration(needs)}
+        stubs = {**inner_stubs, **{name: LocalStub(r.servicer, r.descriptor) for name, r in outward.items()}}
+        every = {**registrations, **outward}
+        yield EmbeddedServices({name: r.servicer for name, r in every.items()}, list(every.values()), stubs, releases)
     finally:
         await engine.close()
         workers.close()

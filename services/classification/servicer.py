@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dl4all.classification.v1 import classification_pb2, classification_pb2_grpc
-from services.common.arrays import patches_to_bytes, pixels_from_bytes
+from services.common.arrays import pixels_from_bytes
 from services.common.checks import check_count, check_identifier
-from services.common.engines.base import CLASS_ACTIVATIONS, EMBEDDING, LOGITS, PATCH_EMBEDDINGS, InferenceEngine
+from services.common.engines.base import CLASS_ACTIVATIONS, EMBEDDING, LOGITS, PLACE_EMBEDDINGS, InferenceEngine
 from services.common.errors import FailedPreconditionError
 from services.common.health import Needs
+from services.common.maps import feature_map_message
 from services.common.releases import Model, Release, ReleaseStore
 from services.common.server import Registration
 
@@ -52,17 +53,15 @@ class ClassificationServicer(classification_pb2_grpc.ClassificationServiceServic
         release = self._releases.held(request.release)
         side = release.input.side
         images = np.stack([pixels_from_bytes(cell.pixels, side, side, "cells") for cell in request.cells])
-        judged, embedded = await self._run(release, images, request.include_patch_embeddings, context.time_remaining())
-        patches, activations = embedded.get(PATCH_EMBEDDINGS), judged.get(CLASS_ACTIVATIONS)
+        judged, embedded = await self._run(release, images, request.include_place_embeddings, context.time_remaining())
+        places, activations = embedded.get(PLACE_EMBEDDINGS), judged.get(CLASS_ACTIVATIONS)
         cells = [
             classification_pb2.ClassifiedCell(
                 cell_id=cell.cell_id,
                 logits=judged[LOGITS][i],
                 embedding=embedded[EMBEDDING][i],
-                patch_embeddings=b"" if patches is None else patches_to_bytes(patches[i]),
-                rows=0 if patches is None else patches.shape[1],
-                columns=0 if patches is None else patches.shape[2],
-                class_activations=b"" if activations is None else patches_to_bytes(activations[i]),
+                place_embeddings=None if places is None else feature_map_message(places[i]),
+                class_activations=None if activations is None else feature_map_message(activations[i]),
             )
             for i, cell in enumerate(request.cells)
         ]
@@ -82,21 +81,15 @@ class ClassificationServicer(classification_pb2_grpc.ClassificationServiceServic
         images = np.stack([pixels_from_bytes(patch.pixels, side, side, "patches") for patch in request.patches])
         outputs = await self._engine.infer(network, images, [LOGITS, CLASS_ACTIVATIONS], context.time_remaining())
         patches = [
-            classification_pb2.ClassifiedPatch(
-                patch_id=patch.patch_id,
-                logits=logits,
-                activations=patches_to_bytes(activations),
-                rows=activations.shape[0],
-                columns=activations.shape[1],
-            )
+            classification_pb2.ClassifiedPatch(patch_id=patch.patch_id, logits=logits, activations=feature_map_message(activations))
             for patch, logits, activations in zip(request.patches, outputs[LOGITS], outputs[CLASS_ACTIVATIONS], strict=True)
         ]
         return classification_pb2.ClassifyPatchesResponse(patches=patches, engine=self._engine.name, model=self._served_model(network))
 
-    async def _run(self, release: Release, images: NDArray[np.uint8], with_patches: bool, timeout: float | None) -> tuple[Outputs, Outputs]:
+    async def _run(self, release: Release, images: NDArray[np.uint8], with_places: bool, timeout: float | None) -> tuple[Outputs, Outputs]:
         """What the network and the embedder say; one inference where they are one model."""
-        embedding = [EMBEDDING, PATCH_EMBEDDINGS] if with_patches else [EMBEDDING]
-        judgement = [LOGITS, CLASS_ACTIVATIONS] if with_patches and release.class_activations else [LOGITS]
+        embedding = [EMBEDDING, PLACE_EMBEDDINGS] if with_places else [EMBEDDING]
+        judgement = [LOGITS, CLASS_ACTIVATIONS] if with_places and release.class_activations else [LOGITS]
         if release.embedder == release.network:
             both = await self._engine.infer(release.network, images, [*judgement, *embedding], timeout)
             return both, both

@@ -10,7 +10,10 @@ from services.common.errors import InvalidRequestError
 
 MAX_CELLS_PER_CALL: Final = 32
 """Cells, or patches, of one call between services, and so of one batch of inference."""
-_MAX_TEXT = 128
+MAX_REFERENCES: Final = 256
+"""Confirmed cells of one call."""
+MAX_TEXT: Final = 128
+"""Characters of an identifier, and of most texts."""
 
 
 def check_identifier(value: str, field: str) -> None:
@@ -19,8 +22,18 @@ def check_identifier(value: str, field: str) -> None:
     Raises:
         InvalidRequestError: with reason IDENTIFIER_INVALID.
     """
-    if len(value) > _MAX_TEXT or not all(" " <= c <= "~" for c in value):
-        raise InvalidRequestError("IDENTIFIER_INVALID", f"{field} takes up to {_MAX_TEXT} printable ASCII characters.", field=field)
+    if len(value) > MAX_TEXT or not all(" " <= c <= "~" for c in value):
+        raise InvalidRequestError("IDENTIFIER_INVALID", f"{field} takes up to {MAX_TEXT} printable ASCII characters.", field=field)
+
+
+def check_text(text: str, field: str, longest: int = MAX_TEXT) -> None:
+    """Refuse a text that is empty, too long, or not printable.
+
+    Raises:
+        InvalidRequestError: with reason TEXT_INVALID.
+    """
+    if not 1 <= len(text) <= longest or not text.isprintable() or not text.strip():
+        raise InvalidRequestError("TEXT_INVALID", f"{field} takes 1..{longest} printable characters.", field=field)
 
 
 def check_microns_per_pixel(value: float) -> float | None:

@@ -56,6 +56,39 @@ NeedsNow = Callable[[], Needs]
 """What a service needs as things stand: releases are taken in while it runs, so it is told anew in every round of questions."""
 
 
+def composed(parts: Mapping[str, NeedsNow]) -> NeedsNow:
+    """What a service needs that composes others in its own process: all that they need, named ``<part> <dependency>``.
+
+    Args:
+        parts: what each of them needs, by its name. A part that holds no releases is needed for every release.
+    """
+
+    def needs() -> Needs:
+        now = {name: part() for name, part in parts.items()}
+        dependencies = {_of_part(name, d): probe for name, part in now.items() for d, probe in part.dependencies.items()}
+        releases: dict[str, list[str]] = {release: [] for part in now.values() for release in part.releases}
+        for name, part in now.items():
+            for release, wanted in releases.items():
+                if part.releases and release not in part.releases:
+                    missing = _of_part(name, release_name(release))
+                    dependencies[missing] = _never
+                    wanted.append(missing)
+                else:
+                    wanted += [_of_part(name, d) for d in (part.releases[release] if part.releases else part.dependencies)]
+        default = next((part.default_release for part in now.values() if part.default_release is not None), None)
+        return Needs(dependencies, releases, default)
+
+    return needs
+
+
+def _of_part(part: str, dependency: str) -> str:
+    return f"{part} {dependency}"
+
+
+async def _never() -> bool:
+    return False
+
+
 class Readiness:
     """Knows whether services are ready, by asking what they need; checks that come together share one round of questions.
 

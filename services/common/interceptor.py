@@ -39,6 +39,8 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
             wrap = grpc.stream_stream_rpc_method_handler if handler.request_streaming else grpc.unary_stream_rpc_method_handler
             behavior = handler.stream_stream if handler.request_streaming else handler.unary_stream
             return wrap(self._streaming(method, behavior), **forms)
+        if handler.request_streaming:
+            return grpc.stream_unary_rpc_method_handler(self._unary(method, handler.stream_unary), **forms)
         return grpc.unary_unary_rpc_method_handler(self._unary(method, handler.unary_unary), **forms)
 
     def _unary(self, method: str, behavior: Callable[[Any, Any], Awaitable[Any]]) -> Callable[[Any, Any], Awaitable[Any]]:

@@ -13,10 +13,9 @@ from services.common import errors
 from services.common.errors import DomainError
 
 DOMAIN: Final = "dl4all"
-IMAGE_READER: Final = "patching"
-"""The one service that is given what callers sent, byte for byte."""
 OVERLOADED: Final = "OVERLOADED"
 """Reason of a server that has as many calls under way as it accepts (``guard.py``); others are of what was asked."""
+_OF_CALLER: Final = (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.ALREADY_EXISTS, grpc.StatusCode.RESOURCE_EXHAUSTED)
 _STATUS_LOST: Final = "Internal error from Core"
 """What asyncio gRPC says where a service ended a call that was still being written to, instead of the service's status (grpc/grpc#36066)."""
 STATUS_METADATA_KEY: Final = "grpc-status-details-bin"
@@ -58,20 +57,21 @@ def error_of(status: status_pb2.Status) -> DomainError:
     return _rebuilt(kind, reason, status.message, field, metadata)
 
 
-def error_of_rpc(error: grpc.aio.AioRpcError, dependency: str) -> DomainError:
+def error_of_rpc(error: grpc.aio.AioRpcError, dependency: str, *, of_caller: bool = False) -> DomainError:
     """Domain error for a failed call of another service.
 
-    What patching refused of the caller's image or slide passes through; an argument that another service refuses was the
-    gateway's and is INTERNAL. What is wrong between the services themselves becomes UNAVAILABLE or INTERNAL.
+    What a service refused of the caller's own image, slide or reference passes through. An argument that it refused otherwise was the
+    gateway's, and is INTERNAL. What is wrong between the services themselves becomes UNAVAILABLE or INTERNAL.
 
     Args:
         error: the failed call.
         dependency: name of the service that was called.
+        of_caller: whether the service was given what the caller sent.
     """
     status = rpc_status.from_call(error)  # type: ignore[arg-type]
-    if error.code() is grpc.StatusCode.INVALID_ARGUMENT and dependency != IMAGE_READER:
+    if error.code() is grpc.StatusCode.INVALID_ARGUMENT and not of_caller:
         return errors.InternalError("INTERNAL", f"The {dependency} service refused what the gateway sent.")
-    if status is not None and dependency == IMAGE_READER and error.code() in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.RESOURCE_EXHAUSTED):
+    if status is not None and of_caller and error.code() in _OF_CALLER:
         refused = error_of(status)
         if refused.reason != OVERLOADED:
             return refused

@@ -10,17 +10,21 @@ from services.common.server import Registration
 from services.common.service import run_service
 from services.common.settings import CommonSettings, TlsSettings
 from services.gateway.dependencies import open_dependencies
+from services.gateway.image_slots import ImageSlots
+from services.gateway.library_servicer import LibraryServicer
 from services.gateway.servicer import DiagnosisServicer
 from services.gateway.settings import GatewaySettings
 
 
 @asynccontextmanager
 async def opened(common: CommonSettings, tls: TlsSettings) -> AsyncIterator[Sequence[Registration]]:
-    """The servicer with its channels; services that are not there yet are a matter of health, not of starting."""
+    """The servicers with their channels; services that are not there yet are a matter of health, not of starting."""
     settings = GatewaySettings()
     releases = ReleaseStore(common.releases, common.model_repository)
     async with open_dependencies(settings, common, tls, releases) as (stubs, needs):
-        yield [DiagnosisServicer(settings, releases, stubs).registration(needs)]
+        slots = ImageSlots(settings.images_in_flight)
+        servicers = (DiagnosisServicer(settings, releases, stubs, slots), LibraryServicer(settings, releases, stubs, slots))
+        yield [servicer.registration(needs) for servicer in servicers]
 
 
 if __name__ == "__main__":

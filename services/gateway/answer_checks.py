@@ -15,6 +15,7 @@ from dl4all.preprocessing.v1 import preprocessing_pb2
 from dl4all.retrieval.v1 import retrieval_pb2
 from services.common import metrics
 from services.common.errors import FailedPreconditionError, InternalError
+from services.common.maps import is_feature_map
 from services.common.releases import Release
 from services.common.status import error_of
 
@@ -30,12 +31,12 @@ def check_piece(piece: patching_pb2.LocateCellsResponse | None, *, first: bool) 
     if piece.HasField("header") != first:
         raise _nonsense("patching", "a header where there must be none, or none where there must be one")
     _same_cells("patching", [c.cell_id for c in piece.cells], [c.cell_id for c in piece.crops])
-    _check_places(piece.cells)
+    check_positions(piece.cells)
     return piece
 
 
 def check_slide_cells(cells: patching_pb2.SlideCells, found: int) -> None:
-    """Cells of a slide, numbered on from those that were found before, each with its crop and its place.
+    """Cells of a slide, numbered on from those that were found before, each with its crop and its position.
 
     Raises:
         InternalError: patching answered something else.
@@ -43,7 +44,7 @@ def check_slide_cells(cells: patching_pb2.SlideCells, found: int) -> None:
     numbers = [c.cell_id for c in cells.cells]
     _same_cells("patching", numbers, range(found, found + len(numbers)))
     _same_cells("patching", [c.cell_id for c in cells.crops], numbers)
-    _check_places(cells.cells)
+    check_positions(cells.cells)
 
 
 def check_total(header: patching_pb2.LocateCellsHeader, cells: int) -> None:
@@ -54,6 +55,16 @@ def check_total(header: patching_pb2.LocateCellsHeader, cells: int) -> None:
     """
     if header.cell_count != cells:
         raise _nonsense("patching", f"{cells} cells where {header.cell_count} were announced")
+
+
+def check_positions(cells: Iterable[imaging_pb2.Cell]) -> None:
+    """Cells with a radius and a centre.
+
+    Raises:
+        InternalError: patching answered something else.
+    """
+    if any(not (math.isfinite(c.radius) and c.radius > 0 and math.isfinite(c.center_x) and math.isfinite(c.center_y)) for c in cells):
+        raise _nonsense("patching", "a cell without a position")
 
 
 def check_enhanced(answer: preprocessing_pb2.EnhanceResponse | None, asked: Sequence[int], side: int) -> preprocessing_pb2.EnhanceResponse:
@@ -73,7 +84,7 @@ def check_enhanced(answer: preprocessing_pb2.EnhanceResponse | None, asked: Sequ
 
 
 def check_classified(answer: classification_pb2.ClassifyResponse | None, asked: Sequence[int], classes: int) -> classification_pb2.ClassifyResponse:
-    """One judgement per cell, in order: a finite logit per class and a finite embedding; class activations, if any, of all places.
+    """One judgement per cell, in order: a finite logit per class and a finite embedding; class activations, if any, whole.
 
     Raises:
         InternalError: classification answered something else.
@@ -83,8 +94,8 @@ def check_classified(answer: classification_pb2.ClassifyResponse | None, asked: 
     _same_cells("classification", [c.cell_id for c in answer.cells], asked)
     if any(len(c.logits) != classes or not c.embedding or not _finite([*c.logits, *c.embedding]) for c in answer.cells):
         raise _nonsense("classification", "logits or embeddings that are not finite numbers")
-    if any(c.class_activations and len(c.class_activations) != 2 * c.rows * c.columns * classes for c in answer.cells):
-        raise _nonsense("classification", "class activations of other places")
+    if any(c.HasField("class_activations") and not is_feature_map(c.class_activations, classes) for c in answer.cells):
+        raise _nonsense("classification", "class activations of another size")
     return answer
 
 
@@ -113,13 +124,13 @@ def check_classified_patches(
     if answer is None:
         raise _nonsense("classification", "a message that cannot be read")
     _same_cells("classification", [p.patch_id for p in answer.patches], asked)
-    if any(len(p.logits) != 2 or not _finite(p.logits) or len(p.activations) != 4 * p.rows * p.columns or not p.activations for p in answer.patches):
+    if any(len(p.logits) != 2 or not _finite(p.logits) or not is_feature_map(p.activations, 2) for p in answer.patches):
         raise _nonsense("classification", "logits that are not finite numbers, or no activations")
     return answer
 
 
 def check_explained(answer: retrieval_pb2.ExplainResponse | None, asked: Sequence[int]) -> retrieval_pb2.ExplainResponse:
-    """One explanation per cell, in order, with a vote in 0..1 and at least one neighbour.
+    """One outcome per cell, in order, explained, with a vote in 0..1 and at least one neighbour.
 
     Raises:
         InternalError: retrieval answered something else, or refused a cell. Every cell that it was asked about came checked from
@@ -128,11 +139,11 @@ def check_explained(answer: retrieval_pb2.ExplainResponse | None, asked: Sequenc
     """
     if answer is None:
         raise _nonsense("retrieval", "a message that cannot be read")
-    _same_cells("retrieval", [c.cell_id for c in answer.cells], asked)
-    for cell in answer.cells:
-        if cell.HasField("error"):
-            raise _refused("retrieval", cell.cell_id, cell.error)
-    if any(not 0.0 <= c.vote <= 1.0 or not c.neighbours for c in answer.cells):
+    _same_cells("retrieval", [o.cell_id for o in answer.outcomes], asked)
+    for outcome in answer.outcomes:
+        if outcome.HasField("error"):
+            raise _refused("retrieval", outcome.cell_id, outcome.error)
+    if any(not 0.0 <= o.explained.vote <= 1.0 or not o.explained.neighbours for o in answer.outcomes):
         raise _nonsense("retrieval", "a vote outside 0..1 or no neighbour")
     return answer
 
@@ -163,11 +174,6 @@ def _another(service: str, release: Release) -> FailedPreconditionError:
     metrics.DEPENDENCY_ERRORS.labels(service, "RELEASE_DIFFERS").inc()
     message = f"The {service} service holds another release under the id {release.id}; start it again, or give releases ids of their own."
     return FailedPreconditionError("RELEASE_DIFFERS", message, metadata={"dependency": service})
-
-
-def _check_places(cells: Iterable[imaging_pb2.Cell]) -> None:
-    if any(not (math.isfinite(c.radius) and c.radius > 0 and math.isfinite(c.center_x) and math.isfinite(c.center_y)) for c in cells):
-        raise _nonsense("patching", "a cell without a place")
 
 
 def _same_cells(service: str, found: Iterable[int], asked: Iterable[int]) -> None:

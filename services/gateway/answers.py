@@ -1,18 +1,31 @@
-"""From judged images and releases to the messages of the contract."""
+"""From what was judged and decided to the messages of the contract."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Final
 
+from google.protobuf.message import Message
+
 from dl4all.diagnosis.v1 import diagnosis_pb2
+from dl4all.imaging.v1 import imaging_pb2
+from dl4all.retrieval.v1 import neighbour_pb2
+from services.common.errors import InvalidRequestError
+from services.common.maps import heatmap_message
 from services.common.releases import Detects, Release, ReleaseStore
-from services.gateway.calling import Effort
-from services.gateway.composition import JudgedImage, poor_reasons_of
-from services.gateway.decision import Counts, Decision, Finding, SpecimenImages, decide, decide_specimen
-from services.gateway.judging import image_rule
-from services.gateway.slides import JudgedSlide
+from services.gateway.class_activation import EvidenceMaps
+from services.gateway.composition import JudgedImage
+from services.gateway.decision import Counts, DecidedImage, Decision, Finding, decide_specimen
+from services.gateway.judging import CellAnswer
+from services.gateway.patches import JudgedPatch
+from services.gateway.request_context import RequestContext
+from services.gateway.rules import image_rule
+from services.gateway.run_stats import RunStats
+from services.gateway.slides import JudgedSlide, SlideProgress
+from services.gateway.specimens import Tally
 
 SERVICE_VERSION: Final = importlib.metadata.version("dl4all-serving")
 _FINDINGS: Final = {
@@ -26,85 +39,140 @@ _DETECTS: Final = {
 }
 
 
-def diagnosis_message(request_id: str, image: JudgedImage, release: Release, total_milliseconds: float) -> diagnosis_pb2.Diagnosis:
-    """The diagnosis of one image."""
-    counts = image.counts
-    decision = decide(counts, image_rule(release), phantom=image.is_phantom, single_cell=image.is_single_cell, poor=image.poor)
-    timings = {**image.effort.milliseconds, "total": total_milliseconds}
-    provenance = _provenance(release, image.header.image_sha256, image.effort)
+def diagnosis_message(image: JudgedImage, decided: DecidedImage, context: RequestContext, milliseconds: float) -> diagnosis_pb2.Diagnosis:
+    """The diagnosis of one image.
+
+    Args:
+        image: what was judged.
+        decided: what was decided of it.
+        context: of the request.
+        milliseconds: that the request took in all.
+    """
+    decision = decided.decision
     return diagnosis_pb2.Diagnosis(
-        request_id=request_id,
+        request_id=context.request_id,
         finding=_FINDINGS[decision.finding],
         requires_review=decision.requires_review,
         reasons=[str(r) for r in decision.reasons],
-        counts=_counts(counts),
+        counts=_counts(decided.counts),
         blast_fraction=diagnosis_pb2.BlastFraction(lower=decision.lower, upper=decision.upper),
         quality=image.header.quality,
         kind=image.header.kind,
-        cells=[c.message for c in image.cells],
+        cells=[cell_message(cell, context.release, crops=context.display.crops) for cell in image.cells],
         latent_map=image.latent_map,
-        rule=_rule(release, decision),
-        provenance=provenance,
-        timings=[diagnosis_pb2.StageTiming(stage=s, milliseconds=ms) for s, ms in timings.items()],
-        patches=image.patches,
+        rule=_rule(context.release, decision),
+        provenance=_provenance(context.release, decided.sha256, image.stats),
+        timings=_timings(image.stats.milliseconds, milliseconds),
+        patches=[_patch(patch) for patch in image.patches],
     )
 
 
-def specimen_message(specimen: SpecimenImages, release: Release, effort: Effort, *, images: int, duplicates: int) -> diagnosis_pb2.SpecimenDiagnosis:
+def specimen_message(tally: Tally, release: Release) -> diagnosis_pb2.SpecimenDiagnosis:
     """The aggregate over the images of one specimen.
 
     Args:
-        specimen: what its images add up to.
+        tally: what its images add up to.
         release: that judged all of them.
-        effort: what it took, over all images.
-        images: different images that were judged.
-        duplicates: images that were sent again, and count once.
     """
-    decision = decide_specimen(specimen, image_rule(release))
+    decision = decide_specimen(tally.images, image_rule(release))
     return diagnosis_pb2.SpecimenDiagnosis(
         finding=_FINDINGS[decision.finding],
         requires_review=decision.requires_review,
         reasons=[str(r) for r in decision.reasons],
-        counts=_counts(specimen.counts),
+        counts=_counts(tally.images.counts),
         blast_fraction=diagnosis_pb2.BlastFraction(lower=decision.lower, upper=decision.upper),
-        images=images,
-        duplicates=duplicates,
-        failures=specimen.failed,
-        provenance=_provenance(release, "", effort),
+        images=len(tally.seen),
+        duplicates=tally.duplicates,
+        failures=tally.images.failed,
+        provenance=_provenance(release, "", tally.stats),
     )
 
 
-def slide_message(request_id: str, slide: JudgedSlide, release: Release, total_milliseconds: float) -> diagnosis_pb2.SlideDiagnosis:
-    """The diagnosis of one slide that was read to its end."""
+def slide_message(slide: JudgedSlide, decision: Decision, context: RequestContext, milliseconds: float) -> diagnosis_pb2.SlideDiagnosis:
+    """The diagnosis of one slide that was read to its end; arguments as for ``diagnosis_message``."""
     assert slide.end is not None
-    quality = slide.quality
-    decision = decide(slide.counts, image_rule(release), phantom=slide.is_phantom, poor=poor_reasons_of(quality))
-    timings = {**slide.effort.milliseconds, "total": total_milliseconds}
     return diagnosis_pb2.SlideDiagnosis(
-        request_id=request_id,
+        request_id=context.request_id,
         finding=_FINDINGS[decision.finding],
         requires_review=decision.requires_review,
         reasons=[str(r) for r in decision.reasons],
         counts=_counts(slide.counts),
         blast_fraction=diagnosis_pb2.BlastFraction(lower=decision.lower, upper=decision.upper),
         facts=slide.facts,
-        quality=quality,
-        explained=slide.explained,
+        quality=slide.quality,
+        explained=[cell_message(cell, context.release, crops=context.display.crops) for cell in slide.explained],
         latent_map=slide.latent_map,
-        rule=_rule(release, decision),
-        provenance=_provenance(release, slide.end.sha256, slide.effort),
-        timings=[diagnosis_pb2.StageTiming(stage=s, milliseconds=ms) for s, ms in timings.items()],
+        rule=_rule(context.release, decision),
+        provenance=_provenance(context.release, slide.end.sha256, slide.stats),
+        timings=_timings(slide.stats.milliseconds, milliseconds),
     )
 
 
-def systems_message(releases: ReleaseStore) -> diagnosis_pb2.ListSystemsResponse:
+def slide_part_message(part: SlideProgress | Sequence[CellAnswer], release: Release) -> diagnosis_pb2.DiagnoseSlideResponse:
+    """How far the diagnosis of a slide is, or cells of it that were judged."""
+    if isinstance(part, SlideProgress):
+        return diagnosis_pb2.DiagnoseSlideResponse(progress=diagnosis_pb2.DiagnoseSlideProgress(**asdict(part)))
+    cells = diagnosis_pb2.JudgedSlideCells(cells=[cell_message(cell, release) for cell in part])
+    return diagnosis_pb2.DiagnoseSlideResponse(cells=cells)
+
+
+def check_size(message: Message, most: int, cells: int) -> None:
+    """Refuse an answer that is too large to send.
+
+    Args:
+        message: the answer.
+        most: bytes that can be sent.
+        cells: that it tells of.
+
+    Raises:
+        InvalidRequestError: ANSWER_TOO_LARGE.
+    """
+    if message.ByteSize() > most:
+        text = f"The diagnosis of {cells} cells is too large to send with all that was asked for; ask for less in display."
+        raise InvalidRequestError("ANSWER_TOO_LARGE", text, field="display")
+
+
+def cell_message(cell: CellAnswer, release: Release, *, crops: bool = False) -> diagnosis_pb2.CellDiagnosis:
+    """The diagnosis of one cell.
+
+    Args:
+        cell: what was judged.
+        release: that judged it.
+        crops: whether its registered pixels are shown.
+    """
+    judged, evidence, verdict = cell.judged, cell.evidence, cell.judged.verdict
+    position = None if judged.position is None else neighbour_pb2.LatentPoint(x=judged.position[0], y=judged.position[1])
+    return diagnosis_pb2.CellDiagnosis(
+        cell=evidence.located,
+        blast_probability=verdict.probability,
+        prediction_set=verdict.prediction_set,
+        suspected=verdict.suspected,
+        indeterminate=verdict.indeterminate,
+        reasons=verdict.reasons,
+        network_probability=judged.network_probability,
+        neighbour_vote=judged.neighbour_vote,
+        nothing_probability=judged.nothing_probability if math.isfinite(judged.nothing_probability) else None,
+        focus_before=judged.focus_before,
+        focus_after=judged.focus_after,
+        unsharp_radius=judged.unsharp_radius,
+        upscale_factor=judged.upscale_factor,
+        neighbours=evidence.neighbours,
+        distance_quantile=judged.distance_quantile,
+        position=position,
+        registered_side=evidence.side,
+        registered_pixels=evidence.pixels if crops else b"",
+        class_activation=None if evidence.activation is None else _class_activation(evidence.activation, release),
+    )
+
+
+def releases_message(releases: ReleaseStore) -> diagnosis_pb2.ListReleasesResponse:
     """The releases that can be chosen."""
-    return diagnosis_pb2.ListSystemsResponse(releases=[_system(release, releases) for release in releases.releases])
+    return diagnosis_pb2.ListReleasesResponse(releases=[_release(release, releases) for release in releases.releases])
 
 
-def _system(release: Release, releases: ReleaseStore) -> diagnosis_pb2.SystemRelease:
-    return diagnosis_pb2.SystemRelease(
-        release=release.id,
+def _release(release: Release, releases: ReleaseStore) -> diagnosis_pb2.Release:
+    return diagnosis_pb2.Release(
+        release_id=release.id,
         system=release.system,
         current=releases.index.current.get(release.system) == release.id,
         default=releases.index.default == release.id,
@@ -125,6 +193,25 @@ def _system(release: Release, releases: ReleaseStore) -> diagnosis_pb2.SystemRel
     )
 
 
+def _class_activation(maps: EvidenceMaps, release: Release) -> diagnosis_pb2.ClassActivation:
+    return diagnosis_pb2.ClassActivation(
+        for_blast=heatmap_message(maps.for_blast),
+        for_normal=heatmap_message(maps.for_normal),
+        scale=maps.scale,
+        model=f"{release.network.model}/{release.network.version}",
+    )
+
+
+def _patch(patch: JudgedPatch) -> diagnosis_pb2.PatchDiagnosis:
+    return diagnosis_pb2.PatchDiagnosis(
+        box=imaging_pb2.Box(x=patch.x, y=patch.y, width=patch.side, height=patch.side),
+        blast_probability=patch.blast_probability,
+        other_probability=patch.other_probability,
+        blast_present=patch.blast_present,
+        other_present=patch.other_present,
+    )
+
+
 def _counts(counts: Counts) -> diagnosis_pb2.CellCounts:
     return diagnosis_pb2.CellCounts(
         total=counts.total, suspected=counts.suspected, indeterminate=counts.indeterminate, not_suspected=counts.not_suspected
@@ -142,11 +229,15 @@ def _rule(release: Release, decision: Decision) -> diagnosis_pb2.DecisionRule:
     )
 
 
-def _provenance(release: Release, image_sha256: str, effort: Effort) -> diagnosis_pb2.Provenance:
-    files = [diagnosis_pb2.ServedFile(name=m.name, sha256=m.sha256) for m in effort.models]
+def _timings(stages: Mapping[str, float], total: float) -> list[diagnosis_pb2.StageTiming]:
+    return [diagnosis_pb2.StageTiming(stage=stage, milliseconds=spent) for stage, spent in {**stages, "total": total}.items()]
+
+
+def _provenance(release: Release, image_sha256: str, stats: RunStats) -> diagnosis_pb2.Provenance:
+    files = [diagnosis_pb2.ServedFile(name=m.name, sha256=m.sha256) for m in stats.models]
     files.append(diagnosis_pb2.ServedFile(name="library", sha256=release.library.sha256))
     return diagnosis_pb2.Provenance(
-        engine=effort.engine,
+        engine=stats.engine,
         served_files=files,
         release=release.id,
         system=release.system,

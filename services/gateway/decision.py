@@ -126,6 +126,31 @@ def decide(
 
 
 @dataclass(frozen=True)
+class DecidedImage:
+    """An image and what was decided of it.
+
+    Attributes:
+        sha256: of the encoded image.
+        counts: its cells.
+        poor: why the image as a whole is too poor for a negative; empty where it is not.
+        phantom: whether it is a drawing.
+        decision: what follows.
+    """
+
+    sha256: str
+    counts: Counts
+    poor: tuple[Reason, ...]
+    phantom: bool
+    decision: Decision
+
+
+def decide_image(sha256: str, counts: Counts, rule: ImageRule, *, phantom: bool, single_cell: bool, poor: tuple[Reason, ...]) -> DecidedImage:
+    """Decide an image; see ``decide``."""
+    decision = decide(counts, rule, phantom=phantom, single_cell=single_cell, poor=poor)
+    return DecidedImage(sha256, counts, poor, phantom, decision)
+
+
+@dataclass(frozen=True)
 class SpecimenImages:
     """What the images of a specimen add up to.
 

@@ -1,4 +1,4 @@
-"""The way of a slide: read by patching, judged batch by batch as cells come; progress, cells, and one diagnosis out."""
+"""The way of a slide: read by patching, judged batch by batch as cells come; progress, cells, and the judged slide out."""
 
 from __future__ import annotations
 
@@ -14,26 +14,47 @@ from typing import Final
 
 import grpc
 
-from dl4all.diagnosis.v1 import diagnosis_pb2
 from dl4all.imaging.v1 import imaging_pb2
 from dl4all.patching.v1 import patching_pb2
-from dl4all.retrieval.v1 import retrieval_pb2
+from dl4all.retrieval.v1 import neighbour_pb2
 from services.common.checks import MAX_CELLS_PER_CALL
 from services.common.errors import InternalError, OverloadedError
 from services.common.image_codec import ImageNote
 from services.common.tracing import metadata
 from services.gateway.answer_checks import check_slide_cells
-from services.gateway.calling import Effort, failed
-from services.gateway.composition import counts_of, raise_first_failure
-from services.gateway.decision import Counts
-from services.gateway.judging import Asked, CellJudge, JudgedCell
+from services.gateway.calling import failed
+from services.gateway.cell_calls import CellCalls
+from services.gateway.cells import counts_of
+from services.gateway.composition import poor_reasons_of, raise_first_failure
+from services.gateway.decision import Counts, Decision, ImageRule, decide
+from services.gateway.judging import CellAnswer, CellEvidence, CellJudge
+from services.gateway.request_context import Display, RequestContext
+from services.gateway.run_stats import RunStats
 from services.gateway.stubs import Stubs
 
 PROGRESS_SECONDS: Final = 0.5
 MAX_EXPLAINED: Final = 50
 _EVENTS_AHEAD: Final = 8
-Response = diagnosis_pb2.DiagnoseSlideResponse
 Requests = AsyncIterator[patching_pb2.LocateSlideRequest]
+
+
+@dataclass(frozen=True)
+class SlideProgress:
+    """How far the diagnosis of a slide is.
+
+    Attributes:
+        bytes_received: of the upload.
+        windows_done: windows that were searched for cells.
+        windows: in all; 0 while that is not known.
+        cells_found: cells that patching found.
+        cells_judged: cells that were judged.
+    """
+
+    bytes_received: int = 0
+    windows_done: int = 0
+    windows: int = 0
+    cells_found: int = 0
+    cells_judged: int = 0
 
 
 @dataclass
@@ -43,25 +64,20 @@ class JudgedSlide:
     Attributes:
         facts: of the slide; None before they are known.
         end: what patching knows at the end; None before.
+        progress: how far the reading is.
         counts: cells counted.
-        found: cells that patching found.
         explained: the most suspicious cells, with neighbours and what is to be shown.
-        latent_map: reference cells, if asked for.
-        effort: what it took.
+        latent_map: reference cells, if they are to be shown.
+        stats: what it took.
     """
 
     facts: imaging_pb2.SlideFacts | None = None
     end: patching_pb2.SlideEnd | None = None
+    progress: SlideProgress = SlideProgress()
     counts: Counts = field(default_factory=lambda: Counts(0, 0, 0))
-    found: int = 0
-    explained: list[diagnosis_pb2.CellDiagnosis] = field(default_factory=list)
-    latent_map: list[retrieval_pb2.LatentReference] = field(default_factory=list)
-    effort: Effort = field(default_factory=Effort)
-
-    @property
-    def is_phantom(self) -> bool:
-        """Whether the slide says of itself that it is a drawing."""
-        return self.facts is not None and str(ImageNote.PHANTOM) in self.facts.notes
+    explained: list[CellAnswer] = field(default_factory=list)
+    latent_map: list[neighbour_pb2.LatentReference] = field(default_factory=list)
+    stats: RunStats = field(default_factory=RunStats)
 
     @property
     def quality(self) -> imaging_pb2.ImageQuality:
@@ -79,9 +95,14 @@ class JudgedSlide:
             covered_share=self.end.covered_share,
         )
 
+    def decide(self, rule: ImageRule) -> Decision:
+        """Decide a slide that was read to its end."""
+        quality = self.quality
+        return decide(self.counts, rule, phantom=str(ImageNote.PHANTOM) in quality.notes, poor=poor_reasons_of(quality))
+
 
 class MostSuspicious:
-    """The cells of highest blast probability so far, with their registered pixels.
+    """The cells of highest blast probability so far.
 
     Args:
         count: how many are kept.
@@ -89,21 +110,22 @@ class MostSuspicious:
 
     def __init__(self, count: int) -> None:
         self._count = count
-        self._heap: list[tuple[float, int, diagnosis_pb2.CellDiagnosis]] = []
+        self._heap: list[tuple[float, int, CellAnswer]] = []
 
-    def add(self, message: diagnosis_pb2.CellDiagnosis) -> None:
+    def add(self, cell: CellAnswer) -> None:
         """Consider a judged cell; of equal ones the earlier is kept."""
-        if self._count == 0 or math.isnan(message.blast_probability):
+        probability = cell.judged.verdict.probability
+        if self._count == 0 or math.isnan(probability):
             return
-        entry = (message.blast_probability, -message.cell.cell_id, message)
+        entry = (probability, -cell.judged.cell_id, cell)
         if len(self._heap) < self._count:
             heapq.heappush(self._heap, entry)
         else:
             heapq.heappushpop(self._heap, entry)
 
-    def sorted(self) -> list[diagnosis_pb2.CellDiagnosis]:
+    def sorted(self) -> list[CellAnswer]:
         """Those that are kept, most suspicious first."""
-        return [message for _, _, message in sorted(self._heap, key=lambda e: (-e[0], -e[1]))]
+        return [cell for _, _, cell in sorted(self._heap, key=lambda entry: (-entry[0], -entry[1]))]
 
 
 class SlideComposer:
@@ -117,17 +139,20 @@ class SlideComposer:
 
     def __init__(self, stubs: Stubs, slides_in_flight: int, batches_in_flight: int) -> None:
         self._stubs = stubs
-        self._judge_cells = CellJudge(stubs)
+        self._calls = CellCalls(stubs)
+        self._judge_cells = CellJudge(self._calls)
         self._slides_in_flight = slides_in_flight
         self._batches_in_flight = batches_in_flight
         self._under_way = 0
 
-    async def judge(self, requests: Requests, asked: Asked, explained: int) -> AsyncGenerator[Response | JudgedSlide, None]:
+    async def judge(
+        self, requests: Requests, context: RequestContext, explained: int
+    ) -> AsyncGenerator[SlideProgress | list[CellAnswer] | JudgedSlide, None]:
         """Judge every cell of a slide.
 
         Args:
             requests: the start and, for an upload, the chunks.
-            asked: what is asked for.
+            context: of the checked request.
             explained: how many of the most suspicious cells are explained.
 
         Yields:
@@ -136,34 +161,34 @@ class SlideComposer:
         Raises:
             DomainError: what a service refused, or that one is down.
         """
-        with self._place():
-            slide, progress = JudgedSlide(), diagnosis_pb2.DiagnoseSlideProgress()
-            events: asyncio.Queue[Response | BaseException | None] = asyncio.Queue(_EVENTS_AHEAD)
-            worker = asyncio.create_task(self._work(requests, asked, explained, slide, progress, events))
+        with self._slot():
+            slide = JudgedSlide()
+            events: asyncio.Queue[list[CellAnswer] | BaseException | None] = asyncio.Queue(_EVENTS_AHEAD)
+            worker = asyncio.create_task(self._work(requests, context, explained, slide, events))
             reported = time.monotonic()
             try:
                 while True:
                     try:
                         event = await asyncio.wait_for(events.get(), PROGRESS_SECONDS)
                     except TimeoutError:
-                        event = Response()
+                        event = []
                     if event is None:
                         break
                     if isinstance(event, BaseException):
                         raise event
-                    if event.WhichOneof("part"):
+                    if event:
                         yield event
-                    if time.monotonic() - reported >= PROGRESS_SECONDS or not event.WhichOneof("part"):
+                    if not event or time.monotonic() - reported >= PROGRESS_SECONDS:
                         reported = time.monotonic()
-                        yield _progress(progress, slide)
+                        yield slide.progress
             finally:
                 worker.cancel()
                 await asyncio.wait({worker})
-            yield _progress(progress, slide)
+            yield slide.progress
             yield slide
 
     @contextmanager
-    def _place(self) -> Iterator[None]:
+    def _slot(self) -> Iterator[None]:
         if self._under_way >= self._slides_in_flight:
             raise OverloadedError("SLIDES_BUSY", "As many slides are judged as this service judges at once; try again later.")
         self._under_way += 1
@@ -175,17 +200,16 @@ class SlideComposer:
     async def _work(
         self,
         requests: Requests,
-        asked: Asked,
+        context: RequestContext,
         explained: int,
         slide: JudgedSlide,
-        progress: diagnosis_pb2.DiagnoseSlideProgress,
-        events: asyncio.Queue[Response | BaseException | None],
+        events: asyncio.Queue[list[CellAnswer] | BaseException | None],
     ) -> None:
         try:
             most = MostSuspicious(explained)
-            await self._follow(requests, asked, slide, progress, most, events)
-            slide.explained = await self._explained(most, asked, slide.effort)
-            slide.latent_map = await self._judge_cells.latent_map(asked)
+            await self._follow(requests, context, slide, most, events)
+            slide.explained = await self._explained(most, context, slide.stats)
+            slide.latent_map = await self._calls.latent_map(context)
             await events.put(None)
         except asyncio.CancelledError:
             raise
@@ -195,87 +219,77 @@ class SlideComposer:
     async def _follow(
         self,
         requests: Requests,
-        asked: Asked,
+        context: RequestContext,
         slide: JudgedSlide,
-        progress: diagnosis_pb2.DiagnoseSlideProgress,
         most: MostSuspicious,
-        events: asyncio.Queue[Response | BaseException | None],
+        events: asyncio.Queue[list[CellAnswer] | BaseException | None],
     ) -> None:
-        """Judge the cells of a slide as they come; the caller's pace holds back judging, and that the reading."""
-        places = asyncio.Semaphore(self._batches_in_flight)
-        batches: list[asyncio.Task[list[JudgedCell]]] = []
+        """Judge the cells of a slide as they come. A caller who reads slowly slows the judging, and that slows the reading."""
+        slots = asyncio.Semaphore(self._batches_in_flight)
+        batches: list[asyncio.Task[None]] = []
+        streaming = replace(context, display=Display())
 
-        async def judge(cells: patching_pb2.SlideCells) -> list[JudgedCell]:
+        async def judge(cells: patching_pb2.SlideCells) -> None:
             try:
-                judged = await self._judge_cells.judge(cells.cells, cells.crops, _for_streaming(asked), slide.effort)
-                slide.counts += counts_of(judged)
-                await events.put(Response(cells=diagnosis_pb2.JudgedSlideCells(cells=[_streamed(cell.message, most) for cell in judged])))
-                return judged
+                judged = await self._judge_cells.judge(cells.cells, cells.crops, streaming, slide.stats)
+                slide.counts += counts_of(cell.judged for cell in judged)
+                slide.progress = replace(slide.progress, cells_judged=slide.counts.total)
+                for cell in judged:
+                    most.add(cell)
+                await events.put([_light(cell) for cell in judged])
             finally:
-                places.release()
+                slots.release()
 
         try:
-            async for part in self._located(requests, asked, slide):
+            async for part in self._located(requests, context, slide):
                 raise_first_failure(batches)
                 batches = [b for b in batches if not b.done()]
                 match part.WhichOneof("part"):
                     case "facts":
                         slide.facts = part.facts
                     case "progress":
-                        progress.bytes_received = max(progress.bytes_received, part.progress.bytes_received)
-                        progress.windows_done, progress.windows = part.progress.windows_done, part.progress.windows
+                        slide.progress = _moved(slide.progress, part.progress)
                     case "cells":
-                        check_slide_cells(part.cells, slide.found)
-                        slide.found += len(part.cells.cells)
-                        await places.acquire()
+                        found = slide.progress.cells_found
+                        check_slide_cells(part.cells, found)
+                        slide.progress = replace(slide.progress, cells_found=found + len(part.cells.cells))
+                        await slots.acquire()
                         batches.append(asyncio.create_task(judge(part.cells)))
                     case _:
                         slide.end = part.end
-            if slide.facts is None or slide.end is None or slide.end.cell_count != slide.found:
+            if slide.facts is None or slide.end is None or slide.end.cell_count != slide.progress.cells_found:
                 raise InternalError("INTERNAL", "The patching service did not read the slide to its end.", metadata={"dependency": "patching"})
             await asyncio.gather(*batches)
         finally:
             for batch in batches:
                 batch.cancel()
 
-    async def _located(self, requests: Requests, asked: Asked, slide: JudgedSlide) -> AsyncIterator[patching_pb2.LocateSlideResponse]:
+    async def _located(self, requests: Requests, context: RequestContext, slide: JudgedSlide) -> AsyncIterator[patching_pb2.LocateSlideResponse]:
         started = time.perf_counter()
         try:
-            async for part in self._stubs.patching.LocateSlide(requests, timeout=asked.clock.left, metadata=metadata()):
-                slide.effort.note("locate", started)
+            async for part in self._stubs.patching.LocateSlide(requests, timeout=context.deadline.left, metadata=metadata()):
+                slide.stats.note("locate", started)
                 yield part
                 started = time.perf_counter()
         except grpc.aio.AioRpcError as error:
-            raise failed(error, "patching") from error
+            raise failed(error, "patching", of_caller=True) from error
 
-    async def _explained(self, most: MostSuspicious, asked: Asked, effort: Effort) -> list[diagnosis_pb2.CellDiagnosis]:
+    async def _explained(self, most: MostSuspicious, context: RequestContext, stats: RunStats) -> list[CellAnswer]:
         """Explain the most suspicious cells on the very pixels that were judged."""
-        messages = most.sorted()
-        rest = iter(messages)
+        explained: list[CellAnswer] = []
+        rest = iter(most.sorted())
         while batch := list(islice(rest, MAX_CELLS_PER_CALL)):
-            _, explained = await self._judge_cells.explain({m.cell.cell_id: m.registered_pixels for m in batch}, asked, effort)
-            for message in batch:
-                message.neighbours.extend(explained[message.cell.cell_id].neighbours)
-                if not asked.display.include_crops:
-                    message.ClearField("registered_pixels")
-        return messages
+            pixels = {cell.judged.cell_id: cell.evidence.pixels for cell in batch}
+            neighbours = await self._judge_cells.neighbours(pixels, context, stats)
+            explained += [replace(cell, evidence=replace(cell.evidence, neighbours=neighbours[cell.judged.cell_id])) for cell in batch]
+        return explained
 
 
-def _for_streaming(asked: Asked) -> Asked:
-    """Cells of a slide are judged without what only explanations need; their registered pixels are kept for those."""
-    return replace(asked, display=diagnosis_pb2.DisplayOptions(include_crops=True))
+def _light(cell: CellAnswer) -> CellAnswer:
+    """The cell as it is streamed, without neighbours and pixels."""
+    return replace(cell, evidence=CellEvidence(cell.evidence.located, cell.evidence.side))
 
 
-def _streamed(message: diagnosis_pb2.CellDiagnosis, most: MostSuspicious) -> diagnosis_pb2.CellDiagnosis:
-    """The message as it is streamed; the whole of it is considered for explanation."""
-    message.ClearField("neighbours")
-    light = diagnosis_pb2.CellDiagnosis()
-    light.CopyFrom(message)
-    light.ClearField("registered_pixels")
-    most.add(message)
-    return light
-
-
-def _progress(progress: diagnosis_pb2.DiagnoseSlideProgress, slide: JudgedSlide) -> Response:
-    progress.cells_found, progress.cells_judged = slide.found, slide.counts.total
-    return Response(progress=progress)
+def _moved(progress: SlideProgress, message: patching_pb2.SlideProgress) -> SlideProgress:
+    received = max(progress.bytes_received, message.bytes_received)
+    return replace(progress, bytes_received=received, windows_done=message.windows_done, windows=message.windows)

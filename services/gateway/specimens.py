@@ -4,42 +4,37 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from dl4all.diagnosis.v1 import diagnosis_pb2
 from services.common.errors import InvalidRequestError
-from services.common.releases import Release
-from services.gateway.calling import Effort
-from services.gateway.composition import JudgedImage
-from services.gateway.decision import SpecimenImages
+from services.gateway.decision import DecidedImage, Finding, SpecimenImages
+from services.gateway.run_stats import RunStats
 
 
 @dataclass(frozen=True)
 class Specimen:
-    """What all images of a specimen share, as the first said it; the release is resolved once, whatever the index says later.
+    """What all images of a specimen share, as the first image said it. The release is resolved once, whatever the index says later.
 
     Attributes:
         name: the caller's pseudonym.
-        asked_release: the release as the first image named it; may be empty.
-        release: the release that judges all of them.
+        named_release: the release as the first image named it; may be empty.
+        release_id: the release that judges all of them.
     """
 
     name: str
-    asked_release: str
-    release: Release
+    named_release: str
+    release_id: str
 
-    def claim(self, request: diagnosis_pb2.DiagnoseRequest) -> diagnosis_pb2.DiagnoseRequest:
-        """The request of an image, with what it leaves out filled in.
+    def check(self, name: str, release: str) -> None:
+        """Check that an image belongs to this specimen; what it leaves empty is that of the first.
 
         Raises:
             InvalidRequestError: it is of another specimen, or asks for another release.
         """
         for field_name, said, shared in (
-            ("specimen", request.specimen, {self.name}),
-            ("release", request.release, {self.asked_release, self.release.id}),
+            ("specimen", name, {self.name}),
+            ("release", release, {self.named_release, self.release_id}),
         ):
             if said and said not in shared:
                 raise InvalidRequestError("SPECIMEN_MIXED", f"{field_name} must be the same for all images of a specimen.", field=field_name)
-        request.specimen, request.release = self.name, self.release.id
-        return request
 
 
 @dataclass
@@ -50,35 +45,35 @@ class Tally:
         images: counts over the images so far.
         seen: SHA-256 of the images that were judged.
         duplicates: images that were sent again, and count once.
-        effort: what it took, over all images.
+        stats: what it took, over all images.
     """
 
     images: SpecimenImages = field(default_factory=SpecimenImages)
     seen: set[str] = field(default_factory=set)
     duplicates: int = 0
-    effort: Effort = field(default_factory=Effort)
+    stats: RunStats = field(default_factory=RunStats)
 
-    def add(self, image: JudgedImage, *, suspected: bool) -> None:
+    def add(self, image: DecidedImage, stats: RunStats) -> None:
         """Count an image that was judged; one that was sent before counts once.
 
         Args:
-            image: what was judged.
-            suspected: whether blasts are suspected in the image by itself.
+            image: what was decided.
+            stats: what it took.
         """
-        if image.header.image_sha256 in self.seen:
+        if image.sha256 in self.seen:
             self.duplicates += 1
             return
-        self.seen.add(image.header.image_sha256)
+        self.seen.add(image.sha256)
         before = self.images
         self.images = replace(
             before,
             counts=before.counts + image.counts,
             clear=before.clear if image.poor else before.clear + image.counts,
-            suspected=before.suspected + suspected,
+            suspected=before.suspected + (image.decision.finding is Finding.BLASTS_SUSPECTED),
             poor=before.poor + bool(image.poor),
-            phantom=before.phantom or image.is_phantom,
+            phantom=before.phantom or image.phantom,
         )
-        self.effort.add(image.effort)
+        self.stats.add(stats)
 
     def add_failure(self) -> None:
         """Count an image that could not be judged."""

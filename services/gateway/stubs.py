@@ -35,6 +35,8 @@ class PreprocessingStub(Protocol):
 
     def Enhance(self, request: preprocessing_pb2.EnhanceRequest, *, timeout: float, metadata: Metadata) -> Any: ...
 
+    def MeasureFocus(self, request: preprocessing_pb2.MeasureFocusRequest, *, timeout: float, metadata: Metadata) -> Any: ...
+
 
 class ClassificationStub(Protocol):
     """What the gateway calls of classification."""
@@ -48,6 +50,10 @@ class RetrievalStub(Protocol):
     """What the gateway calls of retrieval."""
 
     def Explain(self, request: retrieval_pb2.ExplainRequest, *, timeout: float, metadata: Metadata) -> Any: ...
+
+    def GetLibrary(self, request: retrieval_pb2.GetLibraryRequest, *, timeout: float, metadata: Metadata) -> Any: ...
+
+    def AddReferences(self, request: retrieval_pb2.AddReferencesRequest, *, timeout: float, metadata: Metadata) -> Any: ...
 
     def GetLatentMap(self, request: retrieval_pb2.GetLatentMapRequest, *, timeout: float, metadata: Metadata) -> Any: ...
 

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from dl4all.imaging.v1 import imaging_pb2
 from dl4all.patching.v1 import patching_pb2
-from services.common.arrays import patches_from_bytes
 from services.common.checks import MAX_CELLS_PER_CALL
 from services.common.errors import InvalidRequestError
+from services.common.maps import read_feature_map
 from services.patching.cells import LocatedCell
 from services.patching.crops import CutCrop
 from services.patching.grid import Patch
@@ -60,15 +60,15 @@ def read_activations(message: patching_pb2.PatchActivations) -> Activations:
     """What a network of patches says, checked.
 
     Raises:
-        InvalidRequestError: ACTIVATIONS_INVALID, PATCHES_WRONG_SIZE or NOT_FINITE.
+        InvalidRequestError: ACTIVATIONS_INVALID, MAP_WRONG_SIZE or NOT_FINITE.
     """
     bounds = (message.min_activation, message.suppression_radius)
     if not all(map(math.isfinite, bounds)) or message.suppression_radius <= 0:
         raise _invalid("min_activation must be a number, and suppression_radius above 0")
-    if any(p.side < 1 or not 1 <= p.rows <= _MAX_PLACES or not 1 <= p.columns <= _MAX_PLACES for p in message.patches):
-        raise _invalid(f"patches need a side, and 1..{_MAX_PLACES} rows and columns")
+    if any(p.side < 1 or max(p.activations.height, p.activations.width) > _MAX_PLACES for p in message.patches):
+        raise _invalid(f"patches need a side, and at most {_MAX_PLACES} rows and columns of places")
     patches = tuple(
-        PatchActivation(Patch(number, p.x, p.y, p.side), patches_from_bytes(p.values, p.rows, p.columns, _LABELS, "activations"))
+        PatchActivation(Patch(number, p.x, p.y, p.side), read_feature_map(p.activations, _LABELS, "activations"))
         for number, p in enumerate(message.patches)
     )
     return Activations(patches, *bounds)

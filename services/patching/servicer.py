@@ -17,6 +17,7 @@ from dl4all.patching.v1 import patching_pb2, patching_pb2_grpc
 from services.common.checks import check_identifier, check_microns_per_pixel
 from services.common.errors import InvalidImageError
 from services.common.image_codec import DecodedImage, decode_image
+from services.common.maps import float_map_message
 from services.common.server import Registration
 from services.common.workers import Workers
 from services.patching.cells import MIN_CELLS_OF_FIELD, LocatedCell, LocatedCells, central_cell, locate_cells, looks_like_single_cell
@@ -150,7 +151,7 @@ def _header(located: _Located) -> patching_pb2.LocateCellsHeader:
         red_cell_radius=located.found.red_cell_radius or 0.0,
         notes=[str(n) for n in located.image.notes],
         blur=typical_blur(located.blur),
-        focus_map=imaging_pb2.FocusMap(rows=located.blur.shape[0], columns=located.blur.shape[1], blur=located.blur.ravel()),
+        focus_map=float_map_message(located.blur),
         covered_share=located.found.covered,
     )
     return patching_pb2.LocateCellsHeader(quality=quality, kind=located.kind, image_sha256=located.image.sha256, cell_count=len(located.cells))

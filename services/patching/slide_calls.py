@@ -133,9 +133,9 @@ class SlideCalls:
             except TimeoutError as error:
                 message = f"Nothing of the slide came for {self._settings.slide_chunk_seconds:g} seconds; send it again."
                 raise InvalidRequestError("UPLOAD_INCOMPLETE", message, field="chunk") from error
-            if request.WhichOneof("part") != "chunk" or not 0 < len(request.chunk) <= MAX_CHUNK_BYTES:
+            if request.WhichOneof("part") != "chunk" or not 0 < len(request.chunk.data) <= MAX_CHUNK_BYTES:
                 raise InvalidRequestError("CHUNK_INVALID", f"After the start come chunks of 1 to {MAX_CHUNK_BYTES} bytes.", field="chunk")
-            await self._whole("receive", upload.write, request.chunk)
+            await self._whole("receive", upload.write, request.chunk.data)
             if time.monotonic() - reported >= PROGRESS_SECONDS:
                 reported = time.monotonic()
                 yield Response(progress=patching_pb2.SlideProgress(bytes_received=upload.received))

@@ -8,7 +8,7 @@ from typing import Any, Final
 import grpc
 
 from dl4all.imaging.v1 import imaging_pb2
-from dl4all.preprocessing.v1 import preprocessing_pb2, preprocessing_pb2_grpc
+from dl4all.preprocessing.v1 import enhanced_cell_pb2, preprocessing_pb2, preprocessing_pb2_grpc
 from services.common.arrays import pixels_from_bytes
 from services.common.checks import check_count, check_identifier
 from services.common.errors import DomainError, InvalidImageError, InvalidRequestError
@@ -76,7 +76,7 @@ class PreprocessingServicer(preprocessing_pb2_grpc.PreprocessingServiceServicer)
         reasons = [str(r) for r in sharpened.reasons]
         if registered.reflected_share > self._settings.border_share:
             reasons.append(_CELL_AT_BORDER)
-        enhanced = preprocessing_pb2.EnhancedCell(
+        enhanced = enhanced_cell_pb2.EnhancedCell(
             pixels=given.tobytes(),
             side=release.input.side,
             center_x=crop.origin_x + crop.center_x,

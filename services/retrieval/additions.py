@@ -48,7 +48,7 @@ class NewReference:
         cell_class: as the source names it.
         patient: pseudonym of the source.
         embedding: float32 (D,), not normalised.
-        patches: float32 (h, w, D), patch embeddings, kept in half precision.
+        place_embeddings: float32 (h, w, D), embeddings by place, kept in half precision.
         image_sha256: of the cell's image file, hex digits.
         center_x, center_y, radius: in px of that file.
     """
@@ -57,7 +57,7 @@ class NewReference:
     cell_class: str
     patient: str
     embedding: Float
-    patches: Float
+    place_embeddings: Float
     image_sha256: str
     center_x: float
     center_y: float
@@ -232,9 +232,9 @@ def _row(key: str, reference: NewReference) -> tuple[str, int, str, str, bytes, 
         reference.cell_class,
         reference.patient,
         reference.embedding.astype("<f4").tobytes(),
-        reference.patches.astype("<f2").tobytes(),
-        reference.patches.shape[0],
-        reference.patches.shape[1],
+        reference.place_embeddings.astype("<f2").tobytes(),
+        reference.place_embeddings.shape[0],
+        reference.place_embeddings.shape[1],
         reference.image_sha256,
         reference.center_x,
         reference.center_y,

@@ -7,12 +7,16 @@ import zipfile
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from services.common.errors import BrokenReleaseError
 from services.retrieval.archive import map_arrays
+
+_FIELDS: Final = {"patches": "place_embeddings", "patch_scales": "place_scales"}
+"""Arrays that have another name in the file: libraries that are shipped keep it."""
 
 
 @dataclass(frozen=True)
@@ -21,10 +25,10 @@ class ReferenceLibrary:
 
     Attributes:
         embeddings: float32 (N, D), unit length.
-        exemplars: int32 (N,), row of ``patches`` that belongs to a reference; -1 where it is no exemplar and has no map of its own.
-        patches: int8 (E, h, w, D), patch embeddings of E exemplars, in units of ``patch_scales``; divided by the embedding's length,
+        exemplars: int32 (N,), row of ``place_embeddings`` that belongs to a reference; -1 where it is no exemplar and has no map of its own.
+        place_embeddings: int8 (E, h, w, D), embeddings by place of E exemplars, in units of ``place_scales``; divided by the embedding's length,
             so that their mean is the unit embedding.
-        patch_scales: float32 (E,).
+        place_scales: float32 (E,).
         is_blast: bool (N,).
         reference_ids: (N,) ``source/class/file``.
         cell_classes: (N,).
@@ -47,8 +51,8 @@ class ReferenceLibrary:
 
     embeddings: NDArray[np.float32]
     exemplars: NDArray[np.int32]
-    patches: NDArray[np.int8]
-    patch_scales: NDArray[np.float32]
+    place_embeddings: NDArray[np.int8]
+    place_scales: NDArray[np.float32]
     is_blast: NDArray[np.bool_]
     reference_ids: NDArray[np.str_]
     cell_classes: NDArray[np.str_]
@@ -75,10 +79,16 @@ class ReferenceLibrary:
         """D, the dimension of the embeddings."""
         return int(self.embeddings.shape[1])
 
-    def patch_embeddings(self, index: int) -> NDArray[np.float32] | None:
-        """Patch embeddings of one reference, float32 (h, w, D), whose mean is about its unit embedding; None where it is no exemplar."""
+    def places_of(self, index: int) -> NDArray[np.float32] | None:
+        """Place embeddings of one reference, float32 (h, w, D), whose mean is about its unit embedding; None where it is no exemplar."""
         row = int(self.exemplars[index])
-        return None if row < 0 else np.asarray(self.patches[row] * self.patch_scales[row], np.float32)
+        return None if row < 0 else np.asarray(self.place_embeddings[row] * self.place_scales[row], np.float32)
+
+
+def arrays_of(library: ReferenceLibrary) -> dict[str, NDArray[Any]]:
+    """The arrays of a library by their names in its file."""
+    names = {field: name for name, field in _FIELDS.items()}
+    return {names.get(field, field): array for field, array in vars(library).items()}
 
 
 def open_library(path: Path, embedder: str = "") -> ReferenceLibrary:
@@ -95,7 +105,7 @@ def open_library(path: Path, embedder: str = "") -> ReferenceLibrary:
         arrays = map_arrays(path)
         arrays.setdefault("exemplars", np.arange(len(arrays["embeddings"]), dtype=np.int32))
         arrays.setdefault("addition_ids", np.full(len(arrays["embeddings"]), -1, np.int64))
-        library = ReferenceLibrary(**arrays)
+        library = ReferenceLibrary(**{_FIELDS.get(name, name): array for name, array in arrays.items()})
     except (OSError, EOFError, LookupError, ValueError, TypeError, NotImplementedError, struct.error, zipfile.BadZipFile, zlib.error) as error:
         raise BrokenReleaseError("LIBRARY_BROKEN", f"{path} is not a reference library: {error}") from error
     if not _shapes_fit(library):
@@ -110,18 +120,18 @@ def open_library(path: Path, embedder: str = "") -> ReferenceLibrary:
 
 
 def _shapes_fit(library: ReferenceLibrary) -> bool:
-    if library.embeddings.ndim != 2 or library.patches.ndim != 4:
+    if library.embeddings.ndim != 2 or library.place_embeddings.ndim != 4:
         return False
     count, dimension = library.embeddings.shape
     texts = (library.reference_ids, library.cell_classes, library.patients, library.image_sha256)
     per_reference = (library.exemplars, library.addition_ids, library.is_blast, library.radii, *texts)
-    exemplars = len(library.patches)
+    exemplars = len(library.place_embeddings)
     cells = len(library.calibration_embeddings)
     of_calibration = (library.calibration_is_blast, library.calibration_groups, library.calibration_accepted)
     return (
         all(array.shape == (count,) for array in per_reference)
-        and library.patches.shape[3] == dimension
-        and library.patch_scales.shape == (exemplars,)
+        and library.place_embeddings.shape[3] == dimension
+        and library.place_scales.shape == (exemplars,)
         and np.array_equal(np.unique(library.exemplars[library.exemplars >= 0]), np.arange(exemplars))
         and int(library.exemplars.min(initial=0)) >= -1
         and library.centers.shape == (count, 2)

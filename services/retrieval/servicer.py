@@ -13,11 +13,11 @@ import structlog
 from numpy.typing import NDArray
 
 from dl4all.imaging.v1 import imaging_pb2
-from dl4all.retrieval.v1 import retrieval_pb2, retrieval_pb2_grpc
-from services.common.arrays import patches_from_bytes
+from dl4all.retrieval.v1 import library_pb2, neighbour_pb2, retrieval_pb2, retrieval_pb2_grpc
 from services.common.checks import check_count, check_identifier
 from services.common.errors import BrokenReleaseError, FailedPreconditionError, InvalidRequestError
 from services.common.health import Needs
+from services.common.maps import heatmap_message, read_feature_map
 from services.common.releases import Release, ReleaseStore
 from services.common.server import Registration
 from services.common.status import status_of
@@ -28,7 +28,7 @@ from services.retrieval.messages import check_withdrawal, read_references
 from services.retrieval.neighbours import distance_quantile, project, unit, vote
 from services.retrieval.search import ExactSearch
 from services.retrieval.settings import RetrievalSettings
-from services.retrieval.similarity import grad_cam, normalise_patches, point_maps, quantise, similarity_map
+from services.retrieval.similarity import grad_cam, normalise_places, place_similarities, quantise, similarity_map
 
 DESCRIPTOR: Final = retrieval_pb2.DESCRIPTOR.services_by_name["RetrievalService"]
 _log = structlog.get_logger("dl4all")
@@ -87,11 +87,11 @@ class RetrievalServicer(retrieval_pb2_grpc.RetrievalServiceServicer):
         positions = project(library.embeddings, library.projection_mean, library.projection)
         return retrieval_pb2.GetLatentMapResponse(
             references=[
-                retrieval_pb2.LatentReference(
+                neighbour_pb2.LatentReference(
                     reference_id=str(library.reference_ids[i]),
                     is_blast=bool(library.is_blast[i]),
                     cell_class=str(library.cell_classes[i]),
-                    position=retrieval_pb2.LatentPoint(x=x, y=y),
+                    position=neighbour_pb2.LatentPoint(x=x, y=y),
                 )
                 for i, (x, y) in enumerate(positions.tolist())
             ]
@@ -125,14 +125,15 @@ class RetrievalServicer(retrieval_pb2_grpc.RetrievalServiceServicer):
         library, _ = await self._known_cells(release)
         waiting = [] if self._additions is None else await asyncio.to_thread(self._additions.ids, embedder_name(release))
         counts = Counter(zip(library.cell_classes.tolist(), library.is_blast.tolist(), strict=True))
-        return retrieval_pb2.GetLibraryResponse(
+        held = library_pb2.Library(
             sha256=release.library.sha256,
             embedder=embedder_name(release),
             dimension=library.dimension,
-            classes=[retrieval_pb2.LibraryClass(cell_class=c, is_blast=b, count=n) for (c, b), n in sorted(counts.items())],
+            classes=[library_pb2.LibraryClass(cell_class=c, is_blast=b, count=n) for (c, b), n in sorted(counts.items())],
             patients=len(np.unique(library.patients)),
             pending_additions=len(set(waiting) - set(library.addition_ids.tolist())),
         )
+        return retrieval_pb2.GetLibraryResponse(library=held)
 
     async def AddReferences(
         self, request: retrieval_pb2.AddReferencesRequest, context: grpc.aio.ServicerContext[Any, Any]
@@ -219,15 +220,16 @@ def _search(
 def _explain(
     request: retrieval_pb2.ExplainRequest, shown: int, release: Release, library: ReferenceLibrary, search: ExactSearch
 ) -> retrieval_pb2.ExplainResponse:
-    cells: list[retrieval_pb2.ExplainedCell] = []
+    outcomes: list[retrieval_pb2.ExplainOutcome] = []
     sound: list[tuple[int, NDArray[np.float32], NDArray[np.float32] | None]] = []
     for cell in request.cells:
+        outcome = retrieval_pb2.ExplainOutcome(cell_id=cell.cell_id)
         try:
-            sound.append((len(cells), _embedding(cell, library), _patches(cell, library) if request.include_maps else None))
-            cells.append(retrieval_pb2.ExplainedCell(cell_id=cell.cell_id))
+            sound.append((len(outcomes), _embedding(cell, library), _places(cell, library) if request.include_maps else None))
         except InvalidRequestError as error:
-            cells.append(retrieval_pb2.ExplainedCell(cell_id=cell.cell_id, vote=float("nan"), error=status_of(error)))
-    answer = retrieval_pb2.ExplainResponse(cells=cells, library_sha256=release.library.sha256)
+            outcome.error.CopyFrom(status_of(error))
+        outcomes.append(outcome)
+    answer = retrieval_pb2.ExplainResponse(outcomes=outcomes, library_sha256=release.library.sha256)
     if not sound:
         return answer
     queries = unit(np.array([embedding for _, embedding, _ in sound], np.float32))
@@ -236,12 +238,12 @@ def _explain(
     votes = vote(distances[:, :k], library.is_blast[indices[:, :k]])
     positions = project(queries, library.projection_mean, library.projection)
     calibration = np.asarray(release.calibration.nearest_distances, np.float64)
-    for row, (place, _, patches) in enumerate(sound):
-        explained = answer.cells[place]
+    for row, (number, _, places) in enumerate(sound):
+        explained = answer.outcomes[number].explained
         for index, distance in zip(indices[row, :shown].tolist(), distances[row, :shown].tolist(), strict=True):
             neighbour = _neighbour(library, index, distance)
-            if patches is not None:
-                _add_maps(neighbour, library, index, queries[row], patches, embedder_name(release))
+            if places is not None:
+                _add_maps(neighbour, library, index, queries[row], places, embedder_name(release))
             explained.neighbours.append(neighbour)
         explained.vote = float(votes[row])
         explained.distance_quantile = distance_quantile(float(distances[row, 0]), calibration)
@@ -258,13 +260,13 @@ def _embedding(cell: retrieval_pb2.ExplainCell, library: ReferenceLibrary) -> ND
     return embedding
 
 
-def _patches(cell: retrieval_pb2.ExplainCell, library: ReferenceLibrary) -> NDArray[np.float32]:
-    return normalise_patches(patches_from_bytes(cell.patch_embeddings, cell.rows, cell.columns, library.dimension, "cells"))
+def _places(cell: retrieval_pb2.ExplainCell, library: ReferenceLibrary) -> NDArray[np.float32]:
+    return normalise_places(read_feature_map(cell.place_embeddings, library.dimension, "cells"))
 
 
-def _neighbour(library: ReferenceLibrary, index: int, distance: float) -> retrieval_pb2.Neighbour:
+def _neighbour(library: ReferenceLibrary, index: int, distance: float) -> neighbour_pb2.Neighbour:
     reference_id = str(library.reference_ids[index])
-    return retrieval_pb2.Neighbour(
+    return neighbour_pb2.Neighbour(
         reference_id=reference_id,
         is_blast=bool(library.is_blast[index]),
         cell_class=str(library.cell_classes[index]),
@@ -279,24 +281,23 @@ def _neighbour(library: ReferenceLibrary, index: int, distance: float) -> retrie
 
 
 def _add_maps(
-    neighbour: retrieval_pb2.Neighbour, library: ReferenceLibrary, index: int, query: NDArray[np.float32], patches: NDArray[np.float32], model: str
+    neighbour: neighbour_pb2.Neighbour, library: ReferenceLibrary, index: int, query: NDArray[np.float32], places: NDArray[np.float32], model: str
 ) -> None:
-    neighbour.query_map.CopyFrom(_heatmap(similarity_map(patches, library.embeddings[index])))
-    neighbour.query_grad_cam.CopyFrom(_heatmap(grad_cam(patches, library.embeddings[index])))
+    neighbour.query_map.CopyFrom(_heatmap(similarity_map(places, library.embeddings[index])))
+    neighbour.query_grad_cam.CopyFrom(_heatmap(grad_cam(places, library.embeddings[index])))
     neighbour.map_model = model
-    known = library.patch_embeddings(index)
+    known = library.places_of(index)
     if known is not None:
         neighbour.neighbour_map.CopyFrom(_heatmap(similarity_map(known, query)))
         neighbour.neighbour_grad_cam.CopyFrom(_heatmap(grad_cam(known, query)))
-        neighbour.point_maps.CopyFrom(_point_maps(point_maps(patches, known)))
+        neighbour.place_similarities.CopyFrom(_place_similarities(place_similarities(places, known)))
 
 
-def _point_maps(contributions: NDArray[np.float32]) -> retrieval_pb2.PointMaps:
-    rows, columns, neighbour_rows, neighbour_columns = contributions.shape
-    values = quantise(contributions).tobytes()
-    return retrieval_pb2.PointMaps(rows=rows, columns=columns, neighbour_rows=neighbour_rows, neighbour_columns=neighbour_columns, values=values)
+def _place_similarities(contributions: NDArray[np.float32]) -> neighbour_pb2.PlaceSimilarities:
+    height, width, neighbour_height, neighbour_width = contributions.shape
+    by_place = heatmap_message(quantise(contributions).reshape(height, width, neighbour_height * neighbour_width))
+    return neighbour_pb2.PlaceSimilarities(map=by_place, neighbour_height=neighbour_height, neighbour_width=neighbour_width)
 
 
-def _heatmap(contributions: NDArray[np.float32]) -> imaging_pb2.Heatmap:
-    values = quantise(contributions)
-    return imaging_pb2.Heatmap(values=values.tobytes(), height=values.shape[0], width=values.shape[1])
+def _heatmap(contributions: NDArray[np.float32]) -> imaging_pb2.SpatialMap:
+    return heatmap_message(quantise(contributions))

@@ -21,7 +21,7 @@ import grpc
 from google.protobuf import json_format
 
 from dl4all.diagnosis.v1 import diagnosis_pb2
-from dl4all_client.client import diagnose_request
+from dl4all_client import diagnose_request
 from services.common.logs import configure_logs
 from services.common.settings import CommonSettings
 from services.embedded import embedded_services
@@ -48,8 +48,50 @@ async def _answer(gateway: Any, request: diagnosis_pb2.DiagnoseRequest) -> str:
         diagnosis = (await gateway.Diagnose(request)).diagnosis
     except grpc.aio.AioRpcError as error:
         return f"{error.code().name}: {error.details()}"
-    diagnosis.ClearField("timings")
-    return json_format.MessageToJson(diagnosis, indent=None, sort_keys=True)
+    return json.dumps(plain_answer(diagnosis), sort_keys=True)
+
+
+def plain_answer(diagnosis: diagnosis_pb2.Diagnosis) -> dict[str, Any]:
+    """What is answered, without times and however the contract lays out its messages; bytes as their SHA-256."""
+    counts, quality = diagnosis.counts, diagnosis.quality
+    return {
+        "finding": diagnosis_pb2.Finding.Name(diagnosis.finding),
+        "requires_review": diagnosis.requires_review,
+        "reasons": list(diagnosis.reasons),
+        "counts": [counts.total, counts.suspected, counts.indeterminate, counts.not_suspected],
+        "blast_fraction": [diagnosis.blast_fraction.lower, diagnosis.blast_fraction.upper],
+        "quality": [quality.width, quality.height, quality.overexposed_share, quality.red_cell_radius, repr(quality.blur), *quality.notes],
+        "kind": diagnosis.kind,
+        "cells": [_plain_cell(cell) for cell in diagnosis.cells],
+        "latent_map": [[r.reference_id, r.position.x, r.position.y] for r in diagnosis.latent_map],
+        "rule": json_format.MessageToDict(diagnosis.rule),
+        "provenance": json_format.MessageToDict(diagnosis.provenance),
+        "patches": [json_format.MessageToDict(patch) for patch in diagnosis.patches],
+    }
+
+
+def _plain_cell(cell: diagnosis_pb2.CellDiagnosis) -> dict[str, Any]:
+    where, evidence = cell.cell, cell.class_activation
+    return {
+        "cell": [where.cell_id, where.box.x, where.box.y, where.box.width, where.box.height, where.center_x, where.center_y, where.radius],
+        "probabilities": [repr(p) for p in (cell.blast_probability, cell.network_probability, cell.neighbour_vote, cell.nothing_probability)],
+        "verdict": [cell.suspected, cell.indeterminate, list(cell.prediction_set), list(cell.reasons)],
+        "focus": [cell.focus_before, cell.focus_after, cell.unsharp_radius, cell.upscale_factor],
+        "position": [cell.position.x, cell.position.y, cell.distance_quantile],
+        "pixels": [cell.registered_side, _digest(cell.registered_pixels)],
+        "evidence": [_digest(evidence.for_blast.values), _digest(evidence.for_normal.values), evidence.scale, evidence.model],
+        "neighbours": [_plain_neighbour(neighbour) for neighbour in cell.neighbours],
+    }
+
+
+def _plain_neighbour(known: Any) -> list[Any]:
+    maps = (known.query_map, known.neighbour_map, known.query_grad_cam, known.neighbour_grad_cam)
+    facts = [known.reference_id, known.is_blast, known.cell_class, known.source, known.patient, known.distance, known.image_sha256, known.map_model]
+    return [*facts, known.center_x, known.center_y, known.radius, *(_digest(m.values) for m in maps)]
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def differences(before: Answers, after: Answers) -> list[str]:

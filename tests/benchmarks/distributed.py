@@ -24,8 +24,8 @@ import numpy as np
 from rich.progress import track
 
 from dl4all.diagnosis.v1 import diagnosis_pb2, diagnosis_pb2_grpc
+from dl4all_client import diagnose_request
 from dl4all_client.channel import open_aio_channel
-from dl4all_client.client import diagnose_request
 from tests.benchmarks.serving import NEIGHBOURS, PlainLoop, workloads
 from tests.running import Stack
 

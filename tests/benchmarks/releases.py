@@ -22,7 +22,7 @@ import onnxruntime
 from rich.progress import track
 
 from dl4all.diagnosis.v1 import diagnosis_pb2
-from dl4all_client.client import diagnose_request
+from dl4all_client import diagnose_request
 from services.common.engines.onnx_runtime import open_session
 from services.common.logs import configure_logs
 from services.common.phantom import CellKind, encode_png, single_cell

@@ -38,12 +38,12 @@ def draw(count: int, seed: int = 0) -> ReferenceLibrary:
     random = np.random.default_rng(seed)
     names = np.char.add("drawn/cell/", np.arange(count).astype(np.str_))
     exemplars = library.exemplar_rows(count)
-    patches, scales = library.quantised(random.normal(size=(int((exemplars >= 0).sum()), 8, 8, DIMENSION)).astype(np.float32) + 0.2)
+    places, scales = library.quantised(random.normal(size=(int((exemplars >= 0).sum()), 8, 8, DIMENSION)).astype(np.float32) + 0.2)
     return ReferenceLibrary(
         embeddings=unit(random.normal(size=(count, DIMENSION)).astype(np.float32)),
         exemplars=exemplars,
-        patches=patches,
-        patch_scales=scales,
+        place_embeddings=places,
+        place_scales=scales,
         is_blast=random.random(count) < 0.5,
         reference_ids=names,
         cell_classes=np.full(count, "cell"),

@@ -25,16 +25,16 @@ import numpy as np
 from rich.progress import track
 
 from dl4all.diagnosis.v1 import diagnosis_pb2, diagnosis_pb2_grpc
-from dl4all_client.client import diagnose_request
-from services.common.arrays import patches_to_bytes
+from dl4all_client import diagnose_request
 from services.common.engines.onnx_runtime import open_session
 from services.common.image_codec import decode_image
+from services.common.maps import feature_map_message, read_feature_map
 from services.common.phantom import CellKind, PhantomOptions, encode_png, single_cell, smear_field
 from services.common.releases import Release, ReleaseStore
 from services.common.settings import CommonSettings
 from services.gateway.decision import Counts, decide
 from services.gateway.fusion import blast_probability, judge_cell
-from services.gateway.judging import cell_rule, image_rule
+from services.gateway.rules import cell_rule, image_rule
 from services.patching.cells import central_cell, locate_cells, looks_like_single_cell
 from services.patching.crops import batches
 from services.patching.quality import measure_exposure
@@ -43,7 +43,7 @@ from services.preprocessing.unsharpening import FocusParameters, sharpen_adaptiv
 from services.retrieval.library import ReferenceLibrary, open_library
 from services.retrieval.neighbours import Float, project, unit, vote
 from services.retrieval.search import ExactSearch
-from services.retrieval.similarity import normalise_patches, quantise, similarity_map
+from services.retrieval.similarity import normalise_places, quantise, similarity_map
 from tests.integration.conftest import start_server
 
 NEIGHBOURS = 3
@@ -77,17 +77,17 @@ class PlainLoop:
                 registered = register(np.ascontiguousarray(crop.pixels), x, y, cell.radius, self.release.input.side)
                 sharpened.append(sharpen_adaptively(registered.pixels, registered.upscale_factor, self.focus))
             pixels = np.stack([s.pixels for s in sharpened])
-            logits, embedding, patches = self.session.run(["logits", "embedding", "patch_embeddings"], {"images": pixels})
+            logits, embedding, places = self.session.run(["logits", "embedding", "patch_embeddings"], {"images": pixels})
             queries = unit(embedding)
             k = self.release.calibration.voting_neighbours
             indices, distances = self.search.nearest(queries, k)
             votes = vote(distances, self.library.is_blast[indices])
             project(queries, self.library.projection_mean, self.library.projection)
             for i, (_, s) in enumerate(zip(batch, sharpened, strict=True)):
-                own = normalise_patches(np.frombuffer(patches_to_bytes(patches[i]), "<f2").reshape(patches[i].shape).astype(np.float32))
+                own = normalise_places(read_feature_map(feature_map_message(places[i]), places.shape[3], "places"))
                 for index in indices[i, :NEIGHBOURS]:
                     quantise(similarity_map(own, self.library.embeddings[index]))
-                    quantise(similarity_map(cast(Float, self.library.patch_embeddings(int(index))), queries[i]))
+                    quantise(similarity_map(cast(Float, self.library.places_of(int(index))), queries[i]))
                 verdicts.append(
                     judge_cell(float(blast_probability(logits[i])), float(votes[i]), s.accepted, [str(r) for r in s.reasons], cell_rule(self.release))
                 )
@@ -103,14 +103,14 @@ def workloads() -> dict[str, list[bytes]]:
 
 
 async def served(address: str, images: list[bytes], in_flight: int) -> None:
-    places = asyncio.Semaphore(in_flight)
+    slots = asyncio.Semaphore(in_flight)
     async with grpc.aio.insecure_channel(address, options=[("grpc.max_receive_message_length", 1 << 25)]) as channel:
         stub = diagnosis_pb2_grpc.DiagnosisServiceStub(channel)
 
         async def one(image: bytes) -> None:
             request = diagnose_request(image)
             request.display.CopyFrom(diagnosis_pb2.DisplayOptions(neighbours=NEIGHBOURS, include_maps=True))
-            async with places:
+            async with slots:
                 await stub.Diagnose(request, timeout=60)
 
         await asyncio.gather(*(one(image) for image in images))

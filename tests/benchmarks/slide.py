@@ -67,7 +67,7 @@ def diagnose(gateway: Running, path: Path) -> Outcome:
     heard = started
     with DiagnosisClient(gateway.address) as client, Progress(console=CONSOLE, transient=True) as progress:
         bar = progress.add_task("diagnosing", total=None)
-        for part in client.diagnose_slide(path, seconds=3600):
+        for part in client.diagnose_slide(path, timeout=3600):
             if part.WhichOneof("part") == "cells":
                 outcome.centres += [(c.cell.center_x, c.cell.center_y) for c in part.cells.cells]
                 outcome.radii += [c.cell.radius for c in part.cells.cells]

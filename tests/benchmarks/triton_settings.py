@@ -22,7 +22,7 @@ import tritonclient.grpc.aio as tritonclient
 from rich.progress import track
 
 from clients.cli.stack.parts import Ports, triton_part
-from services.common.engines.base import EMBEDDING, LOGITS, PATCH_EMBEDDINGS
+from services.common.engines.base import EMBEDDING, LOGITS, PLACE_EMBEDDINGS
 from services.common.model_repository import CPU_CONFIG_FILE
 from services.common.parts import TRITON
 from services.common.releases import ReleaseStore
@@ -42,7 +42,7 @@ AT_ONCE = 4
 
 async def cells_per_second(address: str, model: str, shape: tuple[int, ...], batch: int, calls: int) -> float:
     images = np.random.default_rng(0).integers(0, 256, (batch, *shape), np.uint8)
-    outputs = [tritonclient.InferRequestedOutput(name) for name in (LOGITS, EMBEDDING, PATCH_EMBEDDINGS)]
+    outputs = [tritonclient.InferRequestedOutput(name) for name in (LOGITS, EMBEDDING, PLACE_EMBEDDINGS)]
     client = tritonclient.InferenceServerClient(address)
 
     async def caller() -> None:

@@ -11,8 +11,8 @@ import pytest
 
 from dl4all.classification.v1 import classification_pb2, classification_pb2_grpc
 from dl4all.diagnosis.v1 import diagnosis_pb2_grpc
+from dl4all_client import diagnose_request
 from dl4all_client.channel import open_aio_channel
-from dl4all_client.client import diagnose_request
 from services.common.parts import TRITON
 from services.gateway.settings import GatewaySettings
 from tests.running import Deceived, Running, Stack, eventually

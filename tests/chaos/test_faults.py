@@ -19,8 +19,7 @@ from dl4all.classification.v1 import classification_pb2, classification_pb2_grpc
 from dl4all.patching.v1 import patching_pb2, patching_pb2_grpc
 from dl4all.preprocessing.v1 import preprocessing_pb2, preprocessing_pb2_grpc
 from dl4all.retrieval.v1 import retrieval_pb2, retrieval_pb2_grpc
-from dl4all_client import DiagnosisClient, ServiceError
-from dl4all_client.client import diagnose_request
+from dl4all_client import DiagnosisClient, ServiceError, diagnose_request
 from services.common.health import LIVE, model_name, release_name
 from services.common.parts import SERVICES, TRITON
 from tests.paths import ROOT
@@ -104,7 +103,7 @@ def assert_others_work(stack: Stack, image: bytes, broken: str) -> None:
             assert call(), name
     if broken != "gateway":
         with DiagnosisClient(stack["gateway"].address) as client:
-            assert client.list_systems()
+            assert client.list_releases()
 
 
 def assert_recovered(stack: Stack, image: bytes, pids: dict[str, int], broken: str) -> None:
@@ -304,7 +303,7 @@ def test_a_draining_service_says_so_and_finishes_what_it_accepted(stack: Stack, 
         for status in cast(Any, health_pb2_grpc.HealthStub(channel)).Watch(health_pb2.HealthCheckRequest(), timeout=60):
             watched.append(status.status)
             if len(watched) == 1:
-                call = client._stub.Diagnose.future(diagnose_request(large_field), timeout=60)
+                call = client._diagnosis.Diagnose.future(diagnose_request(large_field), timeout=60)
                 eventually(lambda: _busy(busy), 30, f"{busy.part.name} has work")
                 stack[name].send(signal.SIGTERM)
         assert watched == [SERVING, NOT_SERVING]

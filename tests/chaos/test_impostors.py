@@ -94,15 +94,15 @@ def _other_cell(answer: classification_pb2.ClassifyResponse) -> None:
 
 
 def _absurd_vote(answer: retrieval_pb2.ExplainResponse) -> None:
-    answer.cells[0].vote = 7.0
+    answer.outcomes[0].explained.vote = 7.0
 
 
 def _no_neighbours(answer: retrieval_pb2.ExplainResponse) -> None:
-    del answer.cells[0].neighbours[:]
+    del answer.outcomes[0].explained.neighbours[:]
 
 
 def _refused_cell(answer: retrieval_pb2.ExplainResponse) -> None:
-    answer.cells[0].error.code = 3
+    answer.outcomes[0].error.code = 3
 
 
 def _triton_not_a_number(answer: service_pb2.ModelInferResponse) -> None:

@@ -12,7 +12,8 @@ from services.common.releases import Model, Role
 
 LOGITS: Final = "logits"
 EMBEDDING: Final = "embedding"
-PATCH_EMBEDDINGS: Final = "patch_embeddings"
+PLACE_EMBEDDINGS: Final = "patch_embeddings"
+"""Embeddings by place of the feature map. The output has an older name in the files of the models that are shipped."""
 CLASS_ACTIVATIONS: Final = "class_activations"
 
 
@@ -41,7 +42,7 @@ class InferenceEngine(Protocol):
         Args:
             model: model of a release.
             images: uint8 (N, side, side, 3).
-            outputs: which of logits (N, classes), embedding (N, D), patch_embeddings (N, h, w, D) and, where it has them, class_activations
+            outputs: which of logits (N, classes), embedding (N, D), place embeddings (N, h, w, D) and, where it has them, class_activations
                 (N, h, w, classes) are wanted of a cell network, of logits (N, 2), class_activations (N, h, w, 2) of a network of patches.
             timeout: seconds that the caller has left; None for no limit.
 

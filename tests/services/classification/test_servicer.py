@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from dl4all.classification.v1 import classification_pb2
 from services.classification.servicer import ClassificationServicer
-from services.common.arrays import patches_from_bytes
-from services.common.engines.base import CLASS_ACTIVATIONS, EMBEDDING, LOGITS, PATCH_EMBEDDINGS
+from services.common.engines.base import CLASS_ACTIVATIONS, EMBEDDING, LOGITS, PLACE_EMBEDDINGS
 from services.common.errors import FailedPreconditionError, InvalidRequestError
+from services.common.maps import read_feature_map
 from services.common.releases import Model, ReleaseStore, Role
 from tests.paths import ROOT
 
@@ -44,7 +44,7 @@ class FakeEngine:
     ) -> dict[str, NDArray[np.float32]]:
         self.runs.append((model.model, len(images), tuple(outputs), timeout))
         first = images[:, 0, 0, 0].astype(np.float32)
-        shapes = {LOGITS: (2,), EMBEDDING: (4,), PATCH_EMBEDDINGS: (2, 3, 4), CLASS_ACTIVATIONS: (2, 3, 2)}
+        shapes = {LOGITS: (2,), EMBEDDING: (4,), PLACE_EMBEDDINGS: (2, 3, 4), CLASS_ACTIVATIONS: (2, 3, 2)}
         return {name: np.broadcast_to(first.reshape(-1, *[1] * len(shapes[name])), (len(images), *shapes[name])).copy() for name in outputs}
 
     async def close(self) -> None:
@@ -75,14 +75,13 @@ async def test_network_and_embedder_that_are_one_model_are_run_once_with_the_tim
 
 async def test_embeddings_by_place_come_only_where_they_are_asked_for() -> None:
     engine = FakeEngine()
-    plain, shown = await _classify(engine), await _classify(engine, include_patch_embeddings=True)
-    assert not any(c.patch_embeddings or c.rows or c.columns for c in plain.cells)
+    plain, shown = await _classify(engine), await _classify(engine, include_place_embeddings=True)
+    assert not any(c.HasField("place_embeddings") for c in plain.cells)
     first = shown.cells[0]
-    assert (first.rows, first.columns) == (2, 3)
-    np.testing.assert_array_equal(patches_from_bytes(first.patch_embeddings, 2, 3, 4, "x"), np.ones((2, 3, 4), np.float32))
+    np.testing.assert_array_equal(read_feature_map(first.place_embeddings, 4, "x"), np.ones((2, 3, 4), np.float32))
     activations = CLASS_ACTIVATIONS in engine.runs[-1][2]
     assert activations == RELEASE.class_activations
-    assert bool(first.class_activations) == activations
+    assert first.HasField("class_activations") == activations
 
 
 @pytest.mark.parametrize("role", list(Role))
@@ -128,7 +127,7 @@ async def test_patches_are_judged_by_the_network_of_patches() -> None:
     answer = await _classify_patches(engine, PATCH_RELEASE.id, PATCH_RELEASE.patches.side)
     assert engine.runs == [(PATCH_RELEASE.patches.network.model, 1, (LOGITS, CLASS_ACTIVATIONS), 7.0)]
     (patch,) = answer.patches
-    assert (patch.patch_id, list(patch.logits), patch.rows, patch.columns) == (5, [9.0, 9.0], 2, 3)
+    assert (patch.patch_id, list(patch.logits), patch.activations.height, patch.activations.width) == (5, [9.0, 9.0], 2, 3)
     assert answer.model.name == PATCH_RELEASE.patches.network.model
 
 

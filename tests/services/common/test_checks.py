@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from services.common.arrays import patches_from_bytes, patches_to_bytes, pixels_from_bytes
-from services.common.checks import MAX_CELLS_PER_CALL, check_count, check_identifier, check_microns_per_pixel
+from services.common.arrays import pixels_from_bytes
+from services.common.checks import MAX_CELLS_PER_CALL, check_count, check_identifier, check_microns_per_pixel, check_text
 from services.common.errors import InvalidRequestError
 
 
@@ -61,30 +61,13 @@ def test_pixels_of_the_wrong_size_are_refused(length: int, height: int, width: i
     assert (caught.value.reason, caught.value.field) == ("PIXELS_WRONG_SIZE", "crops")
 
 
-def test_patches_come_back_in_half_precision() -> None:
-    patches = np.random.default_rng(0).normal(size=(2, 3, 4)).astype(np.float32)
-    back = patches_from_bytes(patches_to_bytes(patches), 2, 3, 4, "cells")
-    assert back.dtype == np.float32
-    np.testing.assert_allclose(back, patches, rtol=1e-3, atol=1e-6)
-    assert patches_to_bytes(np.ones((1, 1, 1), np.float32)) == b"\x00\x3c"
+@pytest.mark.parametrize("text", ["a", "Dr Á", "x" * 128])
+def test_texts_that_are_accepted(text: str) -> None:
+    check_text(text, "confirmed_by")
 
 
-@pytest.mark.parametrize(("length", "rows", "columns"), [(0, 0, 3), (47, 2, 3), (49, 2, 3), (48, -2, -3)])
-def test_patches_of_the_wrong_size_are_refused(length: int, rows: int, columns: int) -> None:
+@pytest.mark.parametrize("text", ["", " ", "x" * 129, "line\nbreak", "\x00"])
+def test_texts_that_are_refused(text: str) -> None:
     with pytest.raises(InvalidRequestError) as caught:
-        patches_from_bytes(bytes(length), rows, columns, 4, "cells")
-    assert (caught.value.reason, caught.value.field) == ("PATCHES_WRONG_SIZE", "cells")
-
-
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_patches_that_are_not_finite_are_refused(value: float) -> None:
-    patches = np.zeros((1, 1, 2), np.float32)
-    patches[0, 0, 1] = value
-    with pytest.raises(InvalidRequestError) as caught:
-        patches_from_bytes(patches.astype("<f2").tobytes(), 1, 1, 2, "cells")
-    assert caught.value.reason == "NOT_FINITE"
-
-
-def test_patches_beyond_half_precision_are_clipped_not_refused() -> None:
-    patches = np.array([[[1e6, -1e6]]], np.float32)
-    assert patches_from_bytes(patches_to_bytes(patches), 1, 1, 2, "cells").tolist() == [[[65504.0, -65504.0]]]
+        check_text(text, "confirmed_by")
+    assert (caught.value.reason, caught.value.field) == ("TEXT_INVALID", "confirmed_by")

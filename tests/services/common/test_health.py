@@ -11,7 +11,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from services.common.health import LIVE, HealthServicer, Needs, Readiness, model_name, release_name
+from services.common.health import LIVE, HealthServicer, Needs, Readiness, composed, model_name, release_name
 
 SERVING, NOT_SERVING, UNKNOWN = 1, 2, 3
 NAME = "dl4all.test.v1.TestService"
@@ -90,6 +90,24 @@ async def test_a_service_without_releases_needs_all_that_it_names(parts: dict[st
     assert (await readiness.statuses())[""] == SERVING
     parts["net/1"].ready = False
     assert (await readiness.statuses())[""] == NOT_SERVING
+
+
+async def test_what_composes_others_needs_all_that_they_need(parts: dict[str, Part]) -> None:
+    net, other = parts.values()
+    inner = {
+        "patching": lambda: Needs({"disk": net.probe}),
+        "classification": lambda: Needs({"net/1": other.probe}, {"first": ["net/1"]}, "first"),
+        "retrieval": lambda: Needs({}, {"first": [], "second": []}, "first"),
+    }
+    readiness = Readiness([NAME], {NAME: composed(inner)}, timeout=0.2)
+    found = await readiness.statuses()
+    assert (found[NAME], found[release_name("first")]) == (SERVING, SERVING)
+    assert found[release_name("second")] == NOT_SERVING, "classification does not hold it"
+    for part in (net, other):
+        part.ready = False
+        assert (await readiness.statuses())[NAME] == NOT_SERVING
+        part.ready = True
+    assert (await readiness.statuses())[NAME] == SERVING
 
 
 async def test_a_release_that_is_taken_in_is_named_and_may_become_the_default(parts: dict[str, Part]) -> None:

@@ -1,4 +1,4 @@
-"""In place of the four services: stubs that answer at once, note what they were asked, and fail or wait where a test says so."""
+"""In place of the four services: stubs that answer at once, note their requests, and fail or wait where a test says so."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import numpy as np
 from google.protobuf.message import Message
 
 from dl4all.classification.v1 import classification_pb2
-from dl4all.diagnosis.v1 import diagnosis_pb2
 from dl4all.imaging.v1 import imaging_pb2
 from dl4all.patching.v1 import patching_pb2
-from dl4all.preprocessing.v1 import preprocessing_pb2
-from dl4all.retrieval.v1 import retrieval_pb2
+from dl4all.preprocessing.v1 import enhanced_cell_pb2, preprocessing_pb2
+from dl4all.retrieval.v1 import library_pb2, neighbour_pb2, retrieval_pb2
+from services.common.maps import feature_map_message
 from services.common.releases import Release, ReleaseStore, Role
-from services.gateway.calling import Clock
-from services.gateway.judging import Asked
+from services.gateway.deadline import Deadline
+from services.gateway.request_context import Display, EncodedImage, RequestContext
 from services.gateway.stubs import Stubs
 from tests.paths import ROOT
 
@@ -26,6 +26,7 @@ STORE = ReleaseStore(ROOT / "releases", ROOT / "model_repository")
 RELEASE = STORE.held("plain-resnet-1")
 PATCH_RELEASE = STORE.held("all-idb-patches-1")
 BLAST, NORMAL = (-4.0, 4.0), (4.0, -4.0)
+IMAGE = EncodedImage(b"x", imaging_pb2.IMAGE_KIND_AUTO, 0.25)
 
 
 class Down(grpc.aio.AioRpcError):
@@ -53,7 +54,7 @@ class FakeServices:
         votes: Callable[[int], float] = lambda _: 0.0,
     ) -> None:
         self.pieces, self.release, self.logits, self.votes = list(pieces), release, logits, votes
-        self.asked: list[tuple[str, Message]] = []
+        self.called: list[tuple[str, Message]] = []
         self.failures: dict[str, Exception] = {}
         self.changes: dict[str, Callable[[Any], None]] = {}
         self.slide: list[patching_pb2.LocateSlideResponse] = []
@@ -67,8 +68,8 @@ class FakeServices:
         return Stubs(*[cast(Any, self)] * 4)
 
     def requests(self, name: str) -> list[Any]:
-        """What an RPC was asked, in order."""
-        return [request for asked, request in self.asked if asked == name]
+        """Requests of an RPC, in order."""
+        return [request for called, request in self.called if called == name]
 
     async def LocateCells(self, request: patching_pb2.LocateCellsRequest, **_: Any) -> AsyncIterator[patching_pb2.LocateCellsResponse]:
         await self._called("LocateCells", request)
@@ -99,7 +100,7 @@ class FakeServices:
                 outcome.error.code = grpc.StatusCode.INVALID_ARGUMENT.value[0]
             else:
                 pixels = bytes([crop.cell_id % 256]) * (3 * side * side)
-                outcome.enhanced.CopyFrom(preprocessing_pb2.EnhancedCell(pixels=pixels, side=side, accepted=True, focus_before=0.5, focus_after=0.4))
+                outcome.enhanced.CopyFrom(enhanced_cell_pb2.EnhancedCell(pixels=pixels, side=side, accepted=True, focus_before=0.5, focus_after=0.4))
         return self._changed("Enhance", answer)
 
     async def Classify(self, request: classification_pb2.ClassifyRequest, **_: Any) -> classification_pb2.ClassifyResponse:
@@ -108,6 +109,8 @@ class FakeServices:
         answer = classification_pb2.ClassifyResponse(engine="onnxruntime", models=[_served(model.model, model.version, model.files[Role.CPU].sha256)])
         for cell in request.cells:
             answer.cells.add(cell_id=cell.cell_id, logits=self.logits(cell.cell_id), embedding=[1.0, 0.0])
+            if request.include_place_embeddings:
+                answer.cells[-1].place_embeddings.CopyFrom(feature_map(1.0, 0.0))
         return self._changed("Classify", answer)
 
     async def ClassifyPatches(self, request: classification_pb2.ClassifyPatchesRequest, **_: Any) -> classification_pb2.ClassifyPatchesResponse:
@@ -116,22 +119,36 @@ class FakeServices:
         model = self.release.patches.network
         answer = classification_pb2.ClassifyPatchesResponse(model=_served(model.model, model.version, model.files[Role.CPU].sha256))
         for patch in request.patches:
-            answer.patches.add(patch_id=patch.patch_id, logits=self.logits(patch.patch_id), activations=bytes(4), rows=1, columns=1)
+            answer.patches.add(patch_id=patch.patch_id, logits=self.logits(patch.patch_id), activations=feature_map(0.0, 0.0))
         return self._changed("ClassifyPatches", answer)
 
     async def Explain(self, request: retrieval_pb2.ExplainRequest, **_: Any) -> retrieval_pb2.ExplainResponse:
         await self._called("Explain", request)
         answer = retrieval_pb2.ExplainResponse(library_sha256=self.release.library.sha256)
         for cell in request.cells:
-            answer.cells.add(cell_id=cell.cell_id, vote=self.votes(cell.cell_id), neighbours=[retrieval_pb2.Neighbour(reference_id="a/1")])
+            explained = answer.outcomes.add(cell_id=cell.cell_id).explained
+            explained.vote = self.votes(cell.cell_id)
+            explained.neighbours.add(reference_id="a/1")
         return self._changed("Explain", answer)
 
     async def GetLatentMap(self, request: retrieval_pb2.GetLatentMapRequest, **_: Any) -> retrieval_pb2.GetLatentMapResponse:
         await self._called("GetLatentMap", request)
-        return retrieval_pb2.GetLatentMapResponse(references=[retrieval_pb2.LatentReference(reference_id="a/1")])
+        return retrieval_pb2.GetLatentMapResponse(references=[neighbour_pb2.LatentReference(reference_id="a/1")])
+
+    async def MeasureFocus(self, request: preprocessing_pb2.MeasureFocusRequest, **_: Any) -> preprocessing_pb2.MeasureFocusResponse:
+        await self._called("MeasureFocus", request)
+        return self._changed("MeasureFocus", preprocessing_pb2.MeasureFocusResponse(score=6.5))  # type: ignore[no-any-return]
+
+    async def GetLibrary(self, request: retrieval_pb2.GetLibraryRequest, **_: Any) -> retrieval_pb2.GetLibraryResponse:
+        await self._called("GetLibrary", request)
+        return retrieval_pb2.GetLibraryResponse(library=library_pb2.Library(sha256=self.release.library.sha256, patients=3))
+
+    async def AddReferences(self, request: retrieval_pb2.AddReferencesRequest, **_: Any) -> retrieval_pb2.AddReferencesResponse:
+        await self._called("AddReferences", request)
+        return self._changed("AddReferences", retrieval_pb2.AddReferencesResponse(addition_ids=range(len(request.references))))  # type: ignore[no-any-return]
 
     async def _called(self, name: str, request: Message) -> None:
-        self.asked.append((name, request))
+        self.called.append((name, request))
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
         try:
@@ -167,14 +184,14 @@ def slide_cells(*numbers: int) -> patching_pb2.LocateSlideResponse:
     return patching_pb2.LocateSlideResponse(cells=patching_pb2.SlideCells(cells=piece.cells, crops=piece.crops))
 
 
-def asked(release: Release = RELEASE, seconds: float = 30.0, **display: Any) -> Asked:
+def context(release: Release = RELEASE, seconds: float = 30.0, **display: Any) -> RequestContext:
     """What a caller asked for."""
-    return Asked("r", release, diagnosis_pb2.DisplayOptions(**display), Clock(seconds))
+    return RequestContext("r", release, Display(**display), Deadline(seconds))
 
 
-def activations(*values: float) -> bytes:
-    """Half-precision numbers as they travel."""
-    return np.asarray(values, "<f2").tobytes()
+def feature_map(*values: float) -> imaging_pb2.SpatialMap:
+    """A feature map of one place."""
+    return feature_map_message(np.asarray([[values]], np.float32))
 
 
 def _served(name: str, version: int, sha256: str) -> classification_pb2.ServedModel:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from dl4all.classification.v1 import classification_pb2
-from dl4all.retrieval.v1 import retrieval_pb2
+from dl4all.retrieval.v1 import neighbour_pb2, retrieval_pb2
 from services.common.errors import FailedPreconditionError, InternalError, InvalidRequestError
 from services.common.releases import ReleaseStore, Role
 from services.common.status import status_of
@@ -16,10 +16,9 @@ from tests.paths import ROOT
 
 
 def answer(*votes: float) -> retrieval_pb2.ExplainResponse:
-    neighbours = [retrieval_pb2.Neighbour(reference_id="a/1")]
-    return retrieval_pb2.ExplainResponse(
-        cells=[retrieval_pb2.ExplainedCell(cell_id=i, vote=vote, neighbours=neighbours) for i, vote in enumerate(votes)]
-    )
+    neighbours = [neighbour_pb2.Neighbour(reference_id="a/1")]
+    explained = [retrieval_pb2.ExplainedCell(vote=vote, neighbours=neighbours) for vote in votes]
+    return retrieval_pb2.ExplainResponse(outcomes=[retrieval_pb2.ExplainOutcome(cell_id=i, explained=cell) for i, cell in enumerate(explained)])
 
 
 def test_a_sound_answer_passes() -> None:
@@ -28,7 +27,7 @@ def test_a_sound_answer_passes() -> None:
 
 def test_a_refused_cell_fails_its_image_and_the_log_can_say_why() -> None:
     refused = answer(0.2, 0.3)
-    refused.cells[1].error.CopyFrom(status_of(InvalidRequestError("NOT_FINITE", "Embeddings must be finite numbers.")))
+    refused.outcomes[1].error.CopyFrom(status_of(InvalidRequestError("NOT_FINITE", "Embeddings must be finite numbers.")))
     with pytest.raises(InternalError) as caught:
         check_explained(refused, [0, 1])
     assert caught.value.metadata == {"dependency": "retrieval"}
@@ -37,13 +36,17 @@ def test_a_refused_cell_fails_its_image_and_the_log_can_say_why() -> None:
 
 
 @pytest.mark.parametrize("vote", [float("nan"), -0.1, 1.1])
-def test_whoever_does_not_know_of_refusals_takes_none_for_a_vote(vote: float) -> None:
+def test_a_vote_that_is_none_is_refused(vote: float) -> None:
     with pytest.raises(InternalError):
         check_explained(answer(0.2, vote), [0, 1])
 
 
 def test_no_neighbours_or_other_cells_are_no_explanation() -> None:
-    for broken in (retrieval_pb2.ExplainResponse(cells=[retrieval_pb2.ExplainedCell(cell_id=0, vote=0.5)]), answer(0.5, 0.5), None):
+    for broken in (
+        retrieval_pb2.ExplainResponse(outcomes=[retrieval_pb2.ExplainOutcome(cell_id=0, explained=retrieval_pb2.ExplainedCell(vote=0.5))]),
+        answer(0.5, 0.5),
+        None,
+    ):
         with pytest.raises(InternalError):
             check_explained(broken, [0])
 

@@ -6,27 +6,26 @@ import asyncio
 
 import pytest
 
-from dl4all.diagnosis.v1 import diagnosis_pb2
 from dl4all.imaging.v1 import imaging_pb2
 from dl4all.patching.v1 import patching_pb2
 from services.common.errors import DependencyUnavailableError, InternalError
 from services.gateway.composition import Composer, JudgedImage
 from services.gateway.decision import Counts
-from services.gateway.judging import Asked
-from tests.services.gateway.fakes import BLAST, NORMAL, PATCH_RELEASE, Down, FakeServices, asked, located
+from services.gateway.image_slots import ImageSlots
+from services.gateway.request_context import RequestContext
+from services.gateway.rules import image_rule
+from tests.services.gateway.fakes import BLAST, IMAGE, NORMAL, PATCH_RELEASE, RELEASE, Down, FakeServices, context, located
 
-REQUEST = diagnosis_pb2.DiagnoseRequest(request_id="r", image=b"x", microns_per_pixel=0.25)
 
-
-async def _judge(services: FakeServices, wanted: Asked | None = None, images: int = 4, batches: int = 2) -> JudgedImage:
-    return await Composer(services.stubs, images, batches).judge(REQUEST, wanted or asked(services.release))
+async def _judge(services: FakeServices, wanted: RequestContext | None = None, images: int = 4, batches: int = 2) -> JudgedImage:
+    return await Composer(services.stubs, ImageSlots(images), batches).judge(IMAGE, wanted or context(services.release))
 
 
 async def test_cells_of_all_pieces_come_in_order() -> None:
     services = FakeServices([located(0, 1, total=5), located(2, 3), located(4)], logits=lambda cell: BLAST if cell == 3 else NORMAL)
     services.votes = lambda cell: float(cell == 3)
     image = await _judge(services)
-    assert [c.message.cell.cell_id for c in image.cells] == [0, 1, 2, 3, 4]
+    assert [c.judged.cell_id for c in image.cells] == [0, 1, 2, 3, 4]
     assert image.counts == Counts(5, 1, 0)
     assert len(services.requests("Enhance")) == 3, "one batch a piece"
     (located_request,) = services.requests("LocateCells")
@@ -37,7 +36,7 @@ async def test_an_image_without_cells_runs_no_model() -> None:
     services = FakeServices([located(total=0)])
     image = await _judge(services)
     assert image.cells == []
-    assert [name for name, _ in services.asked] == ["LocateCells"]
+    assert [name for name, _ in services.called] == ["LocateCells"]
 
 
 @pytest.mark.parametrize(
@@ -64,8 +63,8 @@ async def test_only_so_many_batches_of_an_image_are_judged_at_once() -> None:
 async def test_only_so_many_images_are_judged_at_once_and_others_wait_their_turn() -> None:
     services = FakeServices([located(0, total=1)])
     services.gate = asyncio.Event()
-    composer = Composer(services.stubs, 1, 2)
-    first, second = (asyncio.create_task(composer.judge(REQUEST, asked())) for _ in range(2))
+    composer = Composer(services.stubs, ImageSlots(1), 2)
+    first, second = (asyncio.create_task(composer.judge(IMAGE, context())) for _ in range(2))
     for _ in range(50):
         await asyncio.sleep(0)
     assert len(services.requests("LocateCells")) == 1
@@ -77,26 +76,26 @@ async def test_only_so_many_images_are_judged_at_once_and_others_wait_their_turn
 async def test_an_image_whose_time_is_over_before_its_turn_asks_nobody() -> None:
     services = FakeServices([located(0, total=1)])
     services.gate = asyncio.Event()
-    composer = Composer(services.stubs, 1, 2)
-    first = asyncio.create_task(composer.judge(REQUEST, asked()))
+    composer = Composer(services.stubs, ImageSlots(1), 2)
+    first = asyncio.create_task(composer.judge(IMAGE, context()))
     await asyncio.sleep(0)
     with pytest.raises(TimeoutError):
-        await composer.judge(REQUEST, asked(seconds=0.01))
+        await composer.judge(IMAGE, context(seconds=0.01))
     services.gate.set()
     await first
     assert len(services.requests("LocateCells")) == 1
-    await composer.judge(REQUEST, asked())
+    await composer.judge(IMAGE, context())
 
 
-async def test_a_failed_batch_ends_the_image_and_frees_its_place() -> None:
+async def test_a_failed_batch_ends_the_image_and_frees_its_slot() -> None:
     services = FakeServices([located(0, total=3), located(1), located(2)])
     services.failures["Classify"] = Down()
-    composer = Composer(services.stubs, 1, 1)
+    composer = Composer(services.stubs, ImageSlots(1), 1)
     with pytest.raises(DependencyUnavailableError):
-        await composer.judge(REQUEST, asked())
+        await composer.judge(IMAGE, context())
     assert len(services.requests("Classify")) == 1, "the rest would be work for nothing"
     services.failures.clear()
-    assert len((await composer.judge(REQUEST, asked())).cells) == 3
+    assert len((await composer.judge(IMAGE, context())).cells) == 3
 
 
 async def test_patching_that_is_down_is_unavailable() -> None:
@@ -123,7 +122,7 @@ async def test_a_cancelled_image_cancels_its_batches() -> None:
 
 
 async def test_the_latent_map_comes_where_it_is_asked_for() -> None:
-    image = await _judge(FakeServices([located(0, total=1)]), asked(include_latent_map=True))
+    image = await _judge(FakeServices([located(0, total=1)]), context(latent_map=True))
     assert [r.reference_id for r in image.latent_map] == ["a/1"]
 
 
@@ -132,10 +131,10 @@ async def test_a_release_of_patches_judges_them_first_and_locates_cells_by_them(
     side = PATCH_RELEASE.patches.side if PATCH_RELEASE.patches else 0
     services.patches = [_cut(side, 0, 1)]
     image = await _judge(services)
-    assert [name for name, _ in services.asked][:3] == ["CutPatches", "ClassifyPatches", "LocateCells"]
+    assert [name for name, _ in services.called][:3] == ["CutPatches", "ClassifyPatches", "LocateCells"]
     assert len(image.patches) == 2
     assert len(services.requests("LocateCells")[0].activations.patches) == 2
-    assert [m.name for m in image.effort.models][-1] == "all_idb_patches_1"
+    assert [m.name for m in image.stats.models][-1] == "all_idb_patches_1"
 
 
 def _cut(side: int, *numbers: int) -> patching_pb2.CutPatchesResponse:
@@ -145,11 +144,12 @@ def _cut(side: int, *numbers: int) -> patching_pb2.CutPatchesResponse:
     return piece
 
 
-def test_what_an_image_is_stands_in_its_header() -> None:
+def test_an_image_is_decided_by_what_its_header_says_of_it() -> None:
     notes = imaging_pb2.ImageQuality(notes=["PHANTOM"], red_cell_radius=30.0, blur=30.0)
-    field = JudgedImage(located(total=0, quality=notes).header)
-    assert (field.is_phantom, field.is_single_cell) == (True, False)
+    field = JudgedImage(located(total=0, quality=notes).header).decide(image_rule(RELEASE))
+    assert (field.sha256, field.phantom) == ("0" * 64, True)
     assert [str(reason) for reason in field.poor] == ["IMAGE_BLURRED"]
-    cell = JudgedImage(located(total=0, quality=notes, kind=imaging_pb2.ImageKind.IMAGE_KIND_CELL).header)
-    assert cell.is_single_cell
+    assert {"PHANTOM", "IMAGE_BLURRED"} <= {str(reason) for reason in field.decision.reasons}
+    cell = JudgedImage(located(total=0, quality=notes, kind=imaging_pb2.IMAGE_KIND_CELL).header).decide(image_rule(RELEASE))
+    assert "SINGLE_CELL" in {str(reason) for reason in cell.decision.reasons}
     assert cell.poor == (), "a crop is judged by the focus of its cell"

@@ -6,18 +6,16 @@ import math
 
 import pytest
 
-from dl4all.diagnosis.v1 import diagnosis_pb2
 from dl4all.imaging.v1 import imaging_pb2
 from dl4all.patching.v1 import patching_pb2
 from services.common.errors import DependencyUnavailableError, FailedPreconditionError, InternalError
-from services.gateway.calling import Effort
 from services.gateway.patches import JudgedPatches, PatchJudge
-from tests.services.gateway.fakes import PATCH_RELEASE, Down, FakeServices, activations, asked
+from services.gateway.run_stats import RunStats
+from tests.services.gateway.fakes import IMAGE, PATCH_RELEASE, Down, FakeServices, context, feature_map
 
 assert PATCH_RELEASE.patches is not None
 PATCHES = PATCH_RELEASE.patches
 FIELD = imaging_pb2.ImageKind.IMAGE_KIND_FIELD
-REQUEST = diagnosis_pb2.DiagnoseRequest(request_id="r", image=b"x")
 
 
 def _cut(*numbers: int, side: int = PATCHES.side) -> patching_pb2.CutPatchesResponse:
@@ -33,29 +31,29 @@ def _services(*pieces: patching_pb2.CutPatchesResponse) -> FakeServices:
     return services
 
 
-async def _judge(services: FakeServices, effort: Effort | None = None) -> JudgedPatches:
-    return await PatchJudge(services.stubs).judge(REQUEST, PATCHES, asked(PATCH_RELEASE), effort or Effort())
+async def _judge(services: FakeServices, stats: RunStats | None = None) -> JudgedPatches:
+    return await PatchJudge(services.stubs).judge(IMAGE, PATCHES, context(PATCH_RELEASE), stats or RunStats())
 
 
-async def test_every_patch_has_its_place_its_probabilities_and_its_labels() -> None:
+async def test_every_patch_has_its_square_its_probabilities_and_its_labels() -> None:
     judged = await _judge(_services(_cut(0, 1), _cut(2)))
     assert judged.kind == FIELD
-    assert [(m.box.x, m.box.y, m.box.width, m.box.height) for m in judged.messages] == [(0, 7, 300, 300), (100, 7, 300, 300), (200, 7, 300, 300)]
-    for number, message in enumerate(judged.messages):
+    assert [(p.x, p.y, p.side) for p in judged.patches] == [(0, 7, 300), (100, 7, 300), (200, 7, 300)]
+    for number, patch in enumerate(judged.patches):
         blast = 1 / (1 + math.exp(number - 3.0))
-        assert message.blast_probability == pytest.approx(blast, abs=1e-6)
-        assert message.blast_present is (blast >= PATCHES.min_probability["blast"])
-        assert message.other_probability == pytest.approx(1 / (1 + math.exp(3.0)), abs=1e-6)
-        assert message.other_present is (1 / (1 + math.exp(3.0)) >= PATCHES.min_probability["other"])
+        assert patch.blast_probability == pytest.approx(blast, abs=1e-6)
+        assert patch.blast_present is (blast >= PATCHES.min_probability["blast"])
+        assert patch.other_probability == pytest.approx(1 / (1 + math.exp(3.0)), abs=1e-6)
+        assert patch.other_present is (1 / (1 + math.exp(3.0)) >= PATCHES.min_probability["other"])
 
 
 async def test_activations_go_to_patching_with_the_limits_of_the_release() -> None:
     services = _services(_cut(0))
-    services.changes["ClassifyPatches"] = lambda answer: setattr(answer.patches[0], "activations", activations(1.0, 2.0))
+    services.changes["ClassifyPatches"] = lambda answer: answer.patches[0].activations.CopyFrom(feature_map(1.0, 2.0))
     judged = await _judge(services)
     assert judged.activations is not None
     (patch,) = judged.activations.patches
-    assert (patch.x, patch.y, patch.side, patch.values) == (0, 7, 300, activations(1.0, 2.0))
+    assert (patch.x, patch.y, patch.side, patch.activations) == (0, 7, 300, feature_map(1.0, 2.0))
     assert judged.activations.min_activation == pytest.approx(PATCHES.min_activation)
     assert judged.activations.suppression_radius == pytest.approx(300 * PATCHES.suppression_radius)
 
@@ -72,7 +70,7 @@ async def test_a_single_cell_has_no_patches_and_runs_no_network() -> None:
     piece = patching_pb2.CutPatchesResponse(kind=imaging_pb2.ImageKind.IMAGE_KIND_CELL)
     services = _services(piece)
     judged = await _judge(services)
-    assert (judged.kind, judged.messages, judged.activations, judged.model) == (imaging_pb2.ImageKind.IMAGE_KIND_CELL, (), None, None)
+    assert (judged.kind, judged.patches, judged.activations, judged.model) == (imaging_pb2.ImageKind.IMAGE_KIND_CELL, (), None, None)
     assert services.requests("ClassifyPatches") == []
 
 
@@ -99,6 +97,6 @@ async def test_a_service_that_is_down_is_unavailable(service: str) -> None:
 
 
 async def test_the_time_that_it_takes_is_a_stage_of_its_own() -> None:
-    effort = Effort()
-    await _judge(_services(_cut(0)), effort)
-    assert set(effort.milliseconds) == {"patches"}
+    stats = RunStats()
+    await _judge(_services(_cut(0)), stats)
+    assert set(stats.milliseconds) == {"patches"}

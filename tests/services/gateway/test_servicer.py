@@ -10,15 +10,18 @@ from typing import Any, cast
 
 import pytest
 
-from dl4all.classification.v1 import classification_pb2
 from dl4all.diagnosis.v1 import diagnosis_pb2
 from dl4all.imaging.v1 import imaging_pb2
 from dl4all.patching.v1 import patching_pb2
+from services.common import metrics
 from services.common.releases import ReleaseStore
-from services.gateway.calling import Effort
+from services.gateway.cells import JudgedCell
 from services.gateway.composition import JudgedImage
 from services.gateway.fusion import CellVerdict
-from services.gateway.judging import Asked, JudgedCell
+from services.gateway.image_slots import ImageSlots
+from services.gateway.judging import CellAnswer, CellEvidence
+from services.gateway.request_context import EncodedImage, RequestContext
+from services.gateway.run_stats import RunStats, ServedFile
 from services.gateway.servicer import DiagnosisServicer
 from services.gateway.settings import GatewaySettings
 from tests.paths import ROOT
@@ -29,13 +32,13 @@ BLURRED = imaging_pb2.ImageQuality(red_cell_radius=30.0, blur=30.0)
 
 
 def image(
-    name: str, cells: int, suspected: int = 0, undecided: int = 0, quality: imaging_pb2.ImageQuality = SHARP, model: str = "net"
+    name: str, cells: int, suspected: int = 0, indeterminate: int = 0, quality: imaging_pb2.ImageQuality = SHARP, model: str = "net"
 ) -> JudgedImage:
     header = patching_pb2.LocateCellsHeader(kind=imaging_pb2.ImageKind.IMAGE_KIND_FIELD, image_sha256=name, quality=quality, cell_count=cells)
-    verdicts = [CellVerdict(0.0, ("normal",), i < suspected, suspected <= i < suspected + undecided, ()) for i in range(cells)]
-    judged = [JudgedCell(v, diagnosis_pb2.CellDiagnosis(suspected=v.suspected, indeterminate=v.indeterminate)) for v in verdicts]
-    served = [classification_pb2.ServedModel(name=model, version=1, sha256=model)] if cells else []
-    return JudgedImage(header=header, cells=judged, effort=Effort("onnxruntime" if cells else "", served))
+    verdicts = [CellVerdict(0.0, ("normal",), i < suspected, suspected <= i < suspected + indeterminate, ()) for i in range(cells)]
+    judged = [CellAnswer(JudgedCell(i, v), CellEvidence(imaging_pb2.Cell(cell_id=i))) for i, v in enumerate(verdicts)]
+    served = [ServedFile(model, 1, model)] if cells else []
+    return JudgedImage(header=header, cells=judged, stats=RunStats("onnxruntime" if cells else "", served))
 
 
 class Judged:
@@ -44,10 +47,10 @@ class Judged:
     def __init__(self, images: dict[str, JudgedImage], before: Callable[[str], None]) -> None:
         self.images, self.before, self.releases = images, before, list[str]()
 
-    async def judge(self, request: diagnosis_pb2.DiagnoseRequest, asked: Asked) -> JudgedImage:
-        self.before(request.request_id)
-        self.releases.append(asked.release.id)
-        return self.images[request.request_id]
+    async def judge(self, image: EncodedImage, context: RequestContext) -> JudgedImage:
+        self.before(context.request_id)
+        self.releases.append(context.release.id)
+        return self.images[context.request_id]
 
 
 class Context:
@@ -70,7 +73,7 @@ def specimen(
 ) -> tuple[diagnosis_pb2.SpecimenDiagnosis, list[Any], list[str]]:
     limits: dict[str, Any] = {"max_answer_bytes": max_answer_bytes} if max_answer_bytes else {}
     settings = GatewaySettings(stream_window=1, **limits)
-    servicer = DiagnosisServicer(settings, store, cast(Any, None))
+    servicer = DiagnosisServicer(settings, store, cast(Any, None), ImageSlots(1))
     judged = Judged({str(i): judged for i, judged in enumerate(images)}, before)
     servicer._composer = cast(Any, judged)
 
@@ -128,5 +131,15 @@ def test_all_images_are_judged_by_one_release_whatever_the_index_says_meanwhile(
     found, answers, releases = specimen(held, image("a", 100), image("b", 100), image("c", 100), before=switch)
     assert releases == ["plain-resnet-1"] * 3
     assert {a.diagnosis.provenance.release for a in answers} == {found.provenance.release} == {"plain-resnet-1"}
-    assert held.resolve("").id == "dss-1", "the switch took place"
+    assert held.resolve("").id == "dss-1", "the switch was made"
     activate(held.held("plain-resnet-1"), folder, as_default=True)
+
+
+def _counted(method: str) -> float:
+    return metrics.REQUESTS.labels("dl4all.diagnosis.v1.DiagnosisService", method, "OK")._value.get()  # type: ignore[no-any-return]
+
+
+def test_images_of_a_specimen_are_counted_as_such(store: tuple[ReleaseStore, Path]) -> None:
+    before = _counted("DiagnoseSpecimen#image"), _counted("DiagnoseStream#image")
+    specimen(store[0], image("a", 3), image("b", 4))
+    assert (_counted("DiagnoseSpecimen#image"), _counted("DiagnoseStream#image")) == (before[0] + 2, before[1])

@@ -9,13 +9,16 @@ from typing import Any
 
 import pytest
 
-from dl4all.diagnosis.v1 import diagnosis_pb2
 from dl4all.imaging.v1 import imaging_pb2
 from dl4all.patching.v1 import patching_pb2
 from services.common.errors import DependencyUnavailableError, InternalError, OverloadedError
+from services.gateway.cells import JudgedCell
 from services.gateway.decision import Counts
-from services.gateway.slides import JudgedSlide, MostSuspicious, SlideComposer
-from tests.services.gateway.fakes import BLAST, NORMAL, Down, FakeServices, asked, slide_cells
+from services.gateway.fusion import CellVerdict
+from services.gateway.judging import CellAnswer, CellEvidence
+from services.gateway.rules import image_rule
+from services.gateway.slides import JudgedSlide, MostSuspicious, SlideComposer, SlideProgress
+from tests.services.gateway.fakes import BLAST, NORMAL, RELEASE, Down, FakeServices, context, slide_cells
 
 FACTS = patching_pb2.LocateSlideResponse(facts=imaging_pb2.SlideFacts(width=4000, height=3000, red_cell_radius=30.0, notes=["PHANTOM"]))
 
@@ -36,35 +39,33 @@ async def _requests() -> AsyncIterator[patching_pb2.LocateSlideRequest]:
 
 async def _judge(services: FakeServices, explained: int = 2, composer: SlideComposer | None = None, **display: Any) -> tuple[list[Any], JudgedSlide]:
     made = composer or SlideComposer(services.stubs, slides_in_flight=1, batches_in_flight=2)
-    *parts, last = [part async for part in made.judge(_requests(), asked(**display), explained)]
+    *parts, last = [part async for part in made.judge(_requests(), context(**display), explained)]
     assert isinstance(last, JudgedSlide)
     return parts, last
 
 
 async def test_every_cell_is_streamed_and_counted_and_progress_comes_last() -> None:
     parts, slide = await _judge(_services(FACTS, slide_cells(0, 1), slide_cells(2), _end(3)))
-    streamed = [cell for part in parts if part.WhichOneof("part") == "cells" for cell in part.cells.cells]
-    assert sorted(c.cell.cell_id for c in streamed) == [0, 1, 2]
-    assert not any(c.registered_pixels or c.neighbours for c in streamed), "what only explanations need is not streamed"
+    streamed = [cell for part in parts if isinstance(part, list) for cell in part]
+    assert sorted(c.judged.cell_id for c in streamed) == [0, 1, 2]
+    assert not any(c.evidence.pixels or c.evidence.neighbours for c in streamed), "what only explanations need is not streamed"
     assert slide.counts == Counts(3, 1, 0)
-    progress = parts[-1].progress
-    assert (progress.cells_found, progress.cells_judged) == (3, 3)
+    assert parts[-1] == SlideProgress(cells_found=3, cells_judged=3)
 
 
 async def test_what_the_slide_is_comes_from_its_facts_and_its_end() -> None:
     _, slide = await _judge(_services(FACTS, _end(0)))
-    assert slide.is_phantom
+    assert "PHANTOM" in slide.decide(image_rule(RELEASE)).reasons
     assert (slide.quality.width, slide.quality.blur, slide.quality.red_cell_radius) == (4000, 2.0, 30.0)
 
 
-@pytest.mark.parametrize("shown", [True, False])
-async def test_the_most_suspicious_cells_are_explained_on_the_pixels_that_were_judged(shown: bool) -> None:
+async def test_the_most_suspicious_cells_are_explained_on_the_pixels_that_were_judged() -> None:
     services = _services(FACTS, slide_cells(*range(6)), _end(6))
-    _, slide = await _judge(services, include_crops=shown, include_latent_map=True)
-    assert [m.cell.cell_id for m in slide.explained] == [2, 5]
-    assert all(m.neighbours for m in slide.explained)
-    assert [bool(m.registered_pixels) for m in slide.explained] == [shown, shown]
+    _, slide = await _judge(services, maps=True, latent_map=True)
+    assert [c.judged.cell_id for c in slide.explained] == [2, 5]
+    assert all(c.evidence.neighbours and c.evidence.pixels for c in slide.explained)
     judged, again = services.requests("Classify")
+    assert (judged.include_place_embeddings, again.include_place_embeddings) == (False, True)
     assert [c.pixels for c in again.cells] == [c.pixels for c in judged.cells if c.cell_id in (2, 5)]
     assert [r.reference_id for r in slide.latent_map] == ["a/1"]
 
@@ -79,7 +80,7 @@ async def test_a_slide_that_was_not_read_to_its_end_has_no_diagnosis(parts: list
         await _judge(_services(*parts))
 
 
-async def test_more_slides_than_places_are_refused_at_once_and_a_place_comes_free() -> None:
+async def test_more_slides_than_slots_are_refused_at_once_and_a_slot_comes_free() -> None:
     services = _services(FACTS, slide_cells(0), _end(1))
     services.gate = asyncio.Event()
     composer = SlideComposer(services.stubs, slides_in_flight=1, batches_in_flight=2)
@@ -94,7 +95,7 @@ async def test_more_slides_than_places_are_refused_at_once_and_a_place_comes_fre
     await _judge(services, composer=composer)
 
 
-async def test_a_service_that_fails_ends_the_slide_and_frees_its_place() -> None:
+async def test_a_service_that_fails_ends_the_slide_and_frees_its_slot() -> None:
     services = _services(FACTS, slide_cells(0), slide_cells(1), _end(2))
     services.failures["Enhance"] = Down()
     composer = SlideComposer(services.stubs, slides_in_flight=1, batches_in_flight=1)
@@ -107,7 +108,7 @@ async def test_a_service_that_fails_ends_the_slide_and_frees_its_place() -> None
 async def test_a_reader_that_goes_away_stops_the_work() -> None:
     services = _services(FACTS, *(slide_cells(n) for n in range(100)), _end(100))
     composer = SlideComposer(services.stubs, slides_in_flight=1, batches_in_flight=1)
-    parts = composer.judge(_requests(), asked(), 2)
+    parts = composer.judge(_requests(), context(), 2)
     await anext(parts)
     await parts.aclose()
     seen = len(services.requests("Enhance"))
@@ -116,11 +117,15 @@ async def test_a_reader_that_goes_away_stops_the_work() -> None:
     assert len(services.requests("Enhance")) == seen < 100
 
 
+def _cell(number: int, probability: float) -> CellAnswer:
+    return CellAnswer(JudgedCell(number, CellVerdict(probability, (), False, False, ())), CellEvidence(imaging_pb2.Cell()))
+
+
 def test_of_equally_suspicious_cells_the_earlier_is_kept() -> None:
     most = MostSuspicious(2)
     for number, probability in enumerate([0.5, 0.9, 0.5, math.nan, 0.1]):
-        most.add(diagnosis_pb2.CellDiagnosis(cell=imaging_pb2.Cell(cell_id=number), blast_probability=probability))
-    assert [m.cell.cell_id for m in most.sorted()] == [1, 0]
+        most.add(_cell(number, probability))
+    assert [c.judged.cell_id for c in most.sorted()] == [1, 0]
     none = MostSuspicious(0)
-    none.add(diagnosis_pb2.CellDiagnosis(blast_probability=1.0))
+    none.add(_cell(0, 1.0))
     assert none.sorted() == []

@@ -39,8 +39,8 @@ def test_what_is_added_is_read_back_with_its_author(store: AdditionStore) -> Non
     assert (first.embedder, first.source, first.confirmed_by, first.withdrawn_by) == ("net/1", "here", "Dr A", None)
     for addition, given in ((first, reference(1)), (second, reference(2, is_blast=False))):
         assert np.array_equal(addition.reference.embedding, given.embedding)
-        assert np.array_equal(addition.reference.patches, given.patches)
-        kept = replace(addition.reference, embedding=given.embedding, patches=given.patches)
+        assert np.array_equal(addition.reference.place_embeddings, given.place_embeddings)
+        kept = replace(addition.reference, embedding=given.embedding, place_embeddings=given.place_embeddings)
         assert vars(kept) == vars(given)
 
 

@@ -9,9 +9,10 @@ from typing import Any, cast
 
 import pytest
 
+from dl4all.imaging.v1 import imaging_pb2
 from dl4all.retrieval.v1 import retrieval_pb2
-from services.common.arrays import patches_to_bytes
 from services.common.errors import ConfigurationError, InvalidRequestError
+from services.common.maps import feature_map_message
 from services.common.releases import ReleaseStore
 from services.common.settings import CommonSettings
 from services.common.status import error_of
@@ -30,14 +31,12 @@ EXEMPLARS = [int(i) for i in LIBRARY.exemplars[:3]]
 def cell(number: int, **changes: Any) -> retrieval_pb2.ExplainCell:
     """A cell that looks like one of the exemplars, each of another length."""
     index = EXEMPLARS[number % len(EXEMPLARS)]
-    patches = LIBRARY.patch_embeddings(index)
-    assert patches is not None
+    places = LIBRARY.places_of(index)
+    assert places is not None
     facts = {
         "cell_id": 40 + number,
         "embedding": (1.0 + number) * LIBRARY.embeddings[index],
-        "patch_embeddings": patches_to_bytes(patches),
-        "rows": patches.shape[0],
-        "columns": patches.shape[1],
+        "place_embeddings": feature_map_message(places),
     }
     return retrieval_pb2.ExplainCell(**(facts | changes))
 
@@ -52,14 +51,19 @@ def explain(cells: Sequence[retrieval_pb2.ExplainCell], *, maps: bool) -> retrie
         workers.close()
 
 
+def places_of_one(values: bytes) -> imaging_pb2.SpatialMap:
+    """A map of one place with these values."""
+    return imaging_pb2.SpatialMap(height=1, width=1, channels=LIBRARY.dimension, value_type=imaging_pb2.VALUE_TYPE_FLOAT16, values=values)
+
+
 BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     "too short": ({"embedding": [1.0, 2.0]}, "EMBEDDING_WRONG_SIZE"),
     "empty": ({"embedding": []}, "EMBEDDING_WRONG_SIZE"),
     "not a number": ({"embedding": [math.nan] * LIBRARY.dimension}, "NOT_FINITE"),
     "infinite": ({"embedding": [1.0] * (LIBRARY.dimension - 1) + [math.inf]}, "NOT_FINITE"),
-    "patches cut off": ({"patch_embeddings": b"\0" * 10}, "PATCHES_WRONG_SIZE"),
-    "no patches": ({"patch_embeddings": b"", "rows": 0, "columns": 0}, "PATCHES_WRONG_SIZE"),
-    "patches not a number": ({"patch_embeddings": b"\xff\xff" * LIBRARY.dimension, "rows": 1, "columns": 1}, "NOT_FINITE"),
+    "places cut off": ({"place_embeddings": places_of_one(b"\0" * 10)}, "MAP_WRONG_SIZE"),
+    "no places": ({"place_embeddings": None}, "MAP_WRONG_SIZE"),
+    "places not a number": ({"place_embeddings": places_of_one(b"\xff\xff" * LIBRARY.dimension)}, "NOT_FINITE"),
 }
 
 
@@ -68,27 +72,25 @@ def test_a_bad_cell_is_refused_alone(what: str) -> None:
     changes, reason = BROKEN[what]
     sound = [cell(0), cell(1), cell(2)]
     found = explain([sound[0], cell(7, **changes), *sound[1:]], maps=True)
-    assert [c.cell_id for c in found.cells] == [40, 47, 41, 42]
-    refused = found.cells[1]
+    assert [o.cell_id for o in found.outcomes] == [40, 47, 41, 42]
+    refused = found.outcomes[1]
+    assert refused.WhichOneof("result") == "error"
     assert (error_of(refused.error).reason, isinstance(error_of(refused.error), InvalidRequestError)) == (reason, True)
-    assert math.isnan(refused.vote)
-    assert not refused.neighbours
-    assert not refused.HasField("position")
-    del found.cells[1]
+    del found.outcomes[1]
     assert found == explain(sound, maps=True)
-    assert [c.neighbours[0].reference_id for c in found.cells] == [str(LIBRARY.reference_ids[i]) for i in EXEMPLARS]
-    assert all(c.neighbours[0].HasField("query_map") and not c.HasField("error") for c in found.cells)
+    assert [o.explained.neighbours[0].reference_id for o in found.outcomes] == [str(LIBRARY.reference_ids[i]) for i in EXEMPLARS]
+    assert all(o.explained.neighbours[0].HasField("query_map") for o in found.outcomes)
 
 
-def test_patches_are_not_looked_at_where_no_maps_are_asked_for() -> None:
-    found = explain([cell(0, patch_embeddings=b"\0")], maps=False)
-    assert not found.cells[0].HasField("error")
-    assert 0.0 <= found.cells[0].vote <= 1.0
+def test_places_are_not_looked_at_where_no_maps_are_asked_for() -> None:
+    found = explain([cell(0, place_embeddings=places_of_one(b"\0"))], maps=False)
+    assert found.outcomes[0].WhichOneof("result") == "explained"
+    assert 0.0 <= found.outcomes[0].explained.vote <= 1.0
 
 
 def test_all_cells_may_be_bad() -> None:
     found = explain([cell(i, embedding=[]) for i in range(3)], maps=False)
-    assert [error_of(c.error).reason for c in found.cells] == ["EMBEDDING_WRONG_SIZE"] * 3
+    assert [error_of(c.error).reason for c in found.outcomes] == ["EMBEDDING_WRONG_SIZE"] * 3
     assert found.library_sha256 == RELEASE.library.sha256
 
 

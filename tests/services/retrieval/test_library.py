@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from services.common.errors import BrokenReleaseError
-from services.retrieval.library import open_library
+from services.retrieval.library import arrays_of, open_library
 from services.retrieval.neighbours import unit
 
 Arrays = dict[str, Any]
@@ -55,13 +55,14 @@ def test_a_library_is_read_as_written(tmp_path: Path) -> None:
     library = open_library(_write(tmp_path / "library.npz", arrays))
     assert len(library) == COUNT
     assert library.dimension == DIMENSION
+    written = arrays_of(library)
     for name, array in arrays.items():
-        np.testing.assert_array_equal(getattr(library, name), array)
+        np.testing.assert_array_equal(written[name], array)
     expected = arrays["patches"][3].astype(np.float32) * np.float32(0.04)
-    patches = library.patch_embeddings(3)
-    assert patches is not None
-    np.testing.assert_allclose(patches, expected, rtol=1e-6)
-    assert patches.dtype == np.float32
+    places = library.places_of(3)
+    assert places is not None
+    np.testing.assert_allclose(places, expected, rtol=1e-6)
+    assert places.dtype == np.float32
 
 
 def test_missing_file(tmp_path: Path) -> None:
@@ -141,7 +142,7 @@ def test_uncompressed_arrays_are_mapped_and_none_can_be_written(tmp_path: Path, 
     (np.savez_compressed if compressed else np.savez)(path, **_arrays())
     library = open_library(path)
     assert isinstance(library.embeddings, np.memmap) != compressed
-    np.testing.assert_array_equal(library.patches, _arrays()["patches"])
+    np.testing.assert_array_equal(library.place_embeddings, _arrays()["patches"])
     with pytest.raises(ValueError, match="read-only"):
         library.embeddings[0] = 0
 
@@ -151,8 +152,8 @@ def test_references_that_are_no_exemplars_have_no_patches(tmp_path: Path) -> Non
     arrays["exemplars"] = np.array([1, -1, 0, -1, -1, -1], np.int32)
     arrays["patches"], arrays["patch_scales"] = arrays["patches"][:2], arrays["patch_scales"][:2]
     library = open_library(_write(tmp_path / "library.npz", arrays))
-    assert library.patch_embeddings(1) is None
-    patches = library.patch_embeddings(2)
+    assert library.places_of(1) is None
+    patches = library.places_of(2)
     assert patches is not None
     np.testing.assert_allclose(patches, arrays["patches"][0] * np.float32(0.01), rtol=1e-6)
 

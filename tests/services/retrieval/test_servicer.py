@@ -106,7 +106,7 @@ def test_what_the_library_holds_does_not_wait(release_copy: Any, workers: Worker
     AdditionStore(tmp_path / "additions.sqlite").add("k", f"{release.embedder.model}/{release.embedder.version}", "lab", "Dr A", cells)
     servicer = RetrievalServicer(RetrievalSettings(additions=tmp_path / "additions.sqlite"), store, workers)
     asked = retrieval_pb2.GetLibraryRequest(release="plain-resnet-1")
-    assert asyncio.run(servicer.GetLibrary(asked, NO_CONTEXT)).pending_additions == 2
+    assert asyncio.run(servicer.GetLibrary(asked, NO_CONTEXT)).library.pending_additions == 2
     library.addition_ids[0] = 1
     servicer._known["plain-resnet-1"] = (library, servicer._known["plain-resnet-1"][1])
-    assert asyncio.run(servicer.GetLibrary(asked, NO_CONTEXT)).pending_additions == 1
+    assert asyncio.run(servicer.GetLibrary(asked, NO_CONTEXT)).library.pending_additions == 1

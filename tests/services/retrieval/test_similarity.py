@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from services.retrieval.neighbours import unit
-from services.retrieval.similarity import Float, grad_cam, normalise_patches, point_maps, quantise, similarity_map
+from services.retrieval.similarity import Float, grad_cam, normalise_places, place_similarities, quantise, similarity_map
 
 
 def _patches(seed: int, rows: int = 8, columns: int = 8, dimension: int = 64) -> Float:
@@ -19,7 +19,7 @@ def test_mean_of_the_map_is_the_cosine_similarity(seed: int, rows: int, columns:
     query, other = _patches(seed, rows, columns), _patches(seed + 100, rows, columns)
     a, b = query.mean(axis=(0, 1), dtype=np.float64), other.mean(axis=(0, 1), dtype=np.float64)
     cosine = a @ b / np.linalg.norm(a) / np.linalg.norm(b)
-    contributions = similarity_map(normalise_patches(query), unit(other.mean(axis=(0, 1))))
+    contributions = similarity_map(normalise_places(query), unit(other.mean(axis=(0, 1))))
     assert contributions.shape == (rows, columns)
     assert contributions.mean(dtype=np.float64) == pytest.approx(cosine, abs=1e-5)
 
@@ -32,13 +32,13 @@ def test_a_map_says_where() -> None:
 
 
 def test_normalised_patches_have_a_mean_of_unit_length() -> None:
-    patches = normalise_patches(_patches(3) * 17)
+    patches = normalise_places(_patches(3) * 17)
     assert np.linalg.norm(patches.mean(axis=(0, 1))) == pytest.approx(1.0, abs=1e-5)
     assert patches.dtype == np.float32
 
 
 def test_patches_without_a_mean_stay_finite() -> None:
-    assert not normalise_patches(np.zeros((2, 2, 4), np.float32)).any()
+    assert not normalise_places(np.zeros((2, 2, 4), np.float32)).any()
 
 
 def test_quantise() -> None:
@@ -53,8 +53,8 @@ def test_quantise_without_any_resemblance(value: float) -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_point_maps_add_up_to_the_maps_of_both_cells_and_to_the_similarity(seed: int) -> None:
-    query, other = normalise_patches(_patches(seed, 3, 5)), normalise_patches(_patches(seed + 50, 4, 2))
-    pairs = point_maps(query, other)
+    query, other = normalise_places(_patches(seed, 3, 5)), normalise_places(_patches(seed + 50, 4, 2))
+    pairs = place_similarities(query, other)
     assert pairs.shape == (3, 5, 4, 2)
     np.testing.assert_allclose(pairs.mean(axis=(2, 3)), similarity_map(query, other.mean(axis=(0, 1))), atol=1e-4)
     np.testing.assert_allclose(pairs.mean(axis=(0, 1)), similarity_map(other, query.mean(axis=(0, 1))), atol=1e-4)
@@ -71,6 +71,6 @@ def test_the_closed_form_is_what_automatic_differentiation_says(seed: int) -> No
     patches = features @ weights
     torch.nn.functional.cosine_similarity(patches.mean(dim=(0, 1)), other, dim=0).backward()
     expected = (features.grad * features).sum(dim=2).detach().numpy() * 12
-    found = grad_cam(normalise_patches(patches.detach().numpy().astype(np.float32)), other.numpy().astype(np.float32))
+    found = grad_cam(normalise_places(patches.detach().numpy().astype(np.float32)), other.numpy().astype(np.float32))
     np.testing.assert_allclose(found, expected, atol=1e-5)
     assert found.mean() == pytest.approx(0.0, abs=1e-5)

@@ -1,0 +1,47 @@
+"""A cell that was judged, as numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from services.gateway.decision import Counts
+from services.gateway.fusion import CellVerdict
+
+
+@dataclass(frozen=True)
+class JudgedCell:
+    """What is said of one cell.
+
+    Attributes:
+        cell_id: its number within the image.
+        verdict: what follows from the numbers below.
+        network_probability: of a blast, of the network alone, 0..1; NaN where the cell was not judged.
+        neighbour_vote: share of blasts among the nearest known cells, 0..1; NaN where the cell was not judged.
+        nothing_probability: that no nucleated cell is here, 0..1; NaN where it was not judged or the release does not tell.
+        focus_before: focus score before sharpening.
+        focus_after: focus score after sharpening.
+        unsharp_radius: 0 where nothing was sharpened.
+        upscale_factor: registered pixels per input pixel.
+        distance_quantile: distance to the nearest known cell as a quantile of calibration cells, 0..1.
+        position: in the latent map, x and y; None where it was not judged.
+    """
+
+    cell_id: int
+    verdict: CellVerdict
+    network_probability: float = math.nan
+    neighbour_vote: float = math.nan
+    nothing_probability: float = math.nan
+    focus_before: float = 0.0
+    focus_after: float = 0.0
+    unsharp_radius: int = 0
+    upscale_factor: float = 0.0
+    distance_quantile: float = 0.0
+    position: tuple[float, float] | None = None
+
+
+def counts_of(cells: Iterable[JudgedCell]) -> Counts:
+    """Count judged cells."""
+    verdicts = [cell.verdict for cell in cells]
+    return Counts(len(verdicts), sum(v.suspected for v in verdicts), sum(v.indeterminate for v in verdicts))

@@ -1,0 +1,57 @@
+"""What a request asks for, as plain values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from services.common.releases import Release
+from services.gateway.deadline import Deadline
+
+
+@dataclass(frozen=True)
+class EncodedImage:
+    """An image as the caller sent it.
+
+    Attributes:
+        content: the encoded image.
+        kind: what it shows, a value of ``ImageKind``.
+        microns_per_pixel: 0 where unknown.
+    """
+
+    content: bytes
+    kind: int
+    microns_per_pixel: float
+
+
+@dataclass(frozen=True)
+class Display:
+    """What is shown; nothing of it changes the decision.
+
+    Attributes:
+        neighbours: per cell; 0 for the usual number.
+        maps: whether similarity maps and class activations are shown.
+        crops: whether the registered pixels are shown.
+        latent_map: whether the reference cells of the latent map are shown.
+    """
+
+    neighbours: int = 0
+    maps: bool = False
+    crops: bool = False
+    latent_map: bool = False
+
+
+@dataclass(frozen=True)
+class RequestContext:
+    """What every step of a request needs to know.
+
+    Attributes:
+        request_id: correlates logs.
+        release: the release that decides.
+        display: what is shown.
+        deadline: when the call ends.
+    """
+
+    request_id: str
+    release: Release
+    display: Display
+    deadline: Deadline

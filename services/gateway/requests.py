@@ -1,0 +1,143 @@
+"""From requests of the contract to plain values, checked; a missing request id is made up."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Final
+
+from dl4all.diagnosis.v1 import diagnosis_pb2
+from dl4all.imaging.v1 import imaging_pb2
+from dl4all.patching.v1 import patching_pb2
+from services.common.checks import check_identifier, check_microns_per_pixel
+from services.common.errors import InvalidImageError, InvalidRequestError
+from services.common.releases import Release, ReleaseStore
+from services.gateway.deadline import Deadline
+from services.gateway.request_context import Display, EncodedImage, RequestContext
+from services.gateway.settings import GatewaySettings
+from services.gateway.slides import MAX_EXPLAINED
+from services.gateway.specimens import Specimen
+
+MAX_NEIGHBOURS: Final = 20
+_NOTHING_SHOWN: Final = diagnosis_pb2.DisplayOptions()
+
+
+@dataclass(frozen=True)
+class SlideRequest:
+    """A slide that is to be judged.
+
+    Attributes:
+        start: what patching is told of it.
+        context: of the request.
+        explained: how many of the most suspicious cells are explained.
+    """
+
+    start: patching_pb2.LocateSlideStart
+    context: RequestContext
+    explained: int
+
+
+class RequestReader:
+    """Reads requests. Every method raises InvalidRequestError or NotFoundError with the field at fault.
+
+    Args:
+        settings: of the gateway.
+        releases: that can be chosen.
+    """
+
+    def __init__(self, settings: GatewaySettings, releases: ReleaseStore) -> None:
+        self._settings = settings
+        self._releases = releases
+
+    def context(self, request_id: str, release: str, left: float | None, display: diagnosis_pb2.DisplayOptions = _NOTHING_SHOWN) -> RequestContext:
+        """The context of a call.
+
+        Args:
+            request_id: the caller's; made up if empty.
+            release: release id, system, or empty for the default.
+            left: seconds that the caller gives; None where it sets no deadline.
+            display: what is to be shown.
+        """
+        check_identifier(request_id, "request_id")
+        check_identifier(release, "release")
+        return self._context(request_id, self._releases.resolve(release), display, self._deadline(left))
+
+    def diagnose(self, request: diagnosis_pb2.DiagnoseRequest, left: float | None) -> tuple[EncodedImage, RequestContext]:
+        """The image of a request and its context; ``left`` as for ``context``."""
+        check_identifier(request.request_id, "request_id")
+        check_identifier(request.specimen, "specimen")
+        check_identifier(request.release, "release")
+        check_microns_per_pixel(request.microns_per_pixel)
+        _check_neighbours(request.display)
+        image = self.image(request.image, request.kind, request.microns_per_pixel)
+        return image, self.context(request.request_id, request.release, left, request.display)
+
+    def specimen(self, request: diagnosis_pb2.DiagnoseRequest) -> Specimen:
+        """The specimen that the first of its images names."""
+        check_identifier(request.release, "release")
+        return Specimen(request.specimen, request.release, self._releases.resolve(request.release).id)
+
+    def image(self, content: bytes, kind: int = imaging_pb2.IMAGE_KIND_AUTO, microns_per_pixel: float = 0.0) -> EncodedImage:
+        """An image that may be looked at."""
+        check_microns_per_pixel(microns_per_pixel)
+        if kind not in imaging_pb2.ImageKind.values():
+            raise InvalidRequestError("KIND_UNKNOWN", "kind must be AUTO, CELL or FIELD.", field="kind")
+        if len(content) > self._settings.max_image_bytes:
+            limit = self._settings.max_image_bytes // (1024 * 1024)
+            raise InvalidImageError("IMAGE_TOO_LARGE", f"The encoded image has {len(content)} bytes; at most {limit} MiB are accepted.")
+        return EncodedImage(content, kind, microns_per_pixel)
+
+    def slide(self, start: diagnosis_pb2.DiagnoseSlideStart, left: float | None) -> SlideRequest:
+        """The start of a slide; ``left`` as for ``context``."""
+        check_identifier(start.request_id, "request_id")
+        check_identifier(start.specimen, "specimen")
+        check_identifier(start.release, "release")
+        check_microns_per_pixel(start.microns_per_pixel)
+        _check_neighbours(start.display)
+        if not 0 <= start.explained_cells <= MAX_EXPLAINED:
+            raise InvalidRequestError("EXPLAINED_CELLS_OUT_OF_RANGE", f"explained_cells must lie in 0..{MAX_EXPLAINED}.", field="explained_cells")
+        release = self._releases.resolve(start.release)
+        if release.patches is not None:
+            raise InvalidRequestError("RELEASE_TAKES_NO_SLIDES", f"The release {release.id} judges patches of fields, not slides.", field="release")
+        deadline = self._deadline(left, self._settings.slide_deadline_seconds)
+        context = self._context(start.request_id, release, start.display, deadline)
+        located = patching_pb2.LocateSlideStart(request_id=context.request_id, source=start.source, microns_per_pixel=start.microns_per_pixel)
+        return SlideRequest(located, context, start.explained_cells or MAX_EXPLAINED)
+
+    def _context(self, request_id: str, release: Release, display: diagnosis_pb2.DisplayOptions, deadline: Deadline) -> RequestContext:
+        shown = Display(display.neighbours, display.include_maps, display.include_crops, display.include_latent_map)
+        return RequestContext(request_id or uuid.uuid4().hex, release, shown, deadline)
+
+    def _deadline(self, left: float | None, usual: float | None = None) -> Deadline:
+        return Deadline((usual or self._settings.default_deadline_seconds) if left is None else left)
+
+
+async def slide_start(requests: AsyncIterator[diagnosis_pb2.DiagnoseSlideRequest]) -> diagnosis_pb2.DiagnoseSlideStart:
+    """The first message of a slide.
+
+    Raises:
+        InvalidRequestError: SLIDE_START_MISSING.
+    """
+    async for request in requests:
+        if request.WhichOneof("part") == "start":
+            return request.start
+        break
+    raise InvalidRequestError("SLIDE_START_MISSING", "The first message of a slide must be its start.", field="start")
+
+
+async def slide_parts(
+    start: patching_pb2.LocateSlideStart, requests: AsyncIterator[diagnosis_pb2.DiagnoseSlideRequest]
+) -> AsyncIterator[patching_pb2.LocateSlideRequest]:
+    """What patching is sent of a slide: its start, then the chunks of an upload. A message that is no chunk goes on as an empty one."""
+    yield patching_pb2.LocateSlideRequest(start=start)
+    if start.source.WhichOneof("source") != "upload_bytes":
+        return
+    async for request in requests:
+        is_chunk = request.WhichOneof("part") == "chunk"
+        yield patching_pb2.LocateSlideRequest(chunk=request.chunk) if is_chunk else patching_pb2.LocateSlideRequest()
+
+
+def _check_neighbours(display: diagnosis_pb2.DisplayOptions) -> None:
+    if not 0 <= display.neighbours <= MAX_NEIGHBOURS:
+        raise InvalidRequestError("NEIGHBOURS_OUT_OF_RANGE", f"display.neighbours must lie in 0..{MAX_NEIGHBOURS}.", field="display.neighbours")

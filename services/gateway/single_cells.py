@@ -1,0 +1,134 @@
+"""Cells of one image that are located, enhanced or embedded, and not judged."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+
+import grpc
+
+from dl4all.classification.v1 import classification_pb2
+from dl4all.imaging.v1 import imaging_pb2
+from dl4all.patching.v1 import patching_pb2
+from dl4all.preprocessing.v1 import enhanced_cell_pb2, preprocessing_pb2
+from services.common.errors import InternalError, InvalidImageError, NotFoundError
+from services.common.status import error_of
+from services.common.tracing import metadata
+from services.gateway.answer_checks import check_positions, check_total
+from services.gateway.calling import call, failed
+from services.gateway.cell_calls import CellCalls
+from services.gateway.composition import locate_request
+from services.gateway.image_slots import ImageSlots
+from services.gateway.request_context import EncodedImage, RequestContext
+from services.gateway.run_stats import RunStats
+from services.gateway.stubs import Stubs
+
+
+@dataclass(frozen=True)
+class LocatedCells:
+    """The cells of an image.
+
+    Attributes:
+        header: facts of the image.
+        cells: top to bottom.
+        crops: one per cell; none where they were not asked for.
+    """
+
+    header: patching_pb2.LocateCellsHeader
+    cells: list[imaging_pb2.Cell]
+    crops: list[imaging_pb2.Crop]
+
+
+@dataclass(frozen=True)
+class EnhancedSingleCell:
+    """The cell nearest to the centre of an image: located, cut, registered and sharpened."""
+
+    image_sha256: str
+    cell: imaging_pb2.Cell
+    crop: imaging_pb2.Crop
+    enhanced: enhanced_cell_pb2.EnhancedCell
+
+
+class SingleCells:
+    """Looks at the cells of images without judging them.
+
+    Every method raises DomainError: what a service refused, or that one is down; and TimeoutError where the deadline passed first.
+
+    Args:
+        stubs: the four services.
+        slots: how many images are worked on at once.
+    """
+
+    def __init__(self, stubs: Stubs, slots: ImageSlots) -> None:
+        self._stubs = stubs
+        self._calls = CellCalls(stubs)
+        self._slots = slots
+
+    async def locate(self, image: EncodedImage, context: RequestContext, *, with_crops: bool = False) -> LocatedCells:
+        """Locate the cells of an image."""
+        async with self._slots.taken(context.deadline):
+            return await self._locate(image, context, with_crops=with_crops)
+
+    async def measure_focus(self, image: EncodedImage, context: RequestContext) -> float:
+        """FQPath focus score of an image as it is."""
+        request = preprocessing_pb2.MeasureFocusRequest(request_id=context.request_id, image=image.content)
+        async with self._slots.taken(context.deadline):
+            called = self._stubs.preprocessing.MeasureFocus(request, timeout=context.deadline.left, metadata=metadata())
+            answer = await call("preprocessing", called, of_caller=True)
+        if answer is None or not math.isfinite(answer.score):
+            raise InternalError("INTERNAL", "The preprocessing service answered no focus score.", metadata={"dependency": "preprocessing"})
+        return float(answer.score)
+
+    async def enhance(self, image: EncodedImage, context: RequestContext) -> EnhancedSingleCell:
+        """Register and sharpen the cell nearest to the centre.
+
+        Raises:
+            NotFoundError: NO_CELLS.
+        """
+        async with self._slots.taken(context.deadline):
+            return await self._enhance(image, context)
+
+    async def embed(self, image: EncodedImage, context: RequestContext) -> tuple[EnhancedSingleCell, classification_pb2.ClassifiedCell]:
+        """Enhance the cell nearest to the centre, and embed it with its place embeddings.
+
+        Raises:
+            NotFoundError: NO_CELLS.
+            InvalidImageError: CELL_NOT_ACCEPTED: no network may judge the cell.
+        """
+        async with self._slots.taken(context.deadline):
+            found = await self._enhance(image, context)
+            if not found.enhanced.accepted:
+                reasons = ", ".join(found.enhanced.reasons)
+                raise InvalidImageError("CELL_NOT_ACCEPTED", f"The cell is too blurred or too small to be a reference ({reasons}).")
+            pixels = {found.cell.cell_id: found.enhanced.pixels}
+            classified = await self._calls.classify(pixels, context, RunStats(), with_places=True)
+        return found, classified[found.cell.cell_id]
+
+    async def _enhance(self, image: EncodedImage, context: RequestContext) -> EnhancedSingleCell:
+        alone = replace(image, kind=imaging_pb2.ImageKind.IMAGE_KIND_CELL)
+        located = await self._locate(alone, context, with_crops=True)
+        if not located.crops:
+            raise NotFoundError("NO_CELLS", "No nucleated cell was found in this image.", field="image")
+        (outcome,) = await self._calls.enhance(located.crops[:1], context, RunStats())
+        if outcome.HasField("error"):
+            raise error_of(outcome.error)
+        return EnhancedSingleCell(located.header.image_sha256, located.cells[0], located.crops[0], outcome.enhanced)
+
+    async def _locate(self, image: EncodedImage, context: RequestContext, *, with_crops: bool) -> LocatedCells:
+        pieces = [piece async for piece in self._pieces(image, context, omit_crops=not with_crops)]
+        if not pieces or not pieces[0].HasField("header"):
+            raise InternalError("INTERNAL", "The patching service answered nothing.", metadata={"dependency": "patching"})
+        cells = [cell for piece in pieces for cell in piece.cells]
+        check_positions(cells)
+        check_total(pieces[0].header, len(cells))
+        return LocatedCells(pieces[0].header, cells, [crop for piece in pieces for crop in piece.crops])
+
+    async def _pieces(self, image: EncodedImage, context: RequestContext, *, omit_crops: bool) -> AsyncIterator[patching_pb2.LocateCellsResponse]:
+        request = locate_request(image, context.request_id)
+        request.omit_crops = omit_crops
+        try:
+            async for piece in self._stubs.patching.LocateCells(request, timeout=context.deadline.left, metadata=metadata()):
+                yield piece
+        except grpc.aio.AioRpcError as error:
+            raise failed(error, "patching", of_caller=True) from error
