@@ -5,16 +5,15 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 from google.protobuf import json_format
 
 from dl4all.diagnosis.v1 import diagnosis_pb2
 from dl4all.imaging.v1 import imaging_pb2
-from dl4all.patching.v1 import patching_pb2
-from dl4all.preprocessing.v1 import preprocessing_pb2
-from dl4all_client.client import finding_name
-from dl4all_client.errors import ServiceError
+from dl4all.preprocessing.v1 import enhanced_cell_pb2
+from dl4all_client import ServiceError, finding_name
 
-_MAPS = ("query_map", "neighbour_map", "query_grad_cam", "neighbour_grad_cam", "point_maps")
+_MAPS = ("query_map", "neighbour_map", "query_grad_cam", "neighbour_grad_cam", "place_similarities")
 _ENUM_PREFIXES = ("FINDING_", "IMAGE_KIND_", "DETECTS_")
 
 
@@ -22,6 +21,7 @@ def diagnosis_form(path: str, diagnosis: diagnosis_pb2.Diagnosis) -> dict[str, A
     """``{path, diagnosis: {finding, requires_review, reasons, cells: [{box, blast_probability, ...}], provenance, ...}}``."""
     form = _plain(diagnosis)
     form.pop("latent_map", None)
+    form["quality"] = _quality_form(diagnosis.quality)
     first = {"finding": finding_name(diagnosis.finding), "requires_review": form.pop("requires_review"), "reasons": form.pop("reasons")}
     return {
         "path": path,
@@ -33,6 +33,7 @@ def slide_form(path: str, slide: diagnosis_pb2.SlideDiagnosis) -> dict[str, Any]
     """``{path, slide: {finding, requires_review, reasons, counts, facts, explained: [as the cells of an image], ...}}``."""
     form = _plain(slide)
     form.pop("latent_map", None)
+    form["quality"] = _quality_form(slide.quality)
     first = {"finding": finding_name(slide.finding), "requires_review": form.pop("requires_review"), "reasons": form.pop("reasons")}
     return {
         "path": path,
@@ -53,13 +54,15 @@ def _cell_form(cell: diagnosis_pb2.CellDiagnosis) -> dict[str, Any]:
     located = form.pop("cell")
     neighbours = [{k: v for k, v in n.items() if k not in _MAPS} for n in form.pop("neighbours", [])]
     form.pop("registered_pixels", None)
+    if "class_activation" in form:
+        activation = form["class_activation"]
+        form["class_activation"] = {**activation, **{name: _map_form(activation[name]) for name in ("for_blast", "for_normal")}}
     first = {name: form.pop(name) for name in ("blast_probability", "suspected", "indeterminate", "prediction_set", "reasons")}
     return {"box": located.pop("box"), **first, **located, **form, "neighbours": neighbours}
 
 
-def enhance_form(path: str, outcome: preprocessing_pb2.EnhanceOutcome) -> dict[str, Any]:
+def enhance_form(path: str, cell: enhanced_cell_pb2.EnhancedCell) -> dict[str, Any]:
     """``{path, cell: {center_x, center_y, radius}, focus_before, focus_after, unsharp_radius, accepted, reasons}``."""
-    cell = outcome.enhanced
     return {
         "path": path,
         "cell": {"center_x": _number(cell.center_x), "center_y": _number(cell.center_y), "radius": _number(cell.radius)},
@@ -72,14 +75,15 @@ def enhance_form(path: str, outcome: preprocessing_pb2.EnhanceOutcome) -> dict[s
     }
 
 
-def cells_form(path: str, header: patching_pb2.LocateCellsHeader, cells: list[imaging_pb2.Cell]) -> dict[str, Any]:
+def cells_form(path: str, located: diagnosis_pb2.LocateCellsResponse) -> dict[str, Any]:
     """``{path, cells: [{box: {x, y, width, height}, confidence, center_x, center_y, radius}], kind}``."""
-    return {"path": path, "cells": [_plain(cell) for cell in cells], "kind": _enum(imaging_pb2.ImageKind.Name(header.kind))}
+    return {"path": path, "cells": [_plain(cell) for cell in located.cells], "kind": _enum(imaging_pb2.ImageKind.Name(located.kind))}
 
 
-def system_form(release: diagnosis_pb2.SystemRelease) -> dict[str, Any]:
+def release_form(release: diagnosis_pb2.Release) -> dict[str, Any]:
     """``{system, release, detects, default, current, title, figures: [{name, value, low, high}], limits}``."""
     form = _plain(release)
+    form["release"] = form.pop("release_id")
     form["detects"] = form["detects"].lower()
     return form
 
@@ -87,6 +91,20 @@ def system_form(release: diagnosis_pb2.SystemRelease) -> dict[str, Any]:
 def error_form(path: str, error: ServiceError) -> dict[str, Any]:
     """``{path, error: {code, reason, message}}``."""
     return {"path": path, "error": {"code": error.code, "reason": error.reason, "message": error.message}}
+
+
+def _quality_form(quality: imaging_pb2.ImageQuality) -> dict[str, Any]:
+    """Quality with its focus map as ``{rows, columns, blur: [px or null, row by row]}``."""
+    form = _plain(quality)
+    if quality.HasField("focus_map"):
+        blur = np.frombuffer(quality.focus_map.values, "<f4").tolist()
+        form["focus_map"] = {"rows": quality.focus_map.height, "columns": quality.focus_map.width, "blur": [_number(value) for value in blur]}
+    return form
+
+
+def _map_form(heatmap: dict[str, Any]) -> dict[str, Any]:
+    """A heatmap as ``{height, width, values}``."""
+    return {name: heatmap[name] for name in ("values", "height", "width")}
 
 
 def _plain(message: Any) -> dict[str, Any]:

@@ -28,7 +28,8 @@ Images = Annotated[
     list[Path], typer.Argument(metavar="IMAGE|DIR...", help="Image files (JPEG, PNG, TIFF, BMP), or folders of them.", show_default=False)
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object per image on standard output, nothing else there.")]
-Address = Annotated[str | None, typer.Option(help="HOST:PORT of a running server; without it the services run in this process.", show_default=False)]
+Address = Annotated[str | None, typer.Option(help="HOST:PORT of a running gateway; without it the services run in this process.", show_default=False)]
+ReleaseOption = Annotated[str, typer.Option("--release", help="Release id or system; see `dl4all release list`. Default: the default release.")]
 KindOption = Annotated[Kind, typer.Option(help="A crop around one cell, a field of many, or let the service tell.")]
 
 Data = Annotated[

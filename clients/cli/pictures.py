@@ -8,7 +8,7 @@ from typing import Final
 from PIL import Image, ImageDraw
 
 from dl4all.imaging.v1 import imaging_pb2
-from dl4all.preprocessing.v1 import preprocessing_pb2
+from dl4all.preprocessing.v1 import enhanced_cell_pb2
 
 _SIDE: Final = 320
 _CAPTION: Final = 44
@@ -20,7 +20,7 @@ _RELATIVE_RADIUS: Final = 85.0 / 256.0
 """Radius of a registered cell as a share of the square's side."""
 
 
-def write_comparison(path: Path, crop: imaging_pb2.Crop, cell: preprocessing_pb2.EnhancedCell) -> None:
+def write_comparison(path: Path, crop: imaging_pb2.Crop, cell: enhanced_cell_pb2.EnhancedCell) -> None:
     """Write a PNG: the crop with the fitted circle, the registered cell before and after sharpening, with their focus scores."""
     sharpening = f"unsharp radius {cell.unsharp_radius}" if cell.unsharp_radius else "not sharpened"
     verdict = "accepted" if cell.accepted else "not accepted"

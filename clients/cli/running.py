@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from clients.cli.forms import error_form
-from dl4all_client.errors import ServiceError
+from dl4all_client import ServiceError
 
 Answer = TypeVar("Answer")
 IN_FLIGHT: Final = 4

@@ -15,8 +15,7 @@ import pytest
 from PIL import Image
 
 from dl4all.diagnosis.v1 import diagnosis_pb2, diagnosis_pb2_grpc
-from dl4all_client import DiagnosisClient, ServiceError
-from dl4all_client.client import diagnose_request
+from dl4all_client import DiagnosisClient, ServiceError, diagnose_request
 from services.common.phantom import PhantomOptions, encode_png, smear_field
 
 RANDOM = np.random.default_rng(1).integers(0, 256, (64, 64, 3), np.uint8)

@@ -12,8 +12,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 
 from dl4all.diagnosis.v1 import diagnosis_pb2, diagnosis_pb2_grpc
 from dl4all.imaging.v1 import imaging_pb2
-from dl4all_client import AsyncDiagnosisClient, DiagnosisClient, ServiceError
-from dl4all_client.client import diagnose_request
+from dl4all_client import AsyncDiagnosisClient, DiagnosisClient, ServiceError, diagnose_request
 from services.common.phantom import PhantomOptions, encode_png, smear_field
 
 
@@ -39,8 +38,9 @@ def test_phantom_field_is_located_judged_and_explained(server, phantom_field):
             assert len(neighbour.query_map.values) == neighbour.query_map.height * neighbour.query_map.width > 0
             assert max(neighbour.query_map.values) == 255
             assert len(neighbour.query_grad_cam.values) == len(neighbour.neighbour_grad_cam.values) == len(neighbour.query_map.values)
-            places = neighbour.point_maps
-            assert len(places.values) == places.rows * places.columns * places.neighbour_rows * places.neighbour_columns > 0
+            pairs = neighbour.place_similarities
+            assert pairs.map.channels == pairs.neighbour_height * pairs.neighbour_width
+            assert len(pairs.map.values) == pairs.map.height * pairs.map.width * pairs.map.channels > 0
             assert neighbour.map_model == "plain_resnet_128/1"
 
 
@@ -134,21 +134,21 @@ def test_empty_specimen_is_refused(server):
     assert caught.value.reason == "SPECIMEN_EMPTY"
 
 
-def test_systems_are_listed_with_figures_and_limits(server):
+def test_releases_are_listed_with_figures_and_limits(server):
     with DiagnosisClient(server.address) as client:
-        systems = client.list_systems()
-    assert sum(s.default for s in systems) == 1
-    for system in systems:
-        assert system.figures
-        assert system.limits
-        assert all(math.isfinite(f.value) for f in system.figures)
+        releases = client.list_releases()
+    assert sum(r.default for r in releases) == 1
+    for release in releases:
+        assert release.figures
+        assert release.limits
+        assert all(math.isfinite(f.value) for f in release.figures)
 
 
 def test_a_release_is_chosen_by_id_or_by_system(server, phantom_cell):
     with DiagnosisClient(server.address) as client:
-        (system,) = (s for s in client.list_systems() if s.default)
-        for name in (system.release, system.system, ""):
-            assert client.diagnose(phantom_cell, release=name).provenance.release == system.release
+        (release,) = (r for r in client.list_releases() if r.default)
+        for name in (release.release_id, release.system, ""):
+            assert client.diagnose(phantom_cell, release=name).provenance.release == release.release_id
 
 
 def test_a_release_that_needs_review_says_why(server, phantom_cell):

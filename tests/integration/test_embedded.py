@@ -11,8 +11,7 @@ import pytest
 from dl4all.diagnosis.v1 import diagnosis_pb2
 from dl4all.imaging.v1 import imaging_pb2
 from dl4all.preprocessing.v1 import preprocessing_pb2
-from dl4all_client import ServiceError
-from dl4all_client.client import diagnose_request
+from dl4all_client import ServiceError, diagnose_request
 from services.common.settings import CommonSettings
 from services.embedded import embedded_services
 from services.gateway.settings import GatewaySettings

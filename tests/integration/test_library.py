@@ -15,6 +15,7 @@ import pytest
 
 from dl4all.retrieval.v1 import retrieval_pb2, retrieval_pb2_grpc
 from dl4all_client import ServiceError
+from services.common.maps import feature_map_message
 from services.common.phantom import CellKind, encode_png, single_cell
 from services.common.releases import ReleaseStore
 from services.common.settings import CommonSettings
@@ -48,16 +49,14 @@ def reason(running: Running, method: str, request: object) -> tuple[str, str]:
 
 
 def addition(**changes: Any) -> retrieval_pb2.AddReferencesRequest:
-    patches = LIBRARY.patch_embeddings(0)
-    assert patches is not None
+    places = LIBRARY.places_of(0)
+    assert places is not None
     cell = retrieval_pb2.NewReference(
         is_blast=True,
         cell_class="blast",
         patient="n1",
         embedding=LIBRARY.embeddings[0],
-        patch_embeddings=patches.astype("<f2").tobytes(),
-        rows=patches.shape[0],
-        columns=patches.shape[1],
+        place_embeddings=feature_map_message(places),
         image_sha256="0" * 64,
         center_x=5.0,
         center_y=6.0,
@@ -68,6 +67,8 @@ def addition(**changes: Any) -> retrieval_pb2.AddReferencesRequest:
         cell.ClearField(cast(Any, name))
         if name == "embedding":
             cell.embedding.extend(value)
+        elif name == "place_embeddings":
+            cell.place_embeddings.CopyFrom(value)
         else:
             setattr(cell, name, value)
     fields: dict[str, Any] = {
@@ -99,11 +100,11 @@ def test_explain_answers_in_order_and_a_bad_cell_fails_alone(retrieval: Running)
     cells = [retrieval_pb2.ExplainCell(cell_id=10 + i, embedding=3.0 * LIBRARY.embeddings[i]) for i in (4, 2, 7)]
     cells.insert(1, retrieval_pb2.ExplainCell(cell_id=1, embedding=[1.0, 2.0]))
     answer = call(retrieval, "Explain", retrieval_pb2.ExplainRequest(release=RELEASE.id, cells=cells))
-    assert [c.cell_id for c in answer.cells] == [14, 1, 12, 17]
-    assert [c.HasField("error") for c in answer.cells] == [False, True, False, False]
-    assert ServiceError.from_status(answer.cells[1].error).reason == "EMBEDDING_WRONG_SIZE"
-    assert np.isnan(answer.cells[1].vote)
-    assert [c.neighbours[0].reference_id for c in answer.cells if c.neighbours] == [LIBRARY.reference_ids[i] for i in (4, 2, 7)]
+    assert [o.cell_id for o in answer.outcomes] == [14, 1, 12, 17]
+    assert [o.WhichOneof("result") for o in answer.outcomes] == ["explained", "error", "explained", "explained"]
+    assert ServiceError.from_status(answer.outcomes[1].error).reason == "EMBEDDING_WRONG_SIZE"
+    sound = [o.explained for o in answer.outcomes if o.HasField("explained")]
+    assert [c.neighbours[0].reference_id for c in sound] == [LIBRARY.reference_ids[i] for i in (4, 2, 7)]
     empty = retrieval_pb2.ExplainRequest(release=RELEASE.id)
     assert reason(retrieval, "Explain", empty) == ("INVALID_ARGUMENT", "BATCH_SIZE_OUT_OF_RANGE")
 
@@ -119,7 +120,7 @@ def test_search_is_brute_force(retrieval: Running) -> None:
 
 
 def test_a_library_says_what_it_holds(retrieval: Running) -> None:
-    library = call(retrieval, "GetLibrary", retrieval_pb2.GetLibraryRequest(release=RELEASE.id))
+    library = call(retrieval, "GetLibrary", retrieval_pb2.GetLibraryRequest(release=RELEASE.id)).library
     assert sum(c.count for c in library.classes) == len(LIBRARY)
     assert (library.sha256, library.dimension) == (RELEASE.library.sha256, LIBRARY.dimension)
     assert library.embedder == f"{RELEASE.embedder.model}/{RELEASE.embedder.version}"
@@ -132,10 +133,10 @@ def test_confirmed_cells_are_kept_once_and_can_be_withdrawn(retrieval: Running) 
     assert list(first.addition_ids) == list(again.addition_ids)
     assert (first.repeated_call, again.repeated_call) == (False, True)
     assert reason(retrieval, "AddReferences", addition(idempotency_key="once", cell_class="other")) == ("ALREADY_EXISTS", "IDEMPOTENCY_KEY_REUSED")
-    pending = call(retrieval, "GetLibrary", retrieval_pb2.GetLibraryRequest(release=RELEASE.id)).pending_additions
+    pending = call(retrieval, "GetLibrary", retrieval_pb2.GetLibraryRequest(release=RELEASE.id)).library.pending_additions
     request = retrieval_pb2.WithdrawReferencesRequest(addition_ids=first.addition_ids, withdrawn_by="Dr B", reason="wrong")
     assert [call(retrieval, "WithdrawReferences", request).withdrawn for _ in range(2)] == [1, 0]
-    assert call(retrieval, "GetLibrary", retrieval_pb2.GetLibraryRequest(release=RELEASE.id)).pending_additions == pending - 1
+    assert call(retrieval, "GetLibrary", retrieval_pb2.GetLibraryRequest(release=RELEASE.id)).library.pending_additions == pending - 1
     unknown = retrieval_pb2.WithdrawReferencesRequest(addition_ids=[10**9], withdrawn_by="Dr B", reason="wrong")
     assert reason(retrieval, "WithdrawReferences", unknown) == ("NOT_FOUND", "ADDITION_UNKNOWN")
 
@@ -151,15 +152,15 @@ def test_confirmed_cells_are_kept_once_and_can_be_withdrawn(retrieval: Running) 
         ({"references": []}, "BATCH_SIZE_OUT_OF_RANGE"),
         ({"embedding": [1.0]}, "EMBEDDING_INVALID"),
         ({"embedding": [0.0] * LIBRARY.dimension}, "EMBEDDING_INVALID"),
-        ({"rows": 1}, "PATCHES_WRONG_SIZE"),
+        ({"place_embeddings": feature_map_message(np.zeros((1, 1, LIBRARY.dimension), np.float32))}, "MAP_WRONG_SIZE"),
         ({"image_sha256": "abc"}, "SHA256_INVALID"),
         ({"radius": 0.0}, "CELL_NOT_FINITE"),
     ],
 )
 def test_what_makes_no_sense_is_refused_and_not_kept(retrieval: Running, changes: dict, expected: str) -> None:
-    before = call(retrieval, "GetLibrary", retrieval_pb2.GetLibraryRequest(release=RELEASE.id)).pending_additions
+    before = call(retrieval, "GetLibrary", retrieval_pb2.GetLibraryRequest(release=RELEASE.id)).library.pending_additions
     assert reason(retrieval, "AddReferences", addition(**changes)) == ("INVALID_ARGUMENT", expected)
-    assert call(retrieval, "GetLibrary", retrieval_pb2.GetLibraryRequest(release=RELEASE.id)).pending_additions == before
+    assert call(retrieval, "GetLibrary", retrieval_pb2.GetLibraryRequest(release=RELEASE.id)).library.pending_additions == before
 
 
 def test_without_a_store_nothing_is_taken(stack: Stack) -> None:

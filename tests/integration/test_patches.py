@@ -7,8 +7,7 @@ import pytest
 
 from dl4all.diagnosis.v1 import diagnosis_pb2
 from dl4all.imaging.v1 import imaging_pb2
-from dl4all_client import DiagnosisClient, ServiceError
-from dl4all_client.client import diagnose_request
+from dl4all_client import DiagnosisClient, ServiceError, diagnose_request
 from services.common.phantom import PhantomOptions, encode_png, smear_field
 from services.common.settings import CommonSettings
 from services.embedded import embedded_services

@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 
 from dl4all.diagnosis.v1 import diagnosis_pb2
-from dl4all_client import AsyncDiagnosisClient
-from dl4all_client.client import diagnose_request
+from dl4all_client import AsyncDiagnosisClient, diagnose_request
 from services.common.phantom import CellKind, PhantomOptions, encode_png, single_cell, smear_field
 from services.common.releases import ReleaseStore
 from services.common.settings import CommonSettings
@@ -116,7 +115,7 @@ async def test_two_hundred_images_three_ways(images, stack, monkeypatch):
     monkeypatch.setenv("DL4ALL_CLASSIFICATION_TRITON_ADDRESS", stack["triton"].address)
     embedded = await _embedded(images)
     async with AsyncDiagnosisClient(stack["gateway"].address) as client:
-        distributed = await _diagnose_all(images, client._stub.Diagnose)
+        distributed = await _diagnose_all(images, client._diagnosis.Diagnose)
     for one, two, three in zip(plain, embedded, distributed, strict=True):
         _assert_same(one, two, "triton")
         _assert_same(one, three, "triton")
@@ -133,7 +132,7 @@ async def test_every_release_three_ways(images, stack, monkeypatch):
     async with embedded_services(CommonSettings()) as services, AsyncDiagnosisClient(stack["gateway"].address) as client:
         for name in releases:
             embedded = await _diagnose_all(few, services.stubs["gateway"].Diagnose, name)
-            distributed = await _diagnose_all(few, client._stub.Diagnose, name)
+            distributed = await _diagnose_all(few, client._diagnosis.Diagnose, name)
             assert sum(isinstance(d, diagnosis_pb2.Diagnosis) and len(d.cells) > 0 for d in plain[name]) > len(few) / 2
             for one, two, three in zip(plain[name], embedded, distributed, strict=True):
                 assert not isinstance(one, diagnosis_pb2.Diagnosis) or one.provenance.release == name

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Generator, Iterator
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Unpack, cast
 
 import grpc
 import numpy as np
@@ -14,8 +14,10 @@ import pytest
 import tifffile
 
 from dl4all.diagnosis.v1 import diagnosis_pb2, diagnosis_pb2_grpc
+from dl4all.imaging.v1 import imaging_pb2
 from dl4all_client import DiagnosisClient, ServiceError
-from dl4all_client.client import slide_requests, slide_start
+from dl4all_client.requests import SlideOptions as SlideAnswerOptions
+from dl4all_client.requests import slide_requests, slide_start
 from services.common.phantom import PhantomOptions
 from services.common.phantom.slide import PhantomSlide, SlideOptions
 from tests.running import Running, Stack, eventually, own_copy
@@ -39,9 +41,9 @@ class SlideStack:
         for running in (self.gateway, self.patching):
             running.end()
 
-    def diagnose(self, slide: Path | str, **options: object) -> list[diagnosis_pb2.DiagnoseSlideResponse]:
+    def diagnose(self, slide: Path | str, **options: Unpack[SlideAnswerOptions]) -> list[diagnosis_pb2.DiagnoseSlideResponse]:
         with DiagnosisClient(self.gateway.address) as client:
-            return list(client.diagnose_slide(slide, seconds=300, **options))
+            return list(client.diagnose_slide(slide, timeout=300, **options))
 
     def error(self, slide: Path | str) -> ServiceError:
         with pytest.raises(ServiceError) as caught:
@@ -163,7 +165,7 @@ def raw(gateway: Running, requests: Iterator[diagnosis_pb2.DiagnoseSlideRequest]
 
 
 def test_uploads_that_break_their_word(slides: SlideStack) -> None:
-    chunk = diagnosis_pb2.DiagnoseSlideRequest(chunk=bytes(1000))
+    chunk = diagnosis_pb2.DiagnoseSlideRequest(chunk=imaging_pb2.SlideChunk(data=bytes(1000)))
     announced = diagnosis_pb2.DiagnoseSlideRequest(start=slide_start(upload_bytes=2500))
     assert raw(slides.gateway, iter([])) == "SLIDE_START_MISSING"
     assert raw(slides.gateway, iter([chunk])) == "SLIDE_START_MISSING"
@@ -192,7 +194,7 @@ def test_cancelled_while_it_is_searched(slides: SlideStack, drawn: tuple[Path, P
 def test_a_caller_who_goes_away_in_the_middle_of_an_upload(slides: SlideStack) -> None:
     def endless() -> Iterator[diagnosis_pb2.DiagnoseSlideRequest]:
         yield diagnosis_pb2.DiagnoseSlideRequest(start=slide_start(upload_bytes=10**8))
-        yield diagnosis_pb2.DiagnoseSlideRequest(chunk=bytes(10**6))
+        yield diagnosis_pb2.DiagnoseSlideRequest(chunk=imaging_pb2.SlideChunk(data=bytes(10**6)))
         eventually(lambda: len(slides.left_over()) == 1)
         call.cancel()
 
@@ -206,7 +208,7 @@ def test_a_caller_who_goes_away_in_the_middle_of_an_upload(slides: SlideStack) -
 
 def test_more_slides_than_are_read_at_once_are_refused(slides: SlideStack, drawn: tuple[Path, PhantomSlide]) -> None:
     with DiagnosisClient(slides.gateway.address) as client:
-        first = cast(Generator[diagnosis_pb2.DiagnoseSlideResponse, None, None], client.diagnose_slide(drawn[0], seconds=300))
+        first = cast(Generator[diagnosis_pb2.DiagnoseSlideResponse, None, None], client.diagnose_slide(drawn[0], timeout=300))
         next(first)
         reasons = (slides.error("phantom.tif").reason for _ in range(10))  # gRPC may lose a status that comes while it writes: grpc/grpc#36066
         assert next(r for r in reasons if r != "DEPENDENCY_UNAVAILABLE") == "SLIDES_BUSY"

@@ -9,9 +9,8 @@ import grpc
 
 from dl4all.classification.v1 import classification_pb2, classification_pb2_grpc
 from dl4all.diagnosis.v1 import diagnosis_pb2, diagnosis_pb2_grpc
-from dl4all_client import DiagnosisClient, ServiceError
+from dl4all_client import DiagnosisClient, ServiceError, diagnose_request
 from dl4all_client.channel import open_aio_channel
-from dl4all_client.client import diagnose_request
 from services.common.parts import SERVICES, TRITON
 from tests.running import Metrics, Running, Stack, eventually
 

@@ -15,7 +15,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from dl4all.diagnosis.v1 import diagnosis_pb2_grpc
-from dl4all_client.client import diagnose_request
+from dl4all_client import diagnose_request
 from services.common.parts import SERVICES
 from tests.running import Stack, eventually
 

@@ -1,4 +1,4 @@
-"""Commands that make data sets and packs of crops."""
+"""``dl4all data``: make data sets and packs of crops."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ import typer
 from clients.cli.options import BUILD, explained
 from clients.cli.running import say
 
+data_app = typer.Typer(no_args_is_help=True, help="Make data sets and packs of crops that training takes.")
 
+
+@data_app.command("pack")
 def pack(
     dataset: Annotated[Path, typer.Argument(help="Folder of one data set.")],
     out: Annotated[Path, typer.Option(help="File to write, ending in .pack.")],
@@ -69,23 +72,7 @@ def pack(
         say(f"{out}: {len(made)} crops at {side} px, {out.stat().st_size / 2**20:.1f} MiB; {len(made.header.left_out)} images left out", "green")
 
 
-def import_allnet(
-    checkpoint: Annotated[Path, typer.Argument(help="Published state dict, modelsave_1_final.pt.")],
-    out: Annotated[Path, typer.Argument(metavar="OUT.onnx", help="File to write.")],
-    mean: Annotated[float, typer.Option(help="Mean that its data were normalised by, 0..1.")] = 0.5,
-    std: Annotated[float, typer.Option(help="Standard deviation that its data were normalised by, 0..1.", min=1e-6)] = 0.25,
-) -> None:
-    """Export a published ALLNet checkpoint to ONNX: uint8 NHWC in; logits, embedding and patch embeddings out.
-
-    Nothing is unpickled. Mean and deviation are not part of a checkpoint: give those of its training.
-    """
-    with explained():
-        from training.export.allnet import import_allnet as export
-
-        imported = export(checkpoint, out, mean, std)
-        say(f"{out}: {imported.architecture.value}, {imported.classes} classes, differs from torch by at most {imported.gap:.1e}", "green")
-
-
+@data_app.command("patches")
 def patches(
     fields: Annotated[Path, typer.Argument(metavar="ALL_IDB1", help="Folder with im/, and xyc/ with other/, or merged/.")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="New folder for patches/ and the table.")],
@@ -96,7 +83,7 @@ def patches(
 ) -> None:
     """Cut the fields of ALL-IDB1 into ALL-IDB Patches: 256 px, a quarter overlap, two independent labels per patch.
 
-    Example: `dl4all patches ALL_IDB1 all_idb_patches`; the result is a data set for `dl4all train`.
+    Example: `dl4all data patches ALL_IDB1 all_idb_patches`; the result is a data set for `dl4all train`.
     """
     with explained():
         from training.datasets.all_idb_patches import write_patches
@@ -109,6 +96,7 @@ def patches(
         )
 
 
+@data_app.command("compose")
 def compose(
     cells: Annotated[Path, typer.Argument(metavar="CELLS", help="Folder of a data set of single cells with patients.")],
     out: Annotated[Path, typer.Option(help="File to write, ending in .pack.")],
@@ -120,7 +108,7 @@ def compose(
 ) -> None:
     """Compose fields of single cells, each field of one patient, and cut them into labelled patches.
 
-    Example: `dl4all compose aml_cells --out composed.pack`, then `dl4all train all_idb_patches --data composed.pack`.
+    Example: `dl4all data compose aml_cells --out composed.pack`, then `dl4all train all_idb_patches --data composed.pack`.
     """
     with explained():
         from training.crops.composition import Composition, compose_pack

@@ -1,32 +1,27 @@
-"""Commands that look at images: diagnose, cells, focus, enhance; and which systems there are."""
+"""Commands that look at images: diagnose, cells, focus, enhance."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated
 
-import grpc
 import typer
 
-from clients.cli.backends import Backend, open_backend
-from clients.cli.forms import cells_form, diagnosis_form, enhance_form, system_form
+from clients.cli.backends import find_release, open_client
+from clients.cli.forms import cells_form, diagnosis_form, enhance_form
 from clients.cli.images import distinct_names, expand
-from clients.cli.options import Address, AsJson, Images, Kind, KindOption
+from clients.cli.options import Address, AsJson, Images, Kind, KindOption, ReleaseOption
 from clients.cli.pictures import write_comparison
 from clients.cli.report.page import ReportItem, render_report
 from clients.cli.running import Outcome, asyncio_exit, for_each_image, in_a_folder, print_json, say, show_error
 from dl4all.diagnosis.v1 import diagnosis_pb2
-from dl4all.imaging.v1 import imaging_pb2
-from dl4all.patching.v1 import patching_pb2
-from dl4all.preprocessing.v1 import preprocessing_pb2
-from dl4all_client.client import DEFAULT_TIMEOUT, diagnose_request, finding_name
-from dl4all_client.errors import ServiceError
+from dl4all_client import finding_name
 
 
 def diagnose(
     images: Images,
     kind: KindOption = Kind.AUTO,
-    release: Annotated[str, typer.Option(help="Release id or system; see `dl4all systems`. Default: the default release.")] = "",
+    release: ReleaseOption = "",
     address: Address = None,
     as_json: AsJson = False,
     report: Annotated[
@@ -49,11 +44,6 @@ def diagnose(
     asyncio_exit(_diagnose(expand(images), kind, release, address, as_json, report, references, microns_per_pixel))
 
 
-def systems(address: Address = None, as_json: AsJson = False) -> None:
-    """List the systems and releases that can be chosen, with their figures and limits."""
-    asyncio_exit(_systems(address, as_json))
-
-
 def focus(images: Images, address: Address = None, as_json: AsJson = False) -> None:
     """Score the focus of images as they are (FQPath; higher is blurrier; only compare images of one size)."""
     asyncio_exit(_focus(expand(images), address, as_json))
@@ -62,7 +52,7 @@ def focus(images: Images, address: Address = None, as_json: AsJson = False) -> N
 def enhance(
     images: Images,
     out: Annotated[Path | None, typer.Option(help="Folder for pictures: registered cell before and after, side by side.", show_default=False)] = None,
-    release: Annotated[str, typer.Option(help="Release whose preprocessing parameters apply.")] = "",
+    release: ReleaseOption = "",
     address: Address = None,
     as_json: AsJson = False,
 ) -> None:
@@ -79,12 +69,11 @@ async def _diagnose(
     paths: list[Path], kind: Kind, release: str, address: str | None, as_json: bool, report: Path | None, references: Path | None, scale: float
 ) -> int:
     items: list[ReportItem] = []
-    async with open_backend(address) as backend:
+    async with open_client(address) as client:
 
         async def work(_: Path, image: bytes) -> tuple[bytes, diagnosis_pb2.Diagnosis]:
-            request = diagnose_request(image, kind=kind, release=release, microns_per_pixel=scale, explain=report is not None)
-            answer = await backend.gateway.Diagnose(request, timeout=DEFAULT_TIMEOUT)
-            return image, answer.diagnosis
+            explain = report is not None
+            return image, await client.diagnose(image, kind=kind.value, release=release, microns_per_pixel=scale, explain=explain)
 
         def done(outcome: Outcome[tuple[bytes, diagnosis_pb2.Diagnosis]]) -> None:
             show_error(outcome, as_json)
@@ -97,7 +86,7 @@ async def _diagnose(
         failures = await for_each_image(paths, work, "diagnosing", done)
         if report is not None:
             used = next((i.diagnosis.provenance.release for i in items if i.diagnosis is not None), None)
-            system = None if used is None else await backend.system(used)
+            system = None if used is None else await find_release(client, used)
             report.write_text(render_report(items, references=references, system=system), encoding="utf-8")
             say(f"Report: {report}")
     return failures
@@ -112,41 +101,17 @@ def _show_diagnosis(path: Path, diagnosis: diagnosis_pb2.Diagnosis, as_json: boo
     colour = {"BLASTS_SUSPECTED": "red", "NO_BLASTS_SEEN": "green"}.get(finding, "yellow")
     say(f"{finding} {path}", colour)
     say(
-        f"  {counts.total} nucleated cells: {counts.suspected} suspected, {counts.indeterminate} undecided, "
+        f"  {counts.total} nucleated cells: {counts.suspected} suspected, {counts.indeterminate} indeterminate, "
         f"{counts.not_suspected} not suspected; blast fraction {fraction.lower:.0%} to {fraction.upper:.0%}"
     )
     say(f"  {'review required; ' if diagnosis.requires_review else ''}{', '.join(diagnosis.reasons)}")
 
 
-async def _systems(address: str | None, as_json: bool) -> int:
-    async with open_backend(address) as backend:
-        try:
-            answer = await backend.gateway.ListSystems(diagnosis_pb2.ListSystemsRequest(), timeout=DEFAULT_TIMEOUT)
-        except grpc.aio.AioRpcError as error:
-            raise ServiceError.from_rpc(error) from error
-    for release in answer.releases:
-        form = system_form(release)
-        if as_json:
-            print_json(form)
-            continue
-        mark = "  (default)" if release.default else ""
-        typer.echo(
-            f"{form['system']}  {form['release']}{mark}\n  {release.title}\n  detects {form['detects']}; input {release.input}, {release.side} px"
-        )
-        for figure in form["figures"]:
-            interval = "" if figure["low"] is None else f"  [{figure['low']:.4f}, {figure['high']:.4f}]"
-            typer.echo(f"  {figure['value']:8.4f}{interval:20s}  {figure['name']}")
-        for limit in release.limits:
-            typer.echo(f"  ! {limit}")
-    return 0
-
-
 async def _focus(paths: list[Path], address: str | None, as_json: bool) -> int:
-    async with open_backend(address) as backend:
+    async with open_client(address) as client:
 
         async def work(_: Path, image: bytes) -> float:
-            answer = await backend.preprocessing.MeasureFocus(preprocessing_pb2.MeasureFocusRequest(image=image), timeout=DEFAULT_TIMEOUT)
-            return float(answer.score)
+            return await client.measure_focus(image)
 
         def done(outcome: Outcome[float]) -> None:
             show_error(outcome, as_json)
@@ -162,27 +127,19 @@ async def _enhance(paths: list[Path], out: Path | None, release: str, address: s
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
     names = distinct_names(paths, out or Path())
-    async with open_backend(address) as backend:
-        name = release or (await backend.default_release()).release
+    async with open_client(address) as client:
 
-        async def work(path: Path, image: bytes) -> preprocessing_pb2.EnhanceOutcome:
-            crops = [crop for piece in await _locate(backend, image, Kind.CELL, omit_crops=False) for crop in piece.crops]
-            if not crops:
-                raise ServiceError("NOT_FOUND", "NO_CELLS", "No nucleated cell was found in this image.")
-            request = preprocessing_pb2.EnhanceRequest(release=name, crops=crops)
-            (outcome,) = (await backend.preprocessing.Enhance(request, timeout=DEFAULT_TIMEOUT)).outcomes
-            if outcome.HasField("error"):
-                raise ServiceError.from_status(outcome.error)
+        async def work(path: Path, image: bytes) -> diagnosis_pb2.EnhanceCellResponse:
+            answer = await client.enhance_cell(image, release=release, include_crop=out is not None)
             if out is not None:
-                write_comparison(names[path], crops[0], outcome.enhanced)
-            enhanced: preprocessing_pb2.EnhanceOutcome = outcome
-            return enhanced
+                write_comparison(names[path], answer.crop, answer.enhanced)
+            return answer
 
-        def done(outcome: Outcome[preprocessing_pb2.EnhanceOutcome]) -> None:
+        def done(outcome: Outcome[diagnosis_pb2.EnhanceCellResponse]) -> None:
             show_error(outcome, as_json)
             if outcome.answer is None:
                 return
-            form = enhance_form(str(outcome.path), outcome.answer)
+            form = enhance_form(str(outcome.path), outcome.answer.enhanced)
             if as_json:
                 print_json(form)
                 return
@@ -193,29 +150,18 @@ async def _enhance(paths: list[Path], out: Path | None, release: str, address: s
 
 
 async def _cells(paths: list[Path], kind: Kind, address: str | None, as_json: bool) -> int:
-    async with open_backend(address) as backend:
+    async with open_client(address) as client:
 
-        async def work(_: Path, image: bytes) -> list[patching_pb2.LocateCellsResponse]:
-            return await _locate(backend, image, kind, omit_crops=True)
+        async def work(_: Path, image: bytes) -> diagnosis_pb2.LocateCellsResponse:
+            return await client.locate_cells(image, kind=kind.value)
 
-        def done(outcome: Outcome[list[patching_pb2.LocateCellsResponse]]) -> None:
+        def done(outcome: Outcome[diagnosis_pb2.LocateCellsResponse]) -> None:
             show_error(outcome, as_json)
             if outcome.answer is None:
                 return
-            found = [cell for piece in outcome.answer for cell in piece.cells]
             if as_json:
-                print_json(cells_form(str(outcome.path), outcome.answer[0].header, found))
+                print_json(cells_form(str(outcome.path), outcome.answer))
             else:
-                typer.echo(f"{len(found):4d} cells  {outcome.path}")
+                typer.echo(f"{len(outcome.answer.cells):4d} cells  {outcome.path}")
 
         return await for_each_image(paths, work, "locating", done)
-
-
-async def _locate(backend: Backend, image: bytes, kind: Kind, *, omit_crops: bool) -> list[patching_pb2.LocateCellsResponse]:
-    kinds = {
-        Kind.AUTO: imaging_pb2.ImageKind.IMAGE_KIND_AUTO,
-        Kind.CELL: imaging_pb2.ImageKind.IMAGE_KIND_CELL,
-        Kind.FIELD: imaging_pb2.ImageKind.IMAGE_KIND_FIELD,
-    }
-    request = patching_pb2.LocateCellsRequest(image=image, kind=kinds[kind], omit_crops=omit_crops)
-    return [piece async for piece in backend.patching.LocateCells(request, timeout=DEFAULT_TIMEOUT)]

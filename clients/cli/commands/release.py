@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from clients.cli.options import BUILD, MODELS, RELEASES, Data, Models, Releases, explained
-from clients.cli.running import say
+from clients.cli.backends import open_client
+from clients.cli.forms import release_form
+from clients.cli.options import BUILD, MODELS, RELEASES, Address, Data, Models, Releases, explained
+from clients.cli.running import asyncio_exit, print_json, say
+from dl4all.diagnosis.v1 import diagnosis_pb2
 
 release_app = typer.Typer(no_args_is_help=True, help="Build, check and list releases: what belongs together, with every checksum.")
 
@@ -80,7 +84,7 @@ def build_patch_release(
 ) -> None:
     """Export a network of patches, tune its thresholds on calibration patients, score the test patients, write the release.
 
-    `--data` names the pack of `dl4all compose` and the folder of its cells, of which whole fields are composed again to measure where
+    `--data` names the pack of `dl4all data compose` and the folder of its cells, of which whole fields are composed again to measure where
     cells are found. Log every scoring of the test patients in docs/results.md.
     """
     with explained():
@@ -91,6 +95,24 @@ def build_patch_release(
         for name, figure in figures.items():
             typer.echo(f"{name}: {figure}")
         _say_built(releases, model_repository, release)
+
+
+@release_app.command("import-allnet")
+def import_allnet(
+    checkpoint: Annotated[Path, typer.Argument(help="Published state dict, modelsave_1_final.pt.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT.onnx", help="File to write.")],
+    mean: Annotated[float, typer.Option(help="Mean that its data were normalised by, 0..1.")] = 0.5,
+    std: Annotated[float, typer.Option(help="Standard deviation that its data were normalised by, 0..1.", min=1e-6)] = 0.25,
+) -> None:
+    """Export a published ALLNet checkpoint to ONNX: uint8 NHWC in; logits, embedding and patch embeddings out.
+
+    Nothing is unpickled. Mean and deviation are not part of a checkpoint: give those of its training.
+    """
+    with explained():
+        from training.export.allnet import import_allnet as export
+
+        imported = export(checkpoint, out, mean, std)
+        say(f"{out}: {imported.architecture.value}, {imported.classes} classes, differs from torch by at most {imported.gap:.1e}", "green")
 
 
 @release_app.command("activate")
@@ -126,7 +148,7 @@ def add_limit_to_release(
     releases: Releases = RELEASES,
     model_repository: Models = MODELS,
 ) -> None:
-    """State a limit that was found after a release was built; the model card shows it, and `dl4all systems` once the services are started again."""
+    """State a limit that was found after a release was built; the model card shows it, and `dl4all release list` once the services are started again."""
     with explained():
         from services.common.releases import ReleaseStore
         from training.releases.write import add_limit
@@ -150,18 +172,39 @@ def verify_releases(
 
 @release_app.command("list")
 def list_releases(
+    address: Address = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per release on standard output, nothing else there.")] = False,
     releases: Releases = RELEASES,
     model_repository: Models = MODELS,
 ) -> None:
-    """List the releases: id, system, what it detects, main figure, whether it is current or the default."""
+    """List the releases that can be chosen, with their figures and limits; with --address those of a gateway."""
+
+    async def of_gateway() -> int:
+        async with open_client(address) as client:
+            _show_releases(await client.list_releases(), as_json)
+        return 0
+
+    if address is not None:
+        asyncio_exit(of_gateway())
+        return
     with explained():
         from services.common.releases import ReleaseStore
+        from services.gateway.answers import releases_message
 
-        store = ReleaseStore(releases, model_repository)
-        for release in store.releases:
-            marks = [
-                m for m, holds in (("default", release.id == store.index.default), ("current", release.id in store.index.current.values())) if holds
-            ]
-            main = next((f for f in release.figures if f.name == "AUC, test patients, fused"), None)
-            auc = "" if main is None else f"AUC {main.value:.4f} [{main.low:.4f}, {main.high:.4f}]"
-            typer.echo(f"{release.id:20s} {release.system:14s} {release.detects.value:28s} {auc:32s} {', '.join(marks)}")
+        _show_releases(releases_message(ReleaseStore(releases, model_repository)).releases, as_json)
+
+
+def _show_releases(releases: Iterable[diagnosis_pb2.Release], as_json: bool) -> None:
+    for release in releases:
+        form = release_form(release)
+        if as_json:
+            print_json(form)
+            continue
+        marks = [name for name, holds in (("default", release.default), ("current", release.current)) if holds]
+        typer.echo(f"{release.system}  {release.release_id}" + (f"  ({', '.join(marks)})" if marks else ""))
+        typer.echo(f"  {release.title}\n  detects {form['detects']}; input {release.input}, {release.side} px")
+        for figure in form["figures"]:
+            interval = "" if figure["low"] is None else f"  [{figure['low']:.4f}, {figure['high']:.4f}]"
+            typer.echo(f"  {figure['value']:8.4f}{interval:20s}  {figure['name']}")
+        for limit in release.limits:
+            typer.echo(f"  ! {limit}")

@@ -11,8 +11,8 @@ import grpc
 import typer
 
 from clients.cli.running import print_json, say
-from dl4all_client.client import DEFAULT_TIMEOUT
-from dl4all_client.errors import ServiceError
+from dl4all_client import ServiceError
+from dl4all_client.requests import DEFAULT_TIMEOUT
 from services.common.parts import GATEWAY, PARTS
 
 

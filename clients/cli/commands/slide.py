@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
-import grpc
 import typer
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from clients.cli.backends import open_backend
+from clients.cli.backends import find_release, open_client
 from clients.cli.forms import slide_cell_row, slide_form
+from clients.cli.options import Address, ReleaseOption
 from clients.cli.report.page import ReportItem, render_report
 from clients.cli.running import asyncio_exit, console, in_a_folder, print_json, say
 from dl4all.diagnosis.v1 import diagnosis_pb2
 from dl4all.imaging.v1 import imaging_pb2
-from dl4all_client.client import finding_name, slide_requests, slide_start
-from dl4all_client.errors import ServiceError
+from dl4all_client import SlideOptions, finding_name
 
 COLUMNS: Final = ("cell_id", "center_x", "center_y", "radius", "blast_probability", "suspected", "indeterminate", "reasons", "focus_after")
 _COLOURS: Final = {"BLASTS_SUSPECTED": "red", "NO_BLASTS_SEEN": "green"}
@@ -27,8 +25,8 @@ _COLOURS: Final = {"BLASTS_SUSPECTED": "red", "NO_BLASTS_SEEN": "green"}
 
 def slide(
     file: Annotated[Path, typer.Argument(metavar="SLIDE", help="Tiled TIFF, BigTIFF, SVS or DICOM.", show_default=False)],
-    release: Annotated[str, typer.Option(help="Release id or system; see `dl4all systems`. Default: the default release.")] = "",
-    address: Annotated[str | None, typer.Option(help="HOST:PORT of a running server; without it the services run here.", show_default=False)] = None,
+    release: ReleaseOption = "",
+    address: Address = None,
     on_server: Annotated[
         bool, typer.Option("--on-server", help="SLIDE is a path below the slide root of the server (DL4ALL_PATCHING_SLIDES_ROOT).")
     ] = False,
@@ -54,40 +52,31 @@ def slide(
 async def _diagnose(
     file: Path, release: str, address: str | None, on_server: bool, scale: float, cells: Path | None, report: Path | None, as_json: bool
 ) -> int:
-    options: dict[str, Any] = {"release": release, "microns_per_pixel": scale, "explain": report is not None}
+    options: SlideOptions = {"release": release, "microns_per_pixel": scale, "explain": report is not None}
     diagnosis = diagnosis_pb2.SlideDiagnosis()
     async with AsyncExitStack() as stack:
-        opened = None if on_server else stack.enter_context(file.open("rb"))
-        start = slide_start(path=file.as_posix(), **options) if on_server else slide_start(upload_bytes=file.stat().st_size, **options)
-        backend = await stack.enter_async_context(open_backend(address))
+        sent = 0 if on_server else file.stat().st_size
+        client = await stack.enter_async_context(open_client(address))
         table = None if cells is None else csv.writer(stack.enter_context(cells.open("w", encoding="utf-8", newline="")))
         if table is not None:
             table.writerow(COLUMNS)
         bar = stack.enter_context(_bar())
-        tasks = [bar.add_task("sending", total=start.source.upload_bytes or None), bar.add_task("searching", total=None)]
-        try:
-            async for part in backend.gateway.DiagnoseSlide(_asynchronous(slide_requests(start, opened))):
-                match part.WhichOneof("part"):
-                    case "progress":
-                        _show_progress(bar, tasks, part.progress)
-                    case "cells":
-                        if table is not None:
-                            table.writerows(slide_cell_row(cell) for cell in part.cells.cells)
-                    case _:
-                        diagnosis = part.slide
-        except grpc.aio.AioRpcError as error:
-            raise ServiceError.from_rpc(error) from error
+        tasks = [bar.add_task("sending", total=sent or None), bar.add_task("searching", total=None)]
+        async for part in client.diagnose_slide(file.as_posix() if on_server else file, **options):
+            match part.WhichOneof("part"):
+                case "progress":
+                    _show_progress(bar, tasks, part.progress)
+                case "cells":
+                    if table is not None:
+                        table.writerows(slide_cell_row(cell) for cell in part.cells.cells)
+                case _:
+                    diagnosis = part.slide
         _show(file, diagnosis, as_json)
         if report is not None:
-            system = await backend.system(diagnosis.provenance.release)
+            system = await find_release(client, diagnosis.provenance.release)
             report.write_text(render_report([_report_item(file, diagnosis)], system=system), encoding="utf-8")
             say(f"Report: {report}")
     return 0
-
-
-async def _asynchronous(requests: Iterator[diagnosis_pb2.DiagnoseSlideRequest]) -> AsyncIterator[diagnosis_pb2.DiagnoseSlideRequest]:
-    for request in requests:
-        yield request
 
 
 def _bar() -> Progress:
@@ -110,7 +99,7 @@ def _show(file: Path, slide: diagnosis_pb2.SlideDiagnosis, as_json: bool) -> Non
     say(f"{finding} {file}", _COLOURS.get(finding, "yellow"))
     say(
         f"  {slide.facts.width} x {slide.facts.height} px; {counts.total} nucleated cells: {counts.suspected} suspected, "
-        f"{counts.indeterminate} undecided, {counts.not_suspected} not suspected; blast fraction {fraction.lower:.1%} to {fraction.upper:.1%}"
+        f"{counts.indeterminate} indeterminate, {counts.not_suspected} not suspected; blast fraction {fraction.lower:.1%} to {fraction.upper:.1%}"
     )
     say(f"  {'review required; ' if slide.requires_review else ''}{', '.join(slide.reasons)}")
 

@@ -42,7 +42,7 @@ def train(
     """
     with explained():
         from training.crops.sources import Sources
-        from training.learning.devices import place
+        from training.learning.devices import start_worker
         from training.recipes.config import load_recipe
         from training.runs import start
         from training.runs.folder import TransferOptions
@@ -50,10 +50,10 @@ def train(
         given = load_recipe(recipe, preset, changes or ())
         words = [f"cv{folds}"] * bool(folds) + ["all"] * all_patients + [str(seed)] + [_word(w) for w in (source, target, *(changes or [])) if w]
         named = name or "-".join([Path(recipe).stem, preset, *words])
-        with place(device) as at:
+        with start_worker(device) as worker:
             options = TransferOptions(given, source, target, seed, folds, runs, named, all_patients)
-            folder = start.train(options, Sources.find(data, cache), at)
-            if at.leads:
+            folder = start.train(options, Sources.find(data, cache), worker)
+            if worker.leads:
                 for line in start.report(options, folder):
                     typer.echo(line)
                 say(f"done: {folder}", "green")

@@ -77,7 +77,7 @@ def _fraction_excluded(diagnosis: diagnosis_pb2.Diagnosis) -> DecisionStep:
     holds = upper < limit
     return DecisionStep(
         "Is the highest possible share of blasts below the limit?",
-        f"at most {percent(upper, 1)}, every undecided cell taken for a blast; must be below {percent(limit, 1)}",
+        f"at most {percent(upper, 1)}, every indeterminate cell taken for a blast; must be below {percent(limit, 1)}",
         holds,
         "a larger share is excluded" if holds else "“no blasts seen” cannot be said",
     )

@@ -7,12 +7,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
+
 from clients.cli.report.words import CellState
 from dl4all.diagnosis.v1 import diagnosis_pb2
 from dl4all.imaging.v1 import imaging_pb2
-from dl4all.retrieval.v1 import retrieval_pb2
+from dl4all.retrieval.v1 import neighbour_pb2
 
-Place = tuple[float, float]
+Coordinates = tuple[float, float]
 
 MAP_SIDE: Final = 400
 """Side of the latent map in units of its drawing."""
@@ -116,8 +118,8 @@ class LatentMap:
 
 
 @dataclass(frozen=True)
-class FocusPlace:
-    """A place of the focus map: its column and row, its blur in words, and how dark it is drawn, 0 (sharp) to 1."""
+class FocusSquare:
+    """A square of the focus map: its column and row, its blur in words, and how dark it is drawn, 0 (sharp) to 1."""
 
     x: int
     y: int
@@ -127,11 +129,11 @@ class FocusPlace:
 
 @dataclass(frozen=True)
 class FocusDrawing:
-    """The focus map: columns, rows, and its places."""
+    """The focus map: columns, rows, and its squares."""
 
     columns: int
     rows: int
-    places: tuple[FocusPlace, ...]
+    squares: tuple[FocusSquare, ...]
 
 
 def draw_focus(quality: imaging_pb2.ImageQuality) -> FocusDrawing | None:
@@ -140,31 +142,31 @@ def draw_focus(quality: imaging_pb2.ImageQuality) -> FocusDrawing | None:
     Args:
         quality: of the image; without red cells the blur is compared with ``_BLUR_WITHOUT_SCALE`` px.
     """
-    focus = quality.focus_map
-    if not focus.rows or len(focus.blur) != focus.rows * focus.columns:
+    rows, columns = quality.focus_map.height, quality.focus_map.width
+    if not rows or len(quality.focus_map.values) != 4 * rows * columns:
         return None
     limit = 0.1 * quality.red_cell_radius or _BLUR_WITHOUT_SCALE
-    places = [
-        FocusPlace(
-            number % focus.columns,
-            number // focus.columns,
+    squares = [
+        FocusSquare(
+            number % columns,
+            number // columns,
             "nothing to measure" if math.isnan(blur) else f"blur {blur:.1f} px",
             0.0 if math.isnan(blur) else min(1.0, max(0.0, (blur - _SHARPEST) / max(limit - _SHARPEST, 0.1))),
         )
-        for number, blur in enumerate(focus.blur)
+        for number, blur in enumerate(np.frombuffer(quality.focus_map.values, "<f4").tolist())
     ]
-    return FocusDrawing(focus.columns, focus.rows, tuple(places))
+    return FocusDrawing(columns, rows, tuple(squares))
 
 
 class MapScale:
     """Brings latent positions into the drawing of a map; what lies far beyond is set on its border."""
 
-    def __init__(self, positions: Iterable[retrieval_pb2.LatentPoint]) -> None:
+    def __init__(self, positions: Iterable[neighbour_pb2.LatentPoint]) -> None:
         reach = max((max(abs(p.x), abs(p.y)) for p in positions if _finite(p)), default=1.0)
         self._reach = min(max(reach, 1.0), _MAP_REACH)
 
-    def place(self, position: retrieval_pb2.LatentPoint) -> Place | None:
-        """Place of a position in the drawing; None where the position is not finite."""
+    def point(self, position: neighbour_pb2.LatentPoint) -> Coordinates | None:
+        """Coordinates of a position in the drawing; None where the position is not finite."""
         if not _finite(position):
             return None
         return self._along(position.x), self._along(-position.y)
@@ -177,7 +179,7 @@ class MapScale:
 def cell_state(cell: diagnosis_pb2.CellDiagnosis) -> CellState:
     """What is said of a cell."""
     if cell.indeterminate:
-        return CellState.UNDECIDED
+        return CellState.INDETERMINATE
     return CellState.SUSPECTED if cell.suspected else CellState.NOT_SUSPECTED
 
 
@@ -218,43 +220,43 @@ def draw_fraction(lower: float, upper: float, limit: float) -> FractionBar:
 
 
 def draw_map(
-    references: Sequence[retrieval_pb2.LatentReference], cells: Sequence[diagnosis_pb2.CellDiagnosis]
-) -> tuple[LatentMap, dict[str, Place], dict[int, Place]]:
+    references: Sequence[neighbour_pb2.LatentReference], cells: Sequence[diagnosis_pb2.CellDiagnosis]
+) -> tuple[LatentMap, dict[str, Coordinates], dict[int, Coordinates]]:
     """Draw a latent map.
 
     Returns:
-        The map, the places of its known cells by reference id, and the places of the cells by number.
+        The map, the points of its known cells by reference id, and the points of the cells by number.
     """
     scale = MapScale([*(reference.position for reference in references), *(cell.position for cell in cells)])
-    normal: list[Place] = []
-    blast: list[Place] = []
-    known: dict[str, Place] = {}
+    normal: list[Coordinates] = []
+    blast: list[Coordinates] = []
+    known: dict[str, Coordinates] = {}
     for reference in references:
-        place = scale.place(reference.position)
-        if place is not None:
-            known[reference.reference_id] = place
-            (blast if reference.is_blast else normal).append(place)
+        point = scale.point(reference.position)
+        if point is not None:
+            known[reference.reference_id] = point
+            (blast if reference.is_blast else normal).append(point)
     points = []
     for cell in cells:
-        place = scale.place(cell.position) if cell.HasField("position") else None
-        if place is not None:
-            points.append(MapPoint(cell.cell.cell_id, cell_state(cell), *place))
+        point = scale.point(cell.position) if cell.HasField("position") else None
+        if point is not None:
+            points.append(MapPoint(cell.cell.cell_id, cell_state(cell), *point))
     own = {point.number: (point.x, point.y) for point in points}
     return LatentMap(_dots(normal), _triangles(blast), tuple(points)), known, own
 
 
 def _mark(cell: diagnosis_pb2.CellDiagnosis, scale: tuple[float, float], size: tuple[int, int], font_size: float) -> Mark | None:
-    place = cell.cell
-    if not all(map(math.isfinite, (place.center_x, place.center_y, place.radius))):
+    located = cell.cell
+    if not all(map(math.isfinite, (located.center_x, located.center_y, located.radius))):
         return None
-    x, y = (place.center_x + 0.5) * scale[0], (place.center_y + 0.5) * scale[1]
-    radius = max(place.radius * scale[0] * _MARK_MARGIN, font_size / 3)
+    x, y = (located.center_x + 0.5) * scale[0], (located.center_y + 0.5) * scale[1]
+    radius = max(located.radius * scale[0] * _MARK_MARGIN, font_size / 3)
     diagonal = radius * (1.0 if cell_state(cell) is CellState.SUSPECTED else 0.75)
     to_left = x + diagonal + 2.2 * font_size > size[0]
     label_x = x - diagonal - 0.15 * font_size if to_left else x + diagonal + 0.15 * font_size
     label_y = max(y - diagonal, font_size)
     return Mark(
-        number=place.cell_id,
+        number=located.cell_id,
         state=cell_state(cell),
         x=round(x, 1),
         y=round(y, 1),
@@ -265,13 +267,13 @@ def _mark(cell: diagnosis_pb2.CellDiagnosis, scale: tuple[float, float], size: t
     )
 
 
-def _dots(places: Sequence[Place]) -> str:
-    return "".join(f"M{x:g} {y:g}h0" for x, y in places)
+def _dots(points: Sequence[Coordinates]) -> str:
+    return "".join(f"M{x:g} {y:g}h0" for x, y in points)
 
 
-def _triangles(places: Sequence[Place]) -> str:
-    return "".join(f"M{x:g} {y - _DOT:g}l{_DOT:g} {1.7 * _DOT:g}h{-2 * _DOT:g}z" for x, y in places)
+def _triangles(points: Sequence[Coordinates]) -> str:
+    return "".join(f"M{x:g} {y - _DOT:g}l{_DOT:g} {1.7 * _DOT:g}h{-2 * _DOT:g}z" for x, y in points)
 
 
-def _finite(position: retrieval_pb2.LatentPoint) -> bool:
+def _finite(position: neighbour_pb2.LatentPoint) -> bool:
     return math.isfinite(position.x) and math.isfinite(position.y)

@@ -53,7 +53,7 @@ def render_report(
     items: Sequence[ReportItem],
     *,
     references: Path | None = None,
-    system: diagnosis_pb2.SystemRelease | None = None,
+    system: diagnosis_pb2.Release | None = None,
     created: datetime | None = None,
 ) -> str:
     """Render the report of one or more images.

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from dl4all.imaging.v1 import imaging_pb2
-from dl4all.retrieval.v1 import retrieval_pb2
+from dl4all.retrieval.v1 import neighbour_pb2
 
 Bytes = NDArray[np.uint8]
 
@@ -92,9 +92,9 @@ def surroundings(image: Image.Image, cell: imaging_pb2.Cell) -> tuple[Image.Imag
     """Cut a cell with its surroundings.
 
     Returns:
-        The picture and the cell's centre and radius in it, px; None where the cell has no place in the image.
+        The picture and the cell's centre and radius in it, px; None where the cell does not lie in the image.
     """
-    if not _has_place(image, cell.center_x, cell.center_y, cell.radius):
+    if not _lies_in(image, cell.center_x, cell.center_y, cell.radius):
         return None
     side = min(2 * _SURROUNDINGS_RADII * cell.radius, *image.size)
     left = min(max(cell.center_x + 0.5 - side / 2, 0.0), image.width - side)
@@ -114,10 +114,10 @@ def register(image: Image.Image, center_x: float, center_y: float, radius: float
         side: side of the result, px.
 
     Returns:
-        The square; None where the cell has no place in the image.
+        The square; None where the cell does not lie in the image.
     """
     half = REGISTERED_HALF_SIDE * radius
-    if side <= 0 or not _has_place(image, center_x, center_y, radius) or half > _MAX_REACH * max(image.size):
+    if side <= 0 or not _lies_in(image, center_x, center_y, radius) or half > _MAX_REACH * max(image.size):
         return None
     left, top = math.floor(center_x + 0.5 - half) - 1, math.floor(center_y + 0.5 - half) - 1
     rows = _reflected(np.arange(top, math.ceil(center_y + 0.5 + half) + 1), image.height)
@@ -127,7 +127,7 @@ def register(image: Image.Image, center_x: float, center_y: float, radius: float
     return square.resize((side, side), Image.Resampling.BICUBIC, box=(x - half, y - half, x + half, y + half))
 
 
-def overlay(image: Image.Image, heatmap: imaging_pb2.Heatmap) -> Image.Image | None:
+def overlay(image: Image.Image, heatmap: imaging_pb2.SpatialMap) -> Image.Image | None:
     """Lay a similarity map over a square picture; None where the map is absent or has another size than it says."""
     if heatmap.width <= 0 or heatmap.height <= 0 or len(heatmap.values) != heatmap.width * heatmap.height:
         return None
@@ -136,12 +136,13 @@ def overlay(image: Image.Image, heatmap: imaging_pb2.Heatmap) -> Image.Image | N
     return Image.blend(image, Image.fromarray(colour(values)), MAP_OPACITY)
 
 
-def point_pictures(maps: retrieval_pb2.PointMaps) -> tuple[str, ...]:
+def place_pictures(similarities: neighbour_pb2.PlaceSimilarities) -> tuple[str, ...]:
     """Small pictures, as data URIs: for each place of the query, row by row, where the neighbour resembles it; empty without sound maps."""
-    shape = (maps.rows, maps.columns, maps.neighbour_rows, maps.neighbour_columns)
-    if min(shape) < 1 or len(maps.values) != int(np.prod(shape)):
+    height, width = similarities.neighbour_height, similarities.neighbour_width
+    shape = (similarities.map.height, similarities.map.width, height, width)
+    if min(shape) < 1 or len(similarities.map.values) != int(np.prod(shape)):
         return ()
-    values = np.frombuffer(maps.values, np.uint8).reshape(-1, maps.neighbour_rows, maps.neighbour_columns)
+    values = np.frombuffer(similarities.map.values, np.uint8).reshape(-1, height, width)
     return tuple(png_uri(Image.fromarray(colour(place))) for place in values)
 
 
@@ -158,7 +159,7 @@ def colour_scale() -> str:
     return png_uri(Image.fromarray(np.repeat(colour(np.arange(256, dtype=np.uint8))[np.newaxis], 8, axis=0)))
 
 
-def held_reference(references: Path | None, neighbour: retrieval_pb2.Neighbour) -> Image.Image | None:
+def held_reference(references: Path | None, neighbour: neighbour_pb2.Neighbour) -> Image.Image | None:
     """The image of a known cell, if the folder holds that very file.
 
     Args:
@@ -187,7 +188,7 @@ def _read_inside(folder: Path, name: str) -> bytes | None:
         return None
 
 
-def _has_place(image: Image.Image, center_x: float, center_y: float, radius: float) -> bool:
+def _lies_in(image: Image.Image, center_x: float, center_y: float, radius: float) -> bool:
     if not all(map(math.isfinite, (center_x, center_y, radius))) or radius <= 0:
         return False
     return -0.5 <= center_x <= image.width - 0.5 and -0.5 <= center_y <= image.height - 0.5

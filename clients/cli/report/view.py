@@ -12,11 +12,11 @@ from PIL import Image, ImageOps
 
 from clients.cli.report.decision import DecisionStep, decision_steps, finding_of
 from clients.cli.report.drawings import (
+    Coordinates,
     Field,
     FocusDrawing,
     FractionBar,
     LatentMap,
-    Place,
     cell_state,
     draw_field,
     draw_focus,
@@ -29,8 +29,8 @@ from clients.cli.report.pictures import (
     jpeg_uri,
     open_upright,
     overlay,
+    place_pictures,
     png_uri,
-    point_pictures,
     register,
     registered_crop,
     surroundings,
@@ -51,7 +51,7 @@ from clients.cli.report.words import (
 )
 from dl4all.diagnosis.v1 import diagnosis_pb2
 from dl4all.imaging.v1 import imaging_pb2
-from dl4all.retrieval.v1 import retrieval_pb2
+from dl4all.retrieval.v1 import neighbour_pb2
 
 FULL_CARDS: Final = 60
 """Cells of an image that get a card; the others get a line of a table."""
@@ -89,7 +89,7 @@ class NeighbourView:
         points: for each place of the cell, where this neighbour resembles it; empty without maps, and for all but the first cells.
     """
 
-    neighbour: retrieval_pb2.Neighbour
+    neighbour: neighbour_pb2.Neighbour
     picture: str
     query_map: str
     neighbour_map: str
@@ -114,8 +114,8 @@ class CellView:
         for_blast: the cell, where it speaks for a blast; empty where the release does not say.
         for_normal: the cell, where it speaks for a normal cell, on the same scale; empty likewise.
         neighbours: the nearest known cells.
-        place: its place in the latent map.
-        neighbour_places: places of the neighbours in the latent map.
+        map_point: its point in the latent map.
+        neighbour_points: points of the neighbours in the latent map.
     """
 
     cell: diagnosis_pb2.CellDiagnosis
@@ -130,8 +130,8 @@ class CellView:
     for_blast: str
     for_normal: str
     neighbours: tuple[NeighbourView, ...]
-    place: Place | None
-    neighbour_places: tuple[Place, ...]
+    map_point: Coordinates | None
+    neighbour_points: tuple[Coordinates, ...]
 
 
 @dataclass(frozen=True)
@@ -229,7 +229,7 @@ def _judged_image(encoded: bytes, diagnosis: diagnosis_pb2.Diagnosis) -> tuple[I
         return None, "The picture at hand is not the image that was judged (its SHA-256 differs); it is not shown."
     image = open_upright(encoded)
     if image is None:
-        return None, "The picture could not be opened; only the places of the cells are shown."
+        return None, "The picture could not be opened; only the positions of the cells are shown."
     size = (diagnosis.quality.width, diagnosis.quality.height)
     if all(size) and image.size != size:
         return None, "The picture has another size than the image that was judged; it is not shown."
@@ -245,7 +245,7 @@ def _field(image: Image.Image | None, diagnosis: diagnosis_pb2.Diagnosis) -> Fie
 
 
 def _view_cell(
-    cell: diagnosis_pb2.CellDiagnosis, sources: _Sources, known: dict[str, Place], own: dict[int, Place], *, full: bool, with_points: bool
+    cell: diagnosis_pb2.CellDiagnosis, sources: _Sources, known: dict[str, Coordinates], own: dict[int, Coordinates], *, full: bool, with_points: bool
 ) -> CellView:
     judged = math.isfinite(cell.blast_probability)
     crop = registered_crop(cell.registered_pixels, cell.registered_side) if full else None
@@ -265,12 +265,12 @@ def _view_cell(
         neighbours=tuple(_view_neighbour(neighbour, crop, sources.references, with_points=with_points) for neighbour in cell.neighbours)
         if full
         else (),
-        place=own.get(cell.cell.cell_id),
-        neighbour_places=tuple(known[n.reference_id] for n in cell.neighbours if n.reference_id in known),
+        map_point=own.get(cell.cell.cell_id),
+        neighbour_points=tuple(known[n.reference_id] for n in cell.neighbours if n.reference_id in known),
     )
 
 
-def _view_neighbour(neighbour: retrieval_pb2.Neighbour, crop: Image.Image | None, references: Path | None, *, with_points: bool) -> NeighbourView:
+def _view_neighbour(neighbour: neighbour_pb2.Neighbour, crop: Image.Image | None, references: Path | None, *, with_points: bool) -> NeighbourView:
     held = held_reference(references, neighbour)
     side = crop.width if crop else _NEIGHBOUR_SIDE
     square = register(held, neighbour.center_x, neighbour.center_y, neighbour.radius, side) if held else None
@@ -281,18 +281,19 @@ def _view_neighbour(neighbour: retrieval_pb2.Neighbour, crop: Image.Image | None
         query_map=_overlay_uri(crop, neighbour.query_map),
         neighbour_map=_overlay_uri(square, neighbour.neighbour_map),
         query_grad_cam=_overlay_uri(crop, neighbour.query_grad_cam),
-        points=_points(neighbour.point_maps) if with_points and crop else (),
+        points=_points(neighbour.place_similarities) if with_points and crop else (),
     )
 
 
-def _points(maps: retrieval_pb2.PointMaps) -> tuple[Point, ...]:
-    width, height = 100.0 / max(1, maps.columns), 100.0 / max(1, maps.rows)
+def _points(similarities: neighbour_pb2.PlaceSimilarities) -> tuple[Point, ...]:
+    columns, rows = similarities.map.width, similarities.map.height
+    width, height = 100.0 / max(1, columns), 100.0 / max(1, rows)
     return tuple(
-        Point(number % maps.columns * width, number // maps.columns * height, width, height, picture)
-        for number, picture in enumerate(point_pictures(maps))
+        Point(number % columns * width, number // columns * height, width, height, picture)
+        for number, picture in enumerate(place_pictures(similarities))
     )
 
 
-def _overlay_uri(picture: Image.Image | None, heatmap: imaging_pb2.Heatmap) -> str:
+def _overlay_uri(picture: Image.Image | None, heatmap: imaging_pb2.SpatialMap) -> str:
     mapped = overlay(picture, heatmap) if picture else None
     return jpeg_uri(mapped) if mapped else ""

@@ -20,13 +20,13 @@ class CellState(StrEnum):
     """What is said of a cell; the order is that of the report."""
 
     SUSPECTED = "suspected"
-    UNDECIDED = "undecided"
+    INDETERMINATE = "indeterminate"
     NOT_SUSPECTED = "not_suspected"
 
 
 STATE_WORDS: Final[Mapping[CellState, str]] = {
     CellState.SUSPECTED: "suspected",
-    CellState.UNDECIDED: "undecided",
+    CellState.INDETERMINATE: "indeterminate",
     CellState.NOT_SUSPECTED: "not suspected",
 }
 
@@ -36,7 +36,7 @@ class FindingWords:
     """A finding in words.
 
     Attributes:
-        tone: name of its style: suspected, clear or undecided.
+        tone: name of its style: suspected, clear or indeterminate.
         title: the finding.
         sentence: the finding as a sentence.
         means: what follows from it.
@@ -76,7 +76,7 @@ _IMAGE_REASONS: Final[Mapping[str, str]] = {
     "TOO_FEW_CELLS": "Too few nucleated cells were counted to say that blasts are absent.",
     "NO_CELLS": "No nucleated cell was found, so there was nothing to judge.",
     "SINGLE_CELL": "The image shows a single cell; one cell cannot show that blasts are absent from a smear.",
-    "BLAST_FRACTION_NOT_EXCLUDED": "If every undecided cell were a blast, the share of blasts would reach the limit of the release.",
+    "BLAST_FRACTION_NOT_EXCLUDED": "If every indeterminate cell were a blast, the share of blasts would reach the limit of the release.",
     "MOST_CELLS_INDETERMINATE": "More than half of the cells could not be decided.",
     "MODEL_NOT_TRAINED_ON_LYMPHOBLASTS": (
         "The release was not trained on lymphoblasts, so it can neither confirm nor exclude a lymphoblastic leukaemia; "
@@ -157,14 +157,14 @@ def finding_words(finding: int, detects: int) -> FindingWords:
         )
     if finding == diagnosis_pb2.FINDING_INDETERMINATE:
         return FindingWords(
-            "undecided",
+            "indeterminate",
             "Cannot be decided",
             f"From this image it can neither be said that blasts ({target}) are suspected nor that none are seen.",
             "The question stays open and goes to a qualified reader; the reasons are below.",
             f"It is neither an all-clear nor a suspicion. {lineage}",
         )
     title = "No finding given" if finding == diagnosis_pb2.FINDING_UNSPECIFIED else f"Unknown finding ({finding})"
-    return FindingWords("undecided", title, "The answer holds no finding that this report knows.", "A qualified reader must look.", lineage)
+    return FindingWords("indeterminate", title, "The answer holds no finding that this report knows.", "A qualified reader must look.", lineage)
 
 
 def count_words(counts: diagnosis_pb2.CellCounts) -> str:

@@ -130,14 +130,16 @@ def _cells(folder: Path) -> Path:
 
 def test_pack_writes_one_small_file_that_training_takes(tmp_path: Path) -> None:
     folder, out = _cells(tmp_path / "data"), tmp_path / "cells.pack"
-    done = _run("pack", folder, "--out", out, "--side", 48, "--cache", tmp_path / "cache")
+    done = _run("data", "pack", folder, "--out", out, "--side", 48, "--cache", tmp_path / "cache")
     assert done.returncode == 0, done.stderr
     assert "26 crops at 48 px" in " ".join(done.stderr.split())
     pack = read_pack(out)
     assert (pack.header.input, pack.header.jpeg_quality, pack.pixels.shape) == ("registered_sharpened", 92, (26, 48, 48, 3))
     assert pack.header.focus is not None
     assert out.stat().st_size < pack.pixels.nbytes / 2
-    small = _run("pack", folder, "--out", tmp_path / "middle.pack", "--center-crop", 256, "--side", 64, "--quality", 0, "--cache", tmp_path / "cache")
+    small = _run(
+        "data", "pack", folder, "--out", tmp_path / "middle.pack", "--center-crop", 256, "--side", 64, "--quality", 0, "--cache", tmp_path / "cache"
+    )
     assert small.returncode == 0, small.stderr
     assert read_pack(tmp_path / "middle.pack").header.input == "center_crop"
 
@@ -148,12 +150,12 @@ def test_pack_refuses_what_it_cannot_do(tmp_path: Path) -> None:
         (["--out", tmp_path / "a.zip"], "ends in .pack"),
         (["--out", tmp_path / "a.pack", "--input", "whole"], "registered_sharpened, registered, legacy_sharpened, center_crop, not 'whole'"),
     ):
-        done = _run("pack", folder, *arguments, "--cache", tmp_path / "cache")
+        done = _run("data", "pack", folder, *arguments, "--cache", tmp_path / "cache")
         assert done.returncode == 1
         assert message in " ".join(done.stderr.split())
     assert not (tmp_path / "a.pack").exists()
     (folder / "img" / "Im011_1.tif").write_bytes(b"no image")
-    done = _run("pack", folder, "--out", tmp_path / "a.pack", "--center-crop", 64, "--cache", tmp_path / "cache")
+    done = _run("data", "pack", folder, "--out", tmp_path / "a.pack", "--center-crop", 64, "--cache", tmp_path / "cache")
     assert done.returncode == 1
     assert "1 images cannot be used" in " ".join(done.stderr.split())
     assert "Im011_1.tif" in done.stderr
@@ -162,7 +164,7 @@ def test_pack_refuses_what_it_cannot_do(tmp_path: Path) -> None:
 
 def test_import_allnet_refuses_what_is_none(tmp_path: Path) -> None:
     (tmp_path / "a.pt").write_bytes(b"no checkpoint")
-    done = _run("import-allnet", tmp_path / "a.pt", tmp_path / "a.onnx")
+    done = _run("release", "import-allnet", tmp_path / "a.pt", tmp_path / "a.onnx")
     assert done.returncode == 1
     assert "is not a state dict" in " ".join(done.stderr.split())
     assert not (tmp_path / "a.onnx").exists()
@@ -204,10 +206,10 @@ def test_patches_are_counted_and_a_folder_that_is_there_is_refused(tmp_path: Pat
     (root / "im").mkdir()
     field = Image.fromarray(single_cell(1, CellKind.BLAST, side=450, cell_radius=60).image)
     field.crop((0, 0, 450, 256)).save(root / "im" / "Im001_1.jpg")
-    done = _run("patches", root, tmp_path / "patches")
+    done = _run("data", "patches", root, tmp_path / "patches")
     assert done.returncode == 0, done.stderr
     assert "2 patches; lymphoblasts in 1, other cells in 1, both in 0, neither in 0" in " ".join((done.stdout + done.stderr).split())
-    again = _run("patches", root, tmp_path / "patches")
+    again = _run("data", "patches", root, tmp_path / "patches")
     assert again.returncode == 1
     assert "already there" in " ".join(again.stderr.split())
 
@@ -215,11 +217,11 @@ def test_patches_are_counted_and_a_folder_that_is_there_is_refused(tmp_path: Pat
 def test_fields_are_composed_and_mistakes_are_one_line(tmp_path: Path) -> None:
     cells = write_aml_cells(tmp_path / "aml_cells", cells=4)
     few = ["--fields", 1, "--judged-fields", 1, "--side", 32, "--cache", tmp_path / "cache"]
-    done = _run("compose", cells, "--out", tmp_path / "composed.pack", *few)
+    done = _run("data", "compose", cells, "--out", tmp_path / "composed.pack", *few)
     assert done.returncode == 0, done.stderr
     assert "36 patches; blast in" in " ".join(done.stderr.split())
     assert read_pack(tmp_path / "composed.pack").header.dataset == "composed_fields"
-    refused = _run("compose", cells, "--out", tmp_path / "composed.zip", *few)
+    refused = _run("data", "compose", cells, "--out", tmp_path / "composed.zip", *few)
     assert refused.returncode == 1
     assert "ends in .pack" in " ".join(refused.stderr.split())
 

@@ -30,7 +30,9 @@ def _chromium(page: Path, *options: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    cells = [make_cell(number, state, neighbours=[make_neighbour()]) for number, state in enumerate(["suspected", "undecided", "not_suspected"] * 4)]
+    cells = [
+        make_cell(number, state, neighbours=[make_neighbour()]) for number, state in enumerate(["suspected", "indeterminate", "not_suspected"] * 4)
+    ]
     path = tmp_path_factory.mktemp("report") / "report.html"
     html = render(make_diagnosis(cells))
     assert html.count(_POLICY) == 1

@@ -20,7 +20,7 @@ from clients.cli.report.pictures import REGISTERED_HALF_SIDE, colour, fit_field,
 from clients.cli.report.words import finding_words, image_reasons, percent
 from dl4all.diagnosis.v1 import diagnosis_pb2
 from dl4all.imaging.v1 import imaging_pb2
-from dl4all.retrieval.v1 import retrieval_pb2
+from dl4all.retrieval.v1 import neighbour_pb2
 
 NOT_HELD = "image not held here"
 SIDE = 16
@@ -37,8 +37,8 @@ def noise(width: int = 120, height: int = 90, seed: int = 0) -> Image.Image:
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8))
 
 
-def make_neighbour(reference_id: str = "known/one.png", sha256: str = "0" * 64, **fields: object) -> retrieval_pb2.Neighbour:
-    heatmap = imaging_pb2.Heatmap(values=bytes([0, 80, 160, 255]), height=2, width=2)
+def make_neighbour(reference_id: str = "known/one.png", sha256: str = "0" * 64, **fields: object) -> neighbour_pb2.Neighbour:
+    heatmap = imaging_pb2.SpatialMap(values=bytes([0, 80, 160, 255]), height=2, width=2)
     values: dict[str, object] = {
         "is_blast": True,
         "cell_class": "blast_class",
@@ -51,7 +51,7 @@ def make_neighbour(reference_id: str = "known/one.png", sha256: str = "0" * 64, 
         "center_y": 20,
         "radius": 8,
     }
-    return retrieval_pb2.Neighbour(reference_id=reference_id, image_sha256=sha256, **{**values, **fields})  # type: ignore[arg-type]
+    return neighbour_pb2.Neighbour(reference_id=reference_id, image_sha256=sha256, **{**values, **fields})  # type: ignore[arg-type]
 
 
 def make_cell(number: int, state: str = "not_suspected", **fields: object) -> diagnosis_pb2.CellDiagnosis:
@@ -62,28 +62,32 @@ def make_cell(number: int, state: str = "not_suspected", **fields: object) -> di
         "neighbour_vote": 0.4,
         "prediction_set": ["normal"],
         "suspected": state == "suspected",
-        "indeterminate": state == "undecided",
+        "indeterminate": state == "indeterminate",
         "registered_pixels": noise(SIDE, SIDE, number).tobytes(),
         "registered_side": SIDE,
-        "position": retrieval_pb2.LatentPoint(x=0.1, y=0.2),
+        "position": neighbour_pb2.LatentPoint(x=0.1, y=0.2),
     }
     return diagnosis_pb2.CellDiagnosis(**{**values, **fields})  # type: ignore[arg-type]
 
 
 def make_diagnosis(cells: list[diagnosis_pb2.CellDiagnosis], **fields: object) -> diagnosis_pb2.Diagnosis:
-    total, suspected, undecided = len(cells), sum(c.suspected for c in cells), sum(c.indeterminate for c in cells)
+    total, suspected, indeterminate = len(cells), sum(c.suspected for c in cells), sum(c.indeterminate for c in cells)
     values: dict[str, object] = {
         "finding": diagnosis_pb2.FINDING_INDETERMINATE,
         "requires_review": True,
         "reasons": ["TOO_FEW_CELLS"],
-        "counts": diagnosis_pb2.CellCounts(total=total, suspected=suspected, indeterminate=undecided, not_suspected=total - suspected - undecided),
-        "blast_fraction": diagnosis_pb2.BlastFraction(lower=suspected / total if total else 0, upper=(suspected + undecided) / total if total else 1),
+        "counts": diagnosis_pb2.CellCounts(
+            total=total, suspected=suspected, indeterminate=indeterminate, not_suspected=total - suspected - indeterminate
+        ),
+        "blast_fraction": diagnosis_pb2.BlastFraction(
+            lower=suspected / total if total else 0, upper=(suspected + indeterminate) / total if total else 1
+        ),
         "cells": cells,
         "rule": diagnosis_pb2.DecisionRule(false_blast_quantile=2, min_cells_for_negative=100, max_fraction_for_negative=0.05, coverage=0.95),
         "provenance": diagnosis_pb2.Provenance(release="release-1", detects=diagnosis_pb2.DETECTS_BLAST_LINEAGE_UNSPECIFIED),
         "latent_map": [
-            retrieval_pb2.LatentReference(reference_id="known/one.png", is_blast=True, position=retrieval_pb2.LatentPoint(x=1, y=0)),
-            retrieval_pb2.LatentReference(reference_id="known/two.png", position=retrieval_pb2.LatentPoint(x=-1, y=0.5)),
+            neighbour_pb2.LatentReference(reference_id="known/one.png", is_blast=True, position=neighbour_pb2.LatentPoint(x=1, y=0)),
+            neighbour_pb2.LatentReference(reference_id="known/two.png", position=neighbour_pb2.LatentPoint(x=-1, y=0.5)),
         ],
     }
     return diagnosis_pb2.Diagnosis(**{**values, **fields})  # type: ignore[arg-type]
@@ -135,9 +139,9 @@ def full_page(tmp_path: Path) -> str:
     data = encode(noise(40, 40, 1))
     (tmp_path / "known/one.png").write_bytes(data)
     near = make_neighbour(sha256=hashlib.sha256(data).hexdigest())
-    cells = [make_cell(0), make_cell(1, "suspected", neighbours=[near]), make_cell(2, "undecided", reasons=["POOR_FOCUS"])]
-    system = diagnosis_pb2.SystemRelease(
-        release="release-1",
+    cells = [make_cell(0), make_cell(1, "suspected", neighbours=[near]), make_cell(2, "indeterminate", reasons=["POOR_FOCUS"])]
+    system = diagnosis_pb2.Release(
+        release_id="release-1",
         title="A title.",
         limits=["Not for marrow."],
         figures=[
@@ -152,14 +156,15 @@ def full_page(tmp_path: Path) -> str:
 def test_places_of_a_cell_show_where_the_neighbour_resembles_them() -> None:
     near = make_neighbour()
     near.map_model = "net/1"
-    near.point_maps.CopyFrom(retrieval_pb2.PointMaps(rows=2, columns=3, neighbour_rows=2, neighbour_columns=2, values=bytes(range(0, 240, 10))))
+    by_place = imaging_pb2.SpatialMap(height=2, width=3, channels=4, values=bytes(range(0, 240, 10)))
+    near.place_similarities.CopyFrom(neighbour_pb2.PlaceSimilarities(map=by_place, neighbour_height=2, neighbour_width=2))
     page = Page(render_report([ReportItem("a.png", encode(noise()), make_diagnosis([make_cell(0, neighbours=[near])]), "")]))
     places = [attrs for attrs in page.named("span") if attrs.get("class") == "place"]
     assert len(places) == 6
     assert all(attrs["tabindex"] == "0" for attrs in places)
     assert "maps explain net/1" in page.text
     assert all(address.startswith(("data:image/", "#")) for address in page.addresses)
-    near.point_maps.values = b"short"
+    near.place_similarities.map.values = b"short"
     broken = Page(render_report([ReportItem("a.png", encode(noise()), make_diagnosis([make_cell(0, neighbours=[near])]), "")]))
     assert not [attrs for attrs in broken.named("span") if attrs.get("class") == "place"]
 
@@ -168,8 +173,8 @@ def test_where_the_network_decides_is_shown_for_both_classes_on_one_scale() -> N
     side = bytes([255, 0, 0, 0])
     other = bytes([0, 0, 0, 128])
     activation = diagnosis_pb2.ClassActivation(
-        for_blast=imaging_pb2.Heatmap(values=side, height=2, width=2),
-        for_normal=imaging_pb2.Heatmap(values=other, height=2, width=2),
+        for_blast=imaging_pb2.SpatialMap(values=side, height=2, width=2),
+        for_normal=imaging_pb2.SpatialMap(values=other, height=2, width=2),
         scale=4.0,
         model="some_model/3",
     )
@@ -220,8 +225,8 @@ def test_marks_differ_in_shape_and_line(full_page: str) -> None:
     drawing = full_page[full_page.index('<svg class="field"') :]
     drawing = drawing[: drawing.index("</svg>")]
     groups = dict(re.findall(r'<g class="(\w+)">.*?<(rect|circle) class="mark"', drawing, flags=re.S))
-    assert groups == {"suspected": "rect", "undecided": "circle", "not_suspected": "circle"}
-    assert re.search(r"^\.undecided \.mark \{[^}]*stroke-dasharray", full_page, flags=re.M)
+    assert groups == {"suspected": "rect", "indeterminate": "circle", "not_suspected": "circle"}
+    assert re.search(r"^\.indeterminate \.mark \{[^}]*stroke-dasharray", full_page, flags=re.M)
 
 
 def test_overview_and_error_of_a_failed_image(full_page: str) -> None:
@@ -243,14 +248,14 @@ def test_single_image_has_no_overview() -> None:
     assert "Overview" not in Page(render(make_diagnosis([make_cell(0)]))).text
 
 
-@pytest.mark.parametrize("place", ["path", "reference_id", "cell_class", "source", "patient", "reason", "cell_reason", "release", "error"])
-def test_hostile_text_is_escaped(place: str) -> None:
-    near = make_neighbour(**{place: HOSTILE}) if place in ("reference_id", "cell_class", "source", "patient") else make_neighbour()
-    cell = make_cell(0, neighbours=[near], reasons=[HOSTILE] if place == "cell_reason" else [])
-    diagnosis = make_diagnosis([cell], reasons=[HOSTILE] if place == "reason" else [])
-    if place == "release":
+@pytest.mark.parametrize("where", ["path", "reference_id", "cell_class", "source", "patient", "reason", "cell_reason", "release", "error"])
+def test_hostile_text_is_escaped(where: str) -> None:
+    near = make_neighbour(**{where: HOSTILE}) if where in ("reference_id", "cell_class", "source", "patient") else make_neighbour()
+    cell = make_cell(0, neighbours=[near], reasons=[HOSTILE] if where == "cell_reason" else [])
+    diagnosis = make_diagnosis([cell], reasons=[HOSTILE] if where == "reason" else [])
+    if where == "release":
         diagnosis.provenance.release = HOSTILE
-    item = ReportItem(HOSTILE if place == "path" else "a.png", encode(noise()), diagnosis, HOSTILE if place == "error" else "")
+    item = ReportItem(HOSTILE if where == "path" else "a.png", encode(noise()), diagnosis, HOSTILE if where == "error" else "")
     html = render_report([item, item])
     assert HOSTILE not in html
     assert not Page(html).named("script")
@@ -262,7 +267,7 @@ def test_attributes_cannot_be_broken_out_of() -> None:
     assert not [attrs for _, attrs in Page(html).tags if any(name.startswith("on") for name in attrs)]
 
 
-def known_cell_page(folder: Path | None, near: retrieval_pb2.Neighbour) -> Page:
+def known_cell_page(folder: Path | None, near: neighbour_pb2.Neighbour) -> Page:
     return Page(render(make_diagnosis([make_cell(0, neighbours=[near])]), references=folder))
 
 
@@ -323,7 +328,7 @@ def assert_not_held(page: Page) -> None:
 def test_unjudged_cell_is_said_to_be_not_judged() -> None:
     unjudged = make_cell(
         0,
-        "undecided",
+        "indeterminate",
         blast_probability=math.nan,
         network_probability=math.nan,
         neighbour_vote=math.nan,
@@ -435,7 +440,7 @@ def test_decision_steps_and_their_finding() -> None:
     assert [step.holds for step in decision_steps(few)] == [False, False, True]
     many = make_diagnosis([make_cell(n) for n in range(100)])
     assert finding_of(decision_steps(many)) == diagnosis_pb2.FINDING_NO_BLASTS_SEEN
-    at_limit = make_diagnosis([make_cell(n, "undecided" if n < 5 else "not_suspected") for n in range(100)])
+    at_limit = make_diagnosis([make_cell(n, "indeterminate" if n < 5 else "not_suspected") for n in range(100)])
     assert finding_of(decision_steps(at_limit)) == diagnosis_pb2.FINDING_INDETERMINATE
     many.kind = imaging_pb2.IMAGE_KIND_CELL
     assert finding_of(decision_steps(many)) == diagnosis_pb2.FINDING_INDETERMINATE
@@ -474,11 +479,11 @@ def test_register_centres_and_reflects() -> None:
 
 def test_overlay_mixes_image_and_colours() -> None:
     black = Image.new("RGB", (8, 8))
-    mixed = overlay(black, imaging_pb2.Heatmap(values=bytes([255]), height=1, width=1))
+    mixed = overlay(black, imaging_pb2.SpatialMap(values=bytes([255]), height=1, width=1))
     assert mixed is not None
     top = colour(np.array([255], np.uint8))[0]
     np.testing.assert_allclose(np.asarray(mixed)[4, 4], 0.35 * top, atol=1)
-    assert overlay(black, imaging_pb2.Heatmap(values=b"12", height=2, width=2)) is None
+    assert overlay(black, imaging_pb2.SpatialMap(values=b"12", height=2, width=2)) is None
 
 
 def test_colours_grow_lighter() -> None:

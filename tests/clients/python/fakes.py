@@ -1,0 +1,121 @@
+"""Stubs of the gateway's services that answer at once and note what they were sent."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from typing import Any
+
+import grpc
+
+from dl4all.diagnosis.v1 import diagnosis_pb2, library_pb2
+from dl4all.imaging.v1 import imaging_pb2
+from dl4all.retrieval.v1 import library_pb2 as retrieval_library_pb2
+
+
+class Refused(grpc.aio.AioRpcError):
+    """A call that the service refused without details."""
+
+    def __init__(self) -> None:
+        super().__init__(grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.aio.Metadata(), grpc.aio.Metadata(), "too much")
+
+
+class FakeStub:
+    """Answers every RPC of both services, as the stubs for plain code do, or fails."""
+
+    def __init__(self) -> None:
+        self.fails = False
+        self.requests: list[Any] = []
+        self.timeouts: list[float | None] = []
+
+    def Diagnose(self, request: diagnosis_pb2.DiagnoseRequest, timeout: float) -> diagnosis_pb2.DiagnoseResponse:
+        self._note(request, timeout)
+        return diagnosis_pb2.DiagnoseResponse(diagnosis=_diagnosis(request.request_id))
+
+    def DiagnoseStream(self, requests: Iterable[diagnosis_pb2.DiagnoseStreamRequest]) -> Iterator[diagnosis_pb2.DiagnoseStreamResponse]:
+        self._note(None, None)
+        for message in requests:
+            yield _answer(message.request)
+
+    def DiagnoseSpecimen(self, requests: Iterable[diagnosis_pb2.DiagnoseSpecimenRequest]) -> Iterator[diagnosis_pb2.DiagnoseSpecimenResponse]:
+        self._note(None, None)
+        for message in requests:
+            self.requests.append(message.request)
+            yield diagnosis_pb2.DiagnoseSpecimenResponse(image=_answer(message.request))
+        yield diagnosis_pb2.DiagnoseSpecimenResponse(specimen=diagnosis_pb2.SpecimenDiagnosis(images=len(self.requests) - 1))
+
+    def DiagnoseSlide(
+        self, requests: Iterable[diagnosis_pb2.DiagnoseSlideRequest], timeout: float | None
+    ) -> Iterator[diagnosis_pb2.DiagnoseSlideResponse]:
+        for request in requests:
+            self._note(request, timeout)
+            progress = diagnosis_pb2.DiagnoseSlideProgress(bytes_received=len(request.chunk.data))
+            yield diagnosis_pb2.DiagnoseSlideResponse(progress=progress)
+
+    def LocateCells(self, request: diagnosis_pb2.LocateCellsRequest, timeout: float) -> diagnosis_pb2.LocateCellsResponse:
+        self._note(request, timeout)
+        return diagnosis_pb2.LocateCellsResponse(cells=[imaging_pb2.Cell(cell_id=0)])
+
+    def MeasureFocus(self, request: diagnosis_pb2.MeasureFocusRequest, timeout: float) -> diagnosis_pb2.MeasureFocusResponse:
+        self._note(request, timeout)
+        return diagnosis_pb2.MeasureFocusResponse(score=6.5)
+
+    def EnhanceCell(self, request: diagnosis_pb2.EnhanceCellRequest, timeout: float) -> diagnosis_pb2.EnhanceCellResponse:
+        self._note(request, timeout)
+        return diagnosis_pb2.EnhanceCellResponse(release="dss-1")
+
+    def ListReleases(self, request: diagnosis_pb2.ListReleasesRequest, timeout: float) -> diagnosis_pb2.ListReleasesResponse:
+        self._note(request, timeout)
+        return diagnosis_pb2.ListReleasesResponse(releases=[diagnosis_pb2.Release(release_id="a-1")])
+
+    def GetLibrary(self, request: library_pb2.GetLibraryRequest, timeout: float) -> library_pb2.GetLibraryResponse:
+        self._note(request, timeout)
+        return library_pb2.GetLibraryResponse(release="a-1", library=retrieval_library_pb2.Library(patients=4))
+
+    def AddReferences(self, requests: Iterable[library_pb2.AddReferencesRequest]) -> library_pb2.AddReferencesResponse:
+        self._note(None, None)
+        self.requests = list(requests)
+        return library_pb2.AddReferencesResponse(addition_ids=range(len(self.requests) - 1))
+
+    def _note(self, request: Any, timeout: float | None) -> None:
+        if self.fails:
+            raise Refused
+        self.requests.append(request)
+        self.timeouts.append(timeout)
+
+
+class AsyncFakeStub:
+    """The same stub as asyncio has it."""
+
+    def __init__(self, stub: FakeStub) -> None:
+        for name in ("Diagnose", "LocateCells", "MeasureFocus", "EnhanceCell", "ListReleases", "GetLibrary", "AddReferences"):
+            setattr(self, name, _awaited(getattr(stub, name)))
+        for name in ("DiagnoseStream", "DiagnoseSpecimen", "DiagnoseSlide"):
+            setattr(self, name, _iterated(getattr(stub, name)))
+
+
+def _awaited(method: Callable[..., Any]) -> Callable[..., Any]:
+    async def call(request: Any, **options: Any) -> Any:
+        return method([message async for message in request] if hasattr(request, "__aiter__") else request, **options)
+
+    return call
+
+
+def _iterated(method: Callable[..., Any]) -> Callable[..., AsyncIterator[Any]]:
+    async def call(requests: AsyncIterator[Any], **options: Any) -> AsyncIterator[Any]:
+        for answer in method([message async for message in requests], **options):
+            yield answer
+
+    return call
+
+
+def _diagnosis(request_id: str) -> diagnosis_pb2.Diagnosis:
+    return diagnosis_pb2.Diagnosis(request_id=request_id, finding=diagnosis_pb2.FINDING_INDETERMINATE)
+
+
+def _answer(request: diagnosis_pb2.DiagnoseRequest) -> diagnosis_pb2.DiagnoseStreamResponse:
+    answer = diagnosis_pb2.DiagnoseStreamResponse(request_id=request.request_id)
+    if request.image:
+        answer.diagnosis.CopyFrom(_diagnosis(request.request_id))
+    else:
+        answer.error.code, answer.error.message = grpc.StatusCode.INVALID_ARGUMENT.value[0], "empty"
+    return answer
