@@ -69,10 +69,10 @@ test-unit: $(VENV)/dev.stamp ## Run the quick tests of single modules, no server
 	$(BIN)/python -m pytest $(UNIT) --numprocesses 2 -m "not slow and not processes"
 
 nightly: $(VENV)/dev.stamp .triton/installed.stamp ## Run the long forms: full installation, soak, whole slide, all benchmarks (hours); records in docs/benchmarks.md
-	$(MAKE) check-install
+	$(MAKE) check-install java-stubs
 	$(MAKE) soak-preprocessing bench-slide bench-search bench-releases bench-training bench bench-preprocessing bench-location bench-networks
 
-lint: $(VENV)/dev.stamp protos-check ## Check style, types, import rules, pages, protos and stubs
+lint: $(VENV)/dev.stamp protos-check protos-breaking ## Check style, types, import rules, pages, protos and stubs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -108,11 +108,14 @@ protos-check: $(VENV)/dev.stamp $(GOOGLEAPIS) ## Check protos and that the stubs
 	@$(call generate,build/stubs)
 	diff -r --exclude=__pycache__ build/stubs/dl4all $(STUBS)
 
-protos-breaking: $(VENV)/dev.stamp $(GOOGLEAPIS) ## Check the contract against AGAINST=git-ref for breaking changes
-	rm -rf build/against && mkdir -p build/against/build
-	git archive $(AGAINST) buf.yaml protos | tar --extract --directory build/against
-	cp -r $(GOOGLEAPIS) build/against/build/
-	$(BIN)/buf breaking --against build/against
+protos-breaking: $(VENV)/dev.stamp $(GOOGLEAPIS) ## Check that the outward contract keeps what protos/baseline.binpb records
+	$(BIN)/buf breaking --against protos/baseline.binpb
+
+protos-baseline: protos-breaking ## Record what was added to the outward contract; nothing that it records may have changed
+	$(BIN)/buf build --path protos/dl4all/diagnosis --exclude-source-info --output protos/baseline.binpb
+
+java-stubs: $(VENV)/dev.stamp $(GOOGLEAPIS) ## Compile the contract for Java and record it; after every change of the protos
+	$(BIN)/python -m deploy.ci.java_stubs
 
 bench: $(VENV)/dev.stamp .triton/installed.stamp ## Compare a warm server, and five processes with Triton, with a plain loop over the same functions
 	$(BIN)/python -m tests.benchmarks.serving

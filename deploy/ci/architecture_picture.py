@@ -39,7 +39,7 @@ _FLOORS_SAY: Final = {
     "crops": "from images to crops and packs",
     "recipes": "what a recipe may say; one TOML each",
     "architectures | datasets": "networks; readers and splits by patient",
-    "files": "files that are whole or not there",
+    "command | files": "how programs start; files that are whole or not there",
     "errors": "what a user can put right",
 }
 

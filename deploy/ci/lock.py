@@ -1,10 +1,10 @@
-"""Lock what is installed: compile ``requirements/*.txt`` from ``pyproject.toml``, every file with its hashes.
+"""Lock what is installed: compile ``requirements/*.txt`` from the projects, every file with its hashes.
 
     python -m deploy.ci.lock
 
 Needs uv and a package index. The first line of each file is a digest of what it was compiled from, by which a test tells that it is
 stale. Our own two distributions are no lines of them: they are installed afterwards, without an index. ``train`` and ``gpu`` are left
-out: their lock would take gigabytes of CUDA.
+out: their lock would take gigabytes of CUDA. The two locks of the client are the ends of its ranges, at which a test calls a server.
 """
 
 from __future__ import annotations
@@ -14,14 +14,37 @@ import json
 import subprocess
 import sys
 import tomllib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-LOCKS: Final = {"serving": ("cpu", "tracing", "build"), "dev": ("cpu", "tracing", "build", "dev")}
-"""Extras by name of the file."""
 OWN: Final = ("dl4all-client", "dl4all-serving")
 _OLDEST_PYTHON: Final = "3.11"
+
+
+@dataclass(frozen=True)
+class Lock:
+    """What a lock is compiled from.
+
+    Attributes:
+        projects: folders of the projects whose requirements it pins; the first is compiled, the others are installed by it.
+        extras: extras of the first.
+        resolution: of uv; ``lowest-direct`` takes the oldest versions that the project allows.
+    """
+
+    projects: tuple[str, ...] = (".", "clients/python")
+    extras: tuple[str, ...] = ()
+    resolution: str = "highest"
+
+
+LOCKS: Final = {
+    "serving": Lock(extras=("cpu", "tracing", "build")),
+    "dev": Lock(extras=("cpu", "tracing", "build", "dev")),
+    "client-oldest": Lock(("clients/python",), resolution="lowest-direct"),
+    "client-newest": Lock(("clients/python",)),
+}
+"""By name of the file."""
 
 
 def lock_path(name: str) -> Path:
@@ -30,10 +53,11 @@ def lock_path(name: str) -> Path:
 
 
 def declared(name: str) -> list[str]:
-    """Requirements that a lock is compiled from, as ``pyproject.toml`` of server and client state them."""
-    server, client = _project(ROOT), _project(ROOT / "clients" / "python")
-    extras = [requirement for extra in LOCKS[name] for requirement in server["optional-dependencies"][extra]]
-    return sorted({*server["dependencies"], *client["dependencies"], *extras})
+    """Requirements that a lock is compiled from, as the ``pyproject.toml`` of its projects state them."""
+    lock = LOCKS[name]
+    projects = [_project(ROOT / folder) for folder in lock.projects]
+    extras = [requirement for extra in lock.extras for requirement in projects[0]["optional-dependencies"][extra]]
+    return sorted({*(requirement for project in projects for requirement in project["dependencies"]), *extras})
 
 
 def stamp(name: str) -> str:
@@ -47,11 +71,12 @@ def compile_lock(name: str) -> None:
     Raises:
         subprocess.CalledProcessError: uv cannot resolve it.
     """
-    path = lock_path(name)
-    command = [sys.executable, "-m", "uv", "pip", "compile", "pyproject.toml", "--universal", "--generate-hashes", "--no-header", "--quiet"]
+    path, lock = lock_path(name), LOCKS[name]
+    project = f"{lock.projects[0]}/pyproject.toml"
+    command = [sys.executable, "-m", "uv", "pip", "compile", project, "--universal", "--generate-hashes", "--no-header", "--quiet"]
     command += [f"--python-version={_OLDEST_PYTHON}", "--no-emit-index-url", "--no-annotate", f"--output-file={path.relative_to(ROOT)}"]
-    command += [f"--extra={extra}" for extra in LOCKS[name]] + [f"--no-emit-package={own}" for own in OWN]
-    subprocess.run(command, cwd=ROOT, check=True)
+    command += [f"--extra={extra}" for extra in lock.extras] + [f"--no-emit-package={own}" for own in OWN]
+    subprocess.run([*command, f"--resolution={lock.resolution}"], cwd=ROOT, check=True)
     path.write_text(f"{stamp(name)}\n{path.read_text(encoding='utf-8')}", encoding="utf-8")
 
 

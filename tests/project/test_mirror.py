@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import importlib
 import re
 import tomllib
 from pathlib import Path
@@ -82,10 +81,3 @@ def test_what_the_table_names_reaches_the_module(graph: grimp.ImportGraph, modul
     used = _uses(test) & graph.modules
     dotted = _dotted(module)
     assert dotted in used or used & graph.find_downstream_modules(dotted), f"{ELSEWHERE[module]} does not reach it"
-
-
-@pytest.mark.parametrize(
-    "program", sorted(p.stem for p in (ROOT / "training" / "evaluation").glob("*.py") if '__name__ == "__main__"' in p.read_text())
-)
-def test_every_program_of_evaluation_can_be_loaded(program: str) -> None:
-    assert callable(importlib.import_module(f"training.evaluation.{program}").main)
