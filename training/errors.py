@@ -1,10 +1,10 @@
-"""What can be wrong with data, files and options of a training; every message says what to do."""
+"""Errors of data, files and options of a training. Every message says what to do."""
 
 from __future__ import annotations
 
 
 class TrainingError(Exception):
-    """Base of all that a user can put right."""
+    """Base of all errors that a user can correct."""
 
 
 class DatasetError(TrainingError):

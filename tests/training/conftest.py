@@ -11,7 +11,7 @@ import torch
 from tests.training.small import cell_pack, tissue_pack, write_recipe
 from tests.training.small_release import build_options, other_source_pack, sources_of
 from training.crops.packs import write_pack
-from training.learning.devices import Place
+from training.learning.devices import Worker
 from training.recipes.config import load_recipe
 from training.releases.build import build
 from training.runs.folder import TransferOptions
@@ -36,7 +36,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     recipe = load_recipe(str(write_recipe(folder, architecture="resnet18", epochs=6)))
     sources = sources_of(folder)
     for name, folds in (("final", 0), ("cv", 3)):
-        run(TransferOptions(recipe, "", "", 0, folds, folder / "runs", name), sources, Place(torch.device("cpu")))
+        run(TransferOptions(recipe, "", "", 0, folds, folder / "runs", name), sources, Worker(torch.device("cpu")))
     return folder
 
 

@@ -66,7 +66,7 @@ batch = 8
 epochs = {epochs}
 selection = "best_legacy"
 
-[published.division]
+[published.split]
 by = "image"
 repetitions = 2
 """

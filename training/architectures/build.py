@@ -17,7 +17,7 @@ from training.errors import RecipeError
 
 
 class Architecture(StrEnum):
-    """The backbones that are known."""
+    """The known backbones."""
 
     RESNET18 = "resnet18"
     RESNET34 = "resnet34"
@@ -53,7 +53,7 @@ class NetworkConfig(BaseModel):
 
 
 def least_trainable_width(config: NetworkConfig) -> int:
-    """The least width that a network can be trained with; it runs with any.
+    """The least width with which a network can be trained. It runs with any width.
 
     With fewer channels of a ResNet in channels-last memory the convolutions of torch 2.13 write where they must not, on some CPUs, and the
     process ends in the middle of a training.

@@ -24,7 +24,7 @@ class Kernel(StrEnum):
 
 
 class LbpConvolution(nn.Sequential):
-    """Stands in place of a 3x3 convolution: normalise, fixed 3x3 to 16 channels, ReLU, trained 1x1, maximum over 3x3.
+    """Replaces a 3x3 convolution: normalise, fixed 3x3 to 16 channels, ReLU, trained 1x1, maximum over 3x3.
 
     The modules keep the positions 0 (normalisation), 1 (fixed), 2 (trained) of the original program's parameters, so the ReLU is
     not a module of its own.

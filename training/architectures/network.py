@@ -1,4 +1,4 @@
-"""A network: one backbone, and heads, an embedding and patch embeddings on its features."""
+"""A network: one backbone, and heads, an embedding and place embeddings on its features."""
 
 from __future__ import annotations
 
@@ -9,35 +9,35 @@ import torch
 from torch import Tensor, nn
 
 HEAD: Final = "classes"
-"""Name of the head of a network that has one, and of the target's head, the first, of one that has two."""
+"""Name of the only head of a network; of the target's head, the first, in a network with two heads."""
 SOURCE_HEAD: Final = "source"
 """Name of the head of the source in a network that learns source and target at once."""
 
 
 class Features(NamedTuple):
-    """What a backbone says of a batch of N images.
+    """Output of a backbone for a batch of N images.
 
     Attributes:
-        pooled: (N, C), what the heads see.
-        patches: (N, h, w, C), features by place.
+        pooled: (N, C), input of the heads.
+        by_place: (N, h, w, C), features of each place of the feature map.
     """
 
     pooled: Tensor
-    patches: Tensor
+    by_place: Tensor
 
 
 class Outputs(NamedTuple):
-    """What a network says of a batch of N images.
+    """Output of a network for a batch of N images.
 
     Attributes:
         logits: (N, classes).
-        embedding: (N, D), the spatial mean of the patch embeddings; not normalised.
-        patch_embeddings: (N, h, w, D).
+        embedding: (N, D), the mean of the place embeddings; not normalised.
+        place_embeddings: (N, h, w, D), the embedding of each place of the feature map.
     """
 
     logits: Tensor
     embedding: Tensor
-    patch_embeddings: Tensor
+    place_embeddings: Tensor
 
 
 class Backbone(Protocol):
@@ -55,7 +55,7 @@ class Network(nn.Module):
     """Backbone, linear heads and embedder.
 
     The embedding is a linear map without bias of the features of each place, averaged over places, so that the similarity of
-    two cells is exactly the sum of the similarities of their patches.
+    two cells is exactly the sum of the similarities of their places.
 
     Args:
         backbone: a module that is a ``Backbone``.
@@ -77,16 +77,16 @@ class Network(nn.Module):
     def forward(self, x: Tensor, head: str = "") -> Outputs:
         """Judge normalised images with a head, the first if none is named."""
         features = self.backbone(x)
-        patches = self.embedder(features.patches)
-        return Outputs(self._heads(features)[head or next(iter(self.heads))], patches.mean(dim=(1, 2)), patches)
+        places = self.embedder(features.by_place)
+        return Outputs(self._heads(features)[head or next(iter(self.heads))], places.mean(dim=(1, 2)), places)
 
     @property
     def logits_are_means(self) -> bool:
-        """Whether the logits are the mean over places of class activations: the features are pooled by the mean, and nothing but a head follows."""
+        """Whether the logits are the mean of class activations over places: the features are pooled by the mean, and only a head follows."""
         return isinstance(self.hidden, nn.Identity) and bool(getattr(self.backbone, "pools_by_mean", False))
 
     def class_activations(self, features: Tensor) -> Tensor:
-        """What the first head says of each place, (N, h, w, classes) of features (N, h, w, C)."""
+        """Class activations: the first head at each place, (N, h, w, classes), of features (N, h, w, C)."""
         activations: Tensor = next(iter(self.heads.values()))(features)
         return activations
 
@@ -96,7 +96,7 @@ class Network(nn.Module):
 
 
 class MergedClasses(nn.Module):
-    """A network of which several classes are one in what it says: their probabilities are added.
+    """A network that merges several classes into one in its output: their probabilities are added.
 
     Args:
         network: returns ``Outputs``.
@@ -115,10 +115,10 @@ class MergedClasses(nn.Module):
 
 
 def merged_logits(logits: Tensor, groups: Sequence[Sequence[int]]) -> Tensor:
-    """Logits (N, K) of which the columns of each group are one: their probabilities are added. (N, len(groups))."""
+    """Logits (N, len(groups)) of logits (N, K): the probabilities of the columns of each group are added."""
     return torch.stack([logits[:, list(columns)].logsumexp(dim=1) for columns in groups], dim=1)
 
 
 def parameter_count(network: nn.Module, *, trainable: bool = True) -> int:
-    """Number of parameters: those that are trained, or all."""
+    """Number of trained parameters, or of all."""
     return sum(p.numel() for p in network.parameters() if p.requires_grad or not trainable)

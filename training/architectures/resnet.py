@@ -14,16 +14,16 @@ from training.architectures.network import Features
 RESNET18: Final = (2, 2, 2, 2)
 RESNET34: Final = (3, 4, 6, 3)
 Convolution = Callable[[int, int, int], nn.Module]
-"""Makes what stands in place of a 3x3 convolution from channels in, channels out and stride."""
+"""Makes the layer that replaces a 3x3 convolution, from channels in, channels out and stride."""
 
 
 class Stem(StrEnum):
-    """What comes before the first stage."""
+    """Layers before the first stage."""
 
     STANDARD = "standard"
     """7x7 with stride 2 and a maximum over 3x3 with stride 2, as published: a feature map of a thirty-second."""
     FULL_RESOLUTION = "full_resolution"
-    """3x3 at stride 1, and the first stage has stride 2: chromatin is told by structures of a pixel or two. A sixteenth."""
+    """3x3 at stride 1, and the first stage has stride 2, because chromatin has structures of a pixel or two. A sixteenth."""
 
 
 def convolution(channels_in: int, channels_out: int, stride: int) -> nn.Module:
@@ -55,7 +55,7 @@ class ResNet(nn.Module):
     Args:
         layers: blocks of each of the four stages.
         width: channels of the first stage (published: 64); the following have 2, 4 and 8 times as many.
-        conv: what stands in place of the blocks' 3x3 convolutions.
+        conv: what replaces the blocks' 3x3 convolutions.
         stem: what comes before.
     """
 

@@ -28,11 +28,11 @@ class EncoderBlock(nn.Module):
 
 
 class VisionTransformer(nn.Module):
-    """A transformer over patches; heads see the layer-normed class token, patch embeddings are the other tokens.
+    """A transformer; heads see the layer-normed class token, and the other tokens are the features by place.
 
     Args:
         side: side of the input in px; fixed, because positions are learned.
-        patch: side of a patch in px.
+        token_side: side in px of the square of the input that becomes one token; the paper's patch size.
         width: dimension of a token.
         depth: number of blocks.
         heads: attention heads.
@@ -42,14 +42,14 @@ class VisionTransformer(nn.Module):
     """
 
     def __init__(
-        self, side: int, patch: int, width: int, depth: int, heads: int, hidden: int, dropout: float = 0.1, *, convolutional_stem: bool = False
+        self, side: int, token_side: int, width: int, depth: int, heads: int, hidden: int, dropout: float = 0.1, *, convolutional_stem: bool = False
     ) -> None:
         super().__init__()
-        if side % patch:
-            raise ValueError(f"the side of {side} px is not a multiple of the patch of {patch} px")
+        if side % token_side:
+            raise ValueError(f"the side of {side} px is not a multiple of the token's {token_side} px")
         self.channels = width
-        self.grid = side // patch
-        self.stem = _convolutional_stem(patch, width) if convolutional_stem else nn.Conv2d(3, width, patch, patch)
+        self.grid = side // token_side
+        self.stem = _convolutional_stem(token_side, width) if convolutional_stem else nn.Conv2d(3, width, token_side, token_side)
         self.class_token = nn.Parameter(torch.zeros(1, 1, width))
         self.positions = nn.Parameter(torch.randn(1, self.grid**2 + 1, width) * 0.02)
         self.dropout = nn.Dropout(dropout)
@@ -57,8 +57,8 @@ class VisionTransformer(nn.Module):
         self.norm = nn.LayerNorm(width, eps=1e-6)
 
     def forward(self, x: Tensor) -> Features:
-        patches = self.stem(x).flatten(2).transpose(1, 2)
-        tokens = torch.cat([self.class_token.expand(patches.shape[0], -1, -1), patches], dim=1)
+        tokens = self.stem(x).flatten(2).transpose(1, 2)
+        tokens = torch.cat([self.class_token.expand(tokens.shape[0], -1, -1), tokens], dim=1)
         tokens = self.norm(self.blocks(self.dropout(tokens + self.positions)))
         return Features(tokens[:, 0], tokens[:, 1:].unflatten(1, (self.grid, self.grid)))
 
@@ -73,8 +73,8 @@ def vit_small(side: int = 128, width: int = 128, depth: int = 6) -> VisionTransf
     return VisionTransformer(side, 16, width, depth, max(1, width // 32), 4 * width, convolutional_stem=True)
 
 
-def _convolutional_stem(patch: int, width: int) -> nn.Sequential:
-    halvings = patch.bit_length() - 1
+def _convolutional_stem(token_side: int, width: int) -> nn.Sequential:
+    halvings = token_side.bit_length() - 1
     layers: list[nn.Module] = []
     channels = 3
     for step in range(halvings):

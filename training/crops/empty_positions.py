@@ -1,4 +1,4 @@
-"""Places of an image where no nucleated cell is: what is located by mistake looks like them."""
+"""Positions of an image without a nucleated cell. What is located by mistake looks like them."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from services.preprocessing.registration import RELATIVE_RADIUS
 
 _TRIES: Final = 200
 _SMALLEST, _LARGEST = 0.3, 0.8
-"""Radius of a place, in shares of the radius of the image's cell: what is located by mistake is a platelet, a red cell or debris."""
+"""Radius at a position, in shares of the radius of the image's cell. What is located by mistake is a platelet, a red cell or debris."""
 _CLEARANCE: Final = 1.05
 
 
-def place_without_cell(
+def position_without_cell(
     cells: Sequence[LocatedCell], shape: tuple[int, ...], radius: float, generator: np.random.Generator
 ) -> tuple[float, float, float] | None:
-    """A place of an image where no nucleated cell is.
+    """A position of an image without a nucleated cell.
 
     Args:
         cells: all located cells.
         shape: height and width of the image in px.
-        radius: of the cell that is meant, px; that of the place is 0.3 to 0.8 of it.
+        radius: of the cell that is meant, px; that of the position is 0.3 to 0.8 of it.
         generator: decides.
 
     Returns:
         Centre and radius in px: the registered square lies inside the image, and the centre is farther from that of every cell than 1.05 times both
-        radii; a corner of the square may still show a part of one. None where no such place was found.
+        radii; a corner of the square may still show a part of one. None where no such position was found.
     """
     height, width = shape[:2]
     for _ in range(_TRIES):

@@ -24,7 +24,7 @@ from services.patching.cells import LocatedCell, central_cell, locate_cells
 from services.preprocessing.legacy import register_legacy, sharpen_legacy, short_axis
 from services.preprocessing.registration import RELATIVE_RADIUS, register
 from services.preprocessing.unsharpening import FocusParameters, sharpen_adaptively
-from training.crops.empty_places import place_without_cell
+from training.crops.empty_positions import position_without_cell
 from training.crops.packs import Pack, PackHeader
 from training.datasets.dataset import Dataset, LabelledImage, label_matrix
 from training.errors import DatasetError
@@ -34,7 +34,7 @@ Bytes = NDArray[np.uint8]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 MEASURES: Final = ("center_x", "center_y", "radius", "upscale_factor", "focus_before", "focus_after", "accepted")
-"""Subject of crops of places without a cell, and their class."""
+"""Subject of crops without a cell, and their class."""
 _SHOWN_FAILURES: Final = 5
 _JOBS_PER_PROCESS: Final = 16
 
@@ -61,8 +61,8 @@ def prepare(dataset: Dataset, wanted: Input, focus: FocusParameters | None = Non
         focus: parameters of the sharpening; needed where crops are sharpened. For ``legacy_sharpened`` the first threshold is the only one.
 
     Returns:
-        The pack; images in which no cell was found, whose cell the legacy rule drops, or that have no place without a cell where that is wanted,
-        are named in its header and left out. Places without a cell are of the one class ``nothing``.
+        The pack; images in which no cell was found, whose cell the legacy rule drops, or that have no position without a cell where that is wanted,
+        are named in its header and left out. Crops without a cell are of the one class ``nothing``.
 
     Raises:
         DatasetError: an image cannot be read, or no crop could be made of any.
@@ -155,8 +155,8 @@ def _make_crop(job: tuple[str, Input, FocusParameters | None]) -> _Crop | _Failu
     if cell is None:
         return None
     if wanted.subject == NOTHING:
-        place = place_without_cell(cells, rgb.shape, cell.radius, np.random.default_rng(int(sha256[:16], 16)))
-        return None if place is None else _registered_crop(rgb, place, wanted, focus, sha256)
+        position = position_without_cell(cells, rgb.shape, cell.radius, np.random.default_rng(int(sha256[:16], 16)))
+        return None if position is None else _registered_crop(rgb, position, wanted, focus, sha256)
     if wanted.kind is InputKind.LEGACY_SHARPENED:
         assert focus is not None
         return _legacy_crop(rgb, cell, wanted.side, focus.thresholds[0], sha256)
@@ -165,15 +165,15 @@ def _make_crop(job: tuple[str, Input, FocusParameters | None]) -> _Crop | _Failu
 
 def _registered_crop(rgb: Bytes, center: tuple[float, float, float], wanted: Input, focus: FocusParameters | None, sha256: str) -> _Crop:
     registered = register(rgb, *center, wanted.side)
-    place = (*center, registered.upscale_factor)
+    position = (*center, registered.upscale_factor)
     if wanted.kind is InputKind.REGISTERED:
-        return _Crop(registered.pixels, sha256, (*place, np.nan, np.nan, 1.0))
+        return _Crop(registered.pixels, sha256, (*position, np.nan, np.nan, 1.0))
     assert focus is not None
     if wanted.kind is InputKind.LEGACY_SHARPENED:
         legacy = sharpen_legacy(registered.pixels, focus.thresholds[0])
-        return _Crop(legacy.pixels, sha256, (*place, legacy.focus_before, legacy.focus_after, 1.0))
+        return _Crop(legacy.pixels, sha256, (*position, legacy.focus_before, legacy.focus_after, 1.0))
     result = sharpen_adaptively(registered.pixels, registered.upscale_factor, focus)
-    return _Crop(result.pixels, sha256, (*place, result.focus_before, result.focus_after, float(result.accepted)))
+    return _Crop(result.pixels, sha256, (*position, result.focus_before, result.focus_after, float(result.accepted)))
 
 
 def _legacy_crop(rgb: Bytes, cell: LocatedCell, side: int, threshold: float, sha256: str) -> _Crop | None:
@@ -182,5 +182,5 @@ def _legacy_crop(rgb: Bytes, cell: LocatedCell, side: int, threshold: float, sha
     if registered is None:
         return None
     result = sharpen_legacy(registered, threshold)
-    place = (cell.center_x, cell.center_y, cell.radius, RELATIVE_RADIUS * side / cell.radius)
-    return _Crop(result.pixels, sha256, (*place, result.focus_before, result.focus_after, 1.0))
+    position = (cell.center_x, cell.center_y, cell.radius, RELATIVE_RADIUS * side / cell.radius)
+    return _Crop(result.pixels, sha256, (*position, result.focus_before, result.focus_after, 1.0))

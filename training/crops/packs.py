@@ -42,7 +42,7 @@ class PackHeader:
         jpeg_quality: 1..100, or ``LOSSLESS``.
         left_out: keys of images in which no cell was found.
         notes: what a user must know of the data.
-        subject: what the crops show: the ``cell`` of each image, or ``nothing``: a place of it without a nucleated cell.
+        subject: what the crops show: the ``cell`` of each image, or ``nothing``: a position of it without a nucleated cell.
         threshold: how the focus threshold was chosen, see ``training.recipes.config.Input``; None where that is not known.
     """
 
@@ -155,7 +155,7 @@ def read_pack(path: Path) -> Pack:
     """
     arrays, about = read_arrays(path)
     if about.pop("file", None) != _KIND:
-        raise ArrayFileError(f"{path} is not a pack of this version; make it with `dl4all pack`.")
+        raise ArrayFileError(f"{path} is not a pack of this version; make it with `dl4all data pack`.")
     header = _header(about)
     if "pixels" in arrays:
         pixels = arrays["pixels"]

@@ -1,4 +1,4 @@
-"""A one-stage PCANet: features of grey images from the principal components of their patches.
+"""A one-stage PCANet: features of grey images from the principal components of their windows.
 
 Source: Chan et al., IEEE TIP 2015, as adaptive unsharpening uses it to choose its threshold (Genovese et al., ICASSP 2021).
 """
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Float = NDArray[np.float32]
-PATCH: Final = 15
+WINDOW: Final = 15
 BLOCK: Final = 23
 RETAINED: Final = 0.92
 MAX_FILTERS: Final = 11
@@ -20,16 +20,16 @@ MAX_FILTERS: Final = 11
 
 
 def filters(images: Float) -> Float:
-    """Principal patches, float32 (L, 15, 15), the strongest first; L is the count whose retained variance is nearest to 0.92.
+    """Principal windows, float32 (L, 15, 15), the strongest first; L is the count whose retained variance is nearest to 0.92.
 
     Args:
         images: float32 (N, H, W), sides at least 15.
     """
-    covariance = np.zeros((PATCH**2, PATCH**2))
+    covariance = np.zeros((WINDOW**2, WINDOW**2))
     count = 0
     for image in images:
-        patches = np.lib.stride_tricks.sliding_window_view(image, (PATCH, PATCH)).reshape(-1, PATCH**2)
-        centred = patches - patches.mean(axis=1, keepdims=True)
+        windows = np.lib.stride_tricks.sliding_window_view(image, (WINDOW, WINDOW)).reshape(-1, WINDOW**2)
+        centred = windows - windows.mean(axis=1, keepdims=True)
         covariance += centred.T @ centred
         count += len(centred)
     values, vectors = np.linalg.eigh(covariance / count)
@@ -37,7 +37,7 @@ def filters(images: Float) -> Float:
     first = int(np.argmax(retained >= RETAINED)) + 1
     near = min((first, first + 1), key=lambda n: abs(retained[min(n, len(retained)) - 1] - RETAINED))
     chosen = vectors[:, ::-1][:, : min(near, MAX_FILTERS)].T
-    return np.ascontiguousarray(chosen.reshape(-1, PATCH, PATCH), np.float32)
+    return np.ascontiguousarray(chosen.reshape(-1, WINDOW, WINDOW), np.float32)
 
 
 def features(images: Float, kernels: Float) -> Float:
@@ -47,7 +47,7 @@ def features(images: Float, kernels: Float) -> Float:
         images: float32 (N, H, W).
         kernels: from ``filters``.
     """
-    # A patch without its mean, times a filter, is the patch times the filter without its mean.
+    # A window without its mean, times a filter, is the window times the filter without its mean.
     centred = kernels - kernels.mean(axis=(1, 2), keepdims=True)
     return np.stack([_histograms(image, centred) for image in images])
 

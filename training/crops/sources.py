@@ -104,22 +104,24 @@ class Sources:
             have = "; ".join(f"{p.header.input} at {p.header.side} px of {p.header.subject}" for p in packs)
             raise RecipeError(
                 f"{name}: the recipe needs {wanted.kind.value} at {wanted.side} px of {wanted.subject}, the packs hold {have}. "
-                f"Make one with `dl4all pack --input {wanted.kind.value} --side {wanted.side} --center-crop {wanted.center_crop} --subject {wanted.subject}`."
+                f"Make one with `dl4all data pack --input {wanted.kind.value} --side {wanted.side} --center-crop {wanted.center_crop} --subject {wanted.subject}`."
             )
         if name == ADP:
             fitting = [p for p in fitting if p.header.classes == adp_classes(level)]
             if not fitting:
-                raise RecipeError(f"{name}: the recipe needs level {level}, the packs hold another. Make one with `dl4all pack --level {level}`.")
+                raise RecipeError(
+                    f"{name}: the recipe needs level {level}, the packs hold another. Make one with `dl4all data pack --level {level}`."
+                )
         if wanted.kind.sharpens and focus is None:
             fitting = [p for p in fitting if p.header.threshold in (None, wanted.threshold)]
             if not fitting:
                 raise RecipeError(
-                    f"{name}: the pack was sharpened by another threshold than {wanted.threshold}. Make one with `dl4all pack --threshold {wanted.threshold}`."
+                    f"{name}: the pack was sharpened by another threshold than {wanted.threshold}. Make one with `dl4all data pack --threshold {wanted.threshold}`."
                 )
         if focus is not None and wanted.kind.sharpens:
             fitting = [p for p in fitting if focus_of(p) == focus]
             if not fitting:
-                raise RecipeError(f"{name}: the pack was sharpened with other focus parameters. Make one with `dl4all pack --focus-from PACK`.")
+                raise RecipeError(f"{name}: the pack was sharpened with other focus parameters. Make one with `dl4all data pack --focus-from PACK`.")
         return fitting[0]
 
     def _focus(self, dataset: Dataset, wanted: Input, images: str) -> FocusParameters:

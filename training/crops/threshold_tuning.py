@@ -4,12 +4,11 @@ Source: Genovese et al., ICASSP 2021. First the threshold at which the focus aft
 ..., 6.1; then, within 0.5 of it, the one at which a nearest neighbour in PCANet features is most often right, the largest on ties. What is ours:
 where images have groups, the neighbour must be of another group, or it would recognise the patient.
 
-    python -m training.crops.threshold_tuning REGISTERED.pack --cells 400
+    dl4all study threshold-tuning REGISTERED.pack --cells 400
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 
 from services.preprocessing.focus import focus_score
 from services.preprocessing.unsharpening import RADII, RADII_SIDE, unsharp_mask
+from training.command import explained, program_parser
 from training.crops.packs import read_pack
 from training.crops.pcanet import features, filters, nearest_neighbour_accuracy
 from training.datasets.dataset import Subset
@@ -95,12 +95,13 @@ def _gray(crop: Bytes) -> NDArray[np.float32]:
     return cv2.resize(gray, (FEATURE_SIDE, FEATURE_SIDE), interpolation=cv2.INTER_AREA).astype(np.float32) / 255.0
 
 
-def main() -> None:
+@explained
+def main(arguments: Sequence[str] | None = None) -> None:
     """Print what was tried, on training cells of a pack."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("pack", type=Path, help="pack of registered, unsharpened cells (dl4all pack --input registered --quality 0)")
+    parser = program_parser("threshold-tuning", __doc__)
+    parser.add_argument("pack", type=Path, help="pack of registered, unsharpened cells (dl4all data pack --input registered --quality 0)")
     parser.add_argument("--cells", type=int, default=400, help="training cells that are drawn")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     pack = read_pack(given.pack)
     training = np.random.default_rng(0).permutation(np.flatnonzero(pack.in_subset(Subset.TRAIN) & (pack.is_blast >= 0)))[: given.cells]
     tuning = tune_threshold(list(pack.pixels[training]), pack.is_blast[training].astype(np.int64), pack.groups[training])

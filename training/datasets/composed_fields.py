@@ -1,4 +1,4 @@
-"""Fields composed of the single cells of one patient, with the centre of every cell known: training fields where none are published.
+"""Fields composed of the single cells of one patient, with the centre of every cell known. They train where no fields are published.
 
 Background, blasts and normal cells all come from ``aml_cells`` crops of the same patient, and cells of both kinds are pasted in exactly
 the same way, so that neither the source nor a seam tells the label.
@@ -32,7 +32,7 @@ Mask = NDArray[np.bool_]
 COMPOSED_FIELDS: Final = "composed_fields"
 RED_CELL_RADIUS: Final = 34.7
 """Median radius in px of the red cells of ``aml_cells`` crops of training patients, where ``locate_cells`` sees them: the scale at which
-a patch has ``PATCH_SIDE`` px. ``python -m training.evaluation.red_cells`` measures it."""
+a patch has ``PATCH_SIDE`` px. ``dl4all study red-cells`` measures it."""
 PATCHES_PER_AXIS: Final = 3
 MIN_BLOCKS: Final = 12
 """Cell-free blocks that a patient must have for a background."""
@@ -72,7 +72,7 @@ class CutCell:
 
 @dataclass(frozen=True)
 class Parts:
-    """What the fields of one patient are made of: cells, and cell-free blocks, uint8 (B, side, side, 3), in all eight positions."""
+    """What the fields of one patient are made of: cells, and cell-free blocks, uint8 (B, side, side, 3), in all eight orientations."""
 
     cells: tuple[CutCell, ...]
     blocks: Bytes
@@ -172,17 +172,17 @@ def compose(parts: Parts, scale: float, generator: np.random.Generator) -> tuple
     patch = round(PATCH_SIDE * scale)
     side = patch + (PATCHES_PER_AXIS - 1) * round(patch * (1.0 - OVERLAP))
     canvas = quilt(parts.blocks, side, side, parts.blocks.shape[1] // 3, generator)
-    placed: list[ComposedCell] = []
+    pasted: list[ComposedCell] = []
     for cell in _drawn_cells(parts.cells, generator):
         turned = turn(cell, int(generator.integers(8)))
         for _ in range(_TRIES):
             x, y = generator.uniform(0, side - 1, 2)
-            if all(np.hypot(x - p.x, y - p.y) > turned.radius + p.radius + 4 for p in placed):
+            if all(np.hypot(x - p.x, y - p.y) > turned.radius + p.radius + 4 for p in pasted):
                 left, top = round(x - turned.center_x), round(y - turned.center_y)
                 paste(canvas, turned.pixels, turned.core, left, top, _REACH)
-                placed.append(ComposedCell(left + turned.center_x, top + turned.center_y, turned.radius, turned.is_blast))
+                pasted.append(ComposedCell(left + turned.center_x, top + turned.center_y, turned.radius, turned.is_blast))
                 break
-    return canvas, tuple(placed)
+    return canvas, tuple(pasted)
 
 
 def cut_parts(images: Iterable[LabelledImage], generator: np.random.Generator) -> Parts:
@@ -211,7 +211,7 @@ def cut_cell(rgb: Bytes, cell: LocatedCell, is_blast: bool) -> CutCell | None:
 
 
 def turn(cell: CutCell, position: int) -> CutCell:
-    """One of the eight positions (quarter turns, mirrored or not) of a cell; no pixel is interpolated."""
+    """One of the eight orientations (quarter turns, mirrored or not) of a cell; no pixel is interpolated."""
     pixels, core, x, y = cell.pixels, cell.core, cell.center_x, cell.center_y
     if position >= 4:
         pixels, core, x = pixels[:, ::-1], core[:, ::-1], pixels.shape[1] - 1 - x
@@ -253,7 +253,7 @@ def _usable(images: Iterable[LabelledImage], generator: np.random.Generator) -> 
 
 
 def _blocks(crops: Sequence[Bytes], located: Sequence[LocatedCell], generator: np.random.Generator) -> Bytes:
-    """Cell-free squares, of the largest side of which there are enough, in all eight positions."""
+    """Cell-free squares in all eight orientations. The side is the largest with enough squares."""
     for side in _BLOCK_SIDES:
         found = [b for rgb, cell in zip(crops, located, strict=True) for b in _free_squares(rgb, cell, side)]
         if len(found) >= 4 * MIN_BLOCKS or side == _BLOCK_SIDES[-1]:
@@ -266,12 +266,12 @@ def _blocks(crops: Sequence[Bytes], located: Sequence[LocatedCell], generator: n
 
 
 def _free_squares(rgb: Bytes, cell: LocatedCell, side: int) -> list[Bytes]:
-    """Squares along the border of a crop that hold nothing of its cell."""
+    """Squares along the border of a crop that do not show its cell."""
     taken = cv2.dilate(_whole_mask(cell, rgb.shape).astype(np.uint8), stain.disk(_CLEARANCE))
     height, width = taken.shape
     last_y, last_x = height - side, width - side
-    places = {(x, y) for x in (0, last_x // 2, last_x) for y in (0, last_y // 2, last_y)}
-    squares = [np.s_[y : y + side, x : x + side] for x, y in sorted(places)]
+    corners = {(x, y) for x in (0, last_x // 2, last_x) for y in (0, last_y // 2, last_y)}
+    squares = [np.s_[y : y + side, x : x + side] for x, y in sorted(corners)]
     bluish = _bluish(rgb)
     return [rgb[s] for s in squares if not taken[s].any() and _on_border(bluish[s]) <= _MAX_BLUISH_BORDER]
 
@@ -284,7 +284,7 @@ def _bluish(rgb: Bytes) -> Mask:
 
 
 def _on_border(mask: Mask) -> int:
-    """Marked pixels along the border of a square: a platelet lies inside it, the rest of a cell is cut by it."""
+    """Marked pixels along the border of a square. A platelet lies inside the square; the border cuts the rest of a cell."""
     return int(mask[[0, -1]].sum() + mask[:, [0, -1]].sum())
 
 

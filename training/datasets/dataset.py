@@ -1,4 +1,4 @@
-"""What every data set is to training: labelled images, and the group that an image must not be parted from."""
+"""A data set as training sees it: labelled images, and the group of each image, which a split keeps whole."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ AMBIGUOUS: Final = None
 
 
 class GroupKind(StrEnum):
-    """What images of one group share; a split never parts a group."""
+    """What images of one group share. A split never divides a group."""
 
     PATIENT = "patient"
     SUBJECT = "subject"
@@ -45,7 +45,7 @@ class ImageKind(StrEnum):
 
 
 class Subset(StrEnum):
-    """What the committed list of patients, or the publisher, gives an image to."""
+    """The part of the split of an image, by the committed list of patients or by the publisher."""
 
     TRAIN = "train"
     CALIBRATION = "calibration"
@@ -80,7 +80,7 @@ class LabelledImage:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set that was read: nothing is loaded but names and labels.
+    """A data set that was read. Names and labels are loaded, images are not.
 
     Attributes:
         name: as ``LabelledImage.source``.

@@ -1,4 +1,4 @@
-"""Fields with boxes and cells with masks, which location is measured on; fields with a label, the stress test."""
+"""Fields with boxes and cells with masks, to measure location; fields with a label, for the stress test."""
 
 from __future__ import annotations
 

@@ -1,18 +1,18 @@
-"""The one list of the 82 ``aml_cells`` patients: who trains, who calibrates, who tests.
+"""The one list of the 82 ``aml_cells`` patients: train, calibration or test.
 
 Committed as ``aml_cells_patients.csv``. Every recipe, library and figure reads it; nothing else splits its patients.
-``python -m training.datasets.patients LABELS.csv`` checks that the list is what ``draw_subsets`` makes of the labels.
+``dl4all study patient-split LABELS.csv`` checks that the list is what ``draw_subsets`` makes of the labels.
 """
 
 from __future__ import annotations
 
 import csv
-import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from training.command import explained, program_parser
 from training.datasets.dataset import Subset
 from training.datasets.splits import draw_subsets
 
@@ -41,11 +41,15 @@ def _read_cells(labels: Path) -> list[tuple[str, str]]:
         return [(row["patient_id"], row["cell_class"]) for row in csv.DictReader(file)]
 
 
-def main(arguments: list[str]) -> int:
-    """Check (or, with --write, write) the list against a labels file."""
-    labels = Path(arguments[0])
-    subsets = assign_subsets(_read_cells(labels))
-    if "--write" in arguments:
+@explained
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Check (or, with --write, write) the list against a labels file; 1 if they differ."""
+    parser = program_parser("patient-split", __doc__)
+    parser.add_argument("labels", type=Path, help="CSV file of all cells, with patient_id and cell_class")
+    parser.add_argument("--write", action="store_true", help="write the list anew before it is checked")
+    given = parser.parse_args(arguments)
+    subsets = assign_subsets(_read_cells(given.labels))
+    if given.write:
         with LIST_FILE.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(["patient_id", "split"])
@@ -56,4 +60,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    raise SystemExit(main())

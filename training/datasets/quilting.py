@@ -16,7 +16,7 @@ Float = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
 CANDIDATES: Final = 48
-"""Blocks that are tried at each place; the one that differs least from what is there is taken."""
+"""Blocks that are tried at each position; the one that differs least from what is there is taken."""
 FEATHER: Final = 1.2
 """Sigma in px of the softening of every cut."""
 _ANGLES: Final = 128
@@ -63,22 +63,22 @@ def quilt(blocks: Bytes, height: int, width: int, overlap: int, generator: np.ra
     canvas = np.zeros((rows * step + overlap, columns * step + overlap, 3), np.float32)
     for row in range(rows):
         for column in range(columns):
-            place = canvas[row * step : row * step + side, column * step : column * step + side]
+            square = canvas[row * step : row * step + side, column * step : column * step + side]
             drawn = blocks[generator.choice(len(blocks), min(CANDIDATES, len(blocks)), replace=False)].astype(np.float32)
-            chosen = drawn[int(np.argmin(_misfit(drawn, place, overlap, above=row > 0, left=column > 0)))]
-            alpha = _block_mask(chosen, place, overlap, above=row > 0, left=column > 0)[..., None]
-            place += alpha * (chosen - place)
+            chosen = drawn[int(np.argmin(_misfit(drawn, square, overlap, above=row > 0, left=column > 0)))]
+            alpha = _block_mask(chosen, square, overlap, above=row > 0, left=column > 0)[..., None]
+            square += alpha * (chosen - square)
     return np.rint(canvas[:height, :width]).astype(np.uint8)
 
 
 def paste(canvas: Bytes, piece: Bytes, core: Mask, left: int, top: int, reach: int) -> Mask:
-    """Paste a piece around its core into a canvas, in place, cut along the closed path of least difference.
+    """Paste a piece around its core into a canvas, which is changed, cut along the closed path of least difference.
 
     Args:
         canvas: uint8 (H, W, 3).
         piece: uint8 (h, w, 3).
         core: bool (h, w), what must be pasted; lies wholly inside the piece.
-        left, top: place of the piece's first pixel on the canvas; the piece may stick out.
+        left, top: position of the piece's first pixel on the canvas; the piece may stick out.
         reach: how far outside the core the cut may run, px.
 
     Returns:
@@ -99,19 +99,19 @@ def paste(canvas: Bytes, piece: Bytes, core: Mask, left: int, top: int, reach: i
     return pasted
 
 
-def _misfit(drawn: Float, place: Float, overlap: int, *, above: bool, left: bool) -> Float:
+def _misfit(drawn: Float, square: Float, overlap: int, *, above: bool, left: bool) -> Float:
     misfit = np.zeros(len(drawn), np.float32)
     if above:
-        misfit += ((drawn[:, :overlap] - place[:overlap]) ** 2).sum(axis=(1, 2, 3))
+        misfit += ((drawn[:, :overlap] - square[:overlap]) ** 2).sum(axis=(1, 2, 3))
     if left:
-        misfit += ((drawn[:, :, :overlap] - place[:, :overlap]) ** 2).sum(axis=(1, 2, 3))
+        misfit += ((drawn[:, :, :overlap] - square[:, :overlap]) ** 2).sum(axis=(1, 2, 3))
     return misfit
 
 
-def _block_mask(block: Float, place: Float, overlap: int, *, above: bool, left: bool) -> Float:
+def _block_mask(block: Float, square: Float, overlap: int, *, above: bool, left: bool) -> Float:
     """Share of the new block at each pixel, float32 (side, side)."""
     side = len(block)
-    difference = ((block - place) ** 2).sum(axis=2)
+    difference = ((block - square) ** 2).sum(axis=2)
     mask = np.ones((side, side), np.float32)
     if left:
         path = least_path(difference[:, :overlap])
@@ -123,7 +123,7 @@ def _block_mask(block: Float, place: Float, overlap: int, *, above: bool, left: 
 
 
 def _closed_cut(difference: Float, core: Mask, reach: int) -> Mask:
-    """What lies inside the path of least difference around a core, the core included; bool of its shape."""
+    """Pixels inside the path of least difference around a core, with the core; bool of its shape."""
     rows, columns = np.nonzero(core)
     y, x = rows.mean(), columns.mean()
     bins = (np.arctan2(rows - y, columns - x) / (2 * np.pi) * _ANGLES).astype(np.int64) % _ANGLES

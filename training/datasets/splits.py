@@ -1,4 +1,4 @@
-"""Who trains, who validates, who tests: by group, checked, and the splits of the papers for those who compare with them."""
+"""Splits into train, validation and test: by group, checked for leaks; and the splits of the papers, for comparison with them."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ COVERAGE: Final = 0.9
 MIN_PATIENTS: Final = 4
 """Fewest calibration patients of a class: with fewer not even 0.8 can be promised."""
 ROUNDING: Final = 1e-9
-"""What a coverage may exceed a quotient of counts by."""
+"""Tolerance by which a coverage may exceed a quotient of counts."""
 
 Indices = NDArray[np.int64]
 Names = NDArray[np.str_]
 _SEED: Final = 2021
 MIN_GROUPS: Final = 9
-"""Fewest groups of which a calibration and a test part can be drawn."""
+"""Fewest groups from which a calibration and a test part can be drawn."""
 
 
 @dataclass(frozen=True)
-class Parts:
-    """Indices of one division of a data set; ``validation`` may be empty."""
+class Split:
+    """Indices of train, validation and test images of a data set; ``validation`` may be empty."""
 
     train: Indices
     validation: Indices
@@ -42,11 +42,11 @@ class Parts:
         return tuple((name, indices) for name, indices in every if len(indices))
 
 
-def refuse_leak(parts: Parts, groups: Names, grouped_by: GroupKind, sha256: Names | None = None) -> None:
-    """Refuse a division that parts a group, overlaps, or has the same image on both sides.
+def refuse_leak(split: Split, groups: Names, grouped_by: GroupKind, sha256: Names | None = None) -> None:
+    """Refuse a split that divides a group, overlaps, or has the same image on both sides.
 
     Args:
-        parts: the division.
+        split: the split.
         groups: group of each image, str (N,).
         grouped_by: what a group is.
         sha256: checksum of each image file; None to leave that check out.
@@ -56,7 +56,7 @@ def refuse_leak(parts: Parts, groups: Names, grouped_by: GroupKind, sha256: Name
     """
     if grouped_by is GroupKind.NONE or "" in groups:
         raise SplitError("Nothing is known of what images share (no patients, slides or fields), so no split of them can be trusted.")
-    named = parts.named()
+    named = split.named()
     for i, (first, a) in enumerate(named):
         for second, b in named[i + 1 :]:
             if shared := np.intersect1d(a, b).tolist():
@@ -67,13 +67,13 @@ def refuse_leak(parts: Parts, groups: Names, grouped_by: GroupKind, sha256: Name
                 raise SplitError(f"The split leaks: {first} and {second} share {len(same)} files with the same content.")
 
 
-def require_classes(labels: NDArray[np.int8], classes: Sequence[str], parts: Parts) -> None:
-    """Refuse a division of which a part lacks a class that the data set has.
+def require_classes(labels: NDArray[np.int8], classes: Sequence[str], split: Split) -> None:
+    """Refuse a split where a part lacks a class that the data set has.
 
     Raises:
         SplitError: a class is missing, in all of the data or in a part.
     """
-    for name, chosen in (("the data", np.arange(len(labels))), *parts.named()):
+    for name, chosen in (("the data", np.arange(len(labels))), *split.named()):
         counts = labels[chosen].sum(axis=0)
         if missing := [c for c, n in zip(classes, counts, strict=True) if n == 0]:
             raise SplitError(f"No image of class {', '.join(missing)} in {name}: nothing can be learned or measured of it.")
@@ -154,8 +154,8 @@ def greedy_group_folds(labels: NDArray[np.int8], groups: Names, count: int = 10)
     return fold[inverse]
 
 
-def stratified_by_image(labels: NDArray[np.int64], shares: Sequence[float], seed: int) -> Parts:
-    """Random parts with the same class shares, image by image: the protocol of the papers. Images of one patient part.
+def stratified_by_image(labels: NDArray[np.int64], shares: Sequence[float], seed: int) -> Split:
+    """Random split with the same class shares, image by image: the protocol of the papers. Images of one patient get into different parts.
 
     Args:
         labels: int64 (N,), class of each image.
@@ -170,7 +170,7 @@ def stratified_by_image(labels: NDArray[np.int64], shares: Sequence[float], seed
         for part, indices in zip(parts, np.split(drawn, cuts), strict=True):
             part.append(indices)
     train, validation, test = (np.sort(np.concatenate(p)).astype(np.int64) for p in parts)
-    return Parts(train, validation, test)
+    return Split(train, validation, test)
 
 
 def draw_subsets(images: Iterable[tuple[str, bool]], runs: int, calibrating: int = 2) -> dict[str, Subset]:
@@ -198,7 +198,7 @@ def draw_subsets(images: Iterable[tuple[str, bool]], runs: int, calibrating: int
 
 
 def with_subsets(dataset: Dataset) -> Dataset:
-    """Give every group to train, calibration or test, where the data set does not come with that.
+    """Give every group to train, calibration or test, if the data set does not say it.
 
     Drawn as the committed list of patients was: of nine neighbours by number of blasts two calibrate and two test. Where that would be
     too few of a class to calibrate for a coverage of 0.9, four of nine calibrate. Subsets that the data set has are kept, except that calibration

@@ -57,26 +57,26 @@ def heads_of(classes: Sequence[str]) -> tuple[slice, ...]:
     return tuple(slice(levels.index(level), levels.index(level) + levels.count(level)) for level in dict.fromkeys(levels))
 
 
-def adp_slide(patch_name: str) -> str:
-    """Slide of a patch: what precedes the first dot of ``<slide>.png_crop_<k>.png``."""
-    return patch_name.split(".", 1)[0]
+def adp_slide(image_name: str) -> str:
+    """Slide of an image: what precedes the first dot of ``<slide>.png_crop_<k>.png``."""
+    return image_name.split(".", 1)[0]
 
 
 def read_adp_table(table: Path, level: Level) -> list[tuple[str, tuple[str, ...]]]:
-    """Patch names with their class codes, in the order of the table; needs no images.
+    """Image names with their class codes, in the order of the table; needs no images.
 
     Raises:
         DatasetError: the table is missing, lacks a column or holds something else than 0 and 1.
     """
     classes = adp_classes(level)
-    patches = []
+    images = []
     codes = [name.rpartition("/")[2] for name in classes]
     for row in read_rows(table, (_NAME_COLUMN, *codes)):
         values = [row[c].strip() for c in codes]
         if any(v not in ("0", "1") for v in values):
             raise DatasetError(f"{table}: the labels of {row[_NAME_COLUMN]} are not 0 and 1.")
-        patches.append((row[_NAME_COLUMN], tuple(c for c, v in zip(classes, values, strict=True) if v == "1")))
-    return patches
+        images.append((row[_NAME_COLUMN], tuple(c for c, v in zip(classes, values, strict=True) if v == "1")))
+    return images
 
 
 def read_adp(root: Path, level: Level = 1) -> Dataset:

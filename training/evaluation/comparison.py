@@ -1,15 +1,14 @@
 """Cross-validated runs of any recipes on the same patients, each side against the first, with paired intervals by patient.
 
-    python -m training.evaluation.comparison 'DSS=build/runs/dss-cv-0,build/runs/dss-cv-1' 'ALLNet=build/runs/allnet-cv-*'
-    python -m training.evaluation.comparison --data DATA 'DSS=docs/runs/dss-?.safetensors' 'without triplets=docs/runs/dss-without-triplets-?.safetensors'
+    dl4all study comparison 'DSS=build/runs/dss-cv-0,build/runs/dss-cv-1' 'ALLNet=build/runs/allnet-cv-*'
+    dl4all study comparison --data DATA 'DSS=docs/runs/dss-?.safetensors' 'without triplets=docs/runs/dss-without-triplets-?.safetensors'
 
 Every NAME=RUN,RUN,... is a side: grouped cross-validations (`dl4all train RECIPE --folds K`), or the files kept of them
-(`python -m training.evaluation.keep_run`), that differ by their seeds; RUN may have wildcards. The others are compared with the first in the seeds that both have.
+(`dl4all study keep-run`), that differ by their seeds; RUN may have wildcards. The others are compared with the first in the seeds that both have.
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,9 +18,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from training.command import explained, program_parser
 from training.crops.sources import Sources
 from training.errors import RecipeError
-from training.evaluation.command import explained
 from training.evaluation.run_pictures import draw_auc_by_patient, draw_curves
 from training.metrics.by_patient import Interval, Statistic, auc, balanced_accuracy, bootstrap_of, sensitivity_at_specificity
 from training.runs.arms import Arm, read_arm
@@ -36,7 +35,7 @@ FIGURES: Mapping[str, Statistic] = {
 
 @dataclass(frozen=True)
 class Row:
-    """What is said of a side: seeds, then by figure its mean over them, and its difference from the first side in the seeds that both have."""
+    """Figures of a side: seeds, then by figure its mean over them, and its difference from the first side in the seeds that both have."""
 
     name: str
     seeds: tuple[int, ...]
@@ -110,13 +109,13 @@ def signed(difference: Interval | None) -> str:
 
 
 def by_vote(arm: Arm) -> Arm:
-    """A run as its embedding judges: the vote of the nearest training cells, less one half, in place of the margin.
+    """A run as its embedding judges: the vote of the nearest training cells, less one half, instead of the margin.
 
     Raises:
         RecipeError: the run holds no votes.
     """
     if arm.votes is None:
-        raise RecipeError(f"A run of {arm.system}, seed {arm.seed}, holds no votes: keep it with `python -m training.evaluation.keep_run --votes`.")
+        raise RecipeError(f"A run of {arm.system}, seed {arm.seed}, holds no votes: keep it with `dl4all study keep-run --votes`.")
     return replace(arm, margins=arm.votes - 0.5)
 
 
@@ -168,15 +167,15 @@ def _matching(run: str) -> list[Path]:
 
 
 @explained
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Print the tables, draw the pictures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = program_parser("comparison", __doc__)
     parser.add_argument("sides", nargs="+", metavar="NAME=RUN,RUN", help="a side and its cross-validated runs")
     parser.add_argument("--data", type=Path, action="append", help="folder of the data, whose labels kept files need")
     parser.add_argument("--vote", action="store_true", help="compare the votes of the nearest training cells instead of the classifiers")
     parser.add_argument("--curves", type=Path, metavar="SVG", help="draw the training loss by epoch")
     parser.add_argument("--patients", type=Path, metavar="SVG", help="draw the AUC of every patient")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     sources = Sources.find(given.data, Path("build/packs")) if given.data else None
     sides = read_sides(given.sides, sources)
     if given.vote:

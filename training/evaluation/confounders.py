@@ -1,7 +1,7 @@
-"""What tells the classes apart without looking at a cell: colours alone, the border alone, the focus.
+"""How well the classes are told apart without morphology: by colours alone, the border alone, the focus.
 
-    python -m training.evaluation.confounders --data DIR... [--dataset NAME]
-    python -m training.evaluation.confounders --data composed.pack aml_cells --dataset composed_fields
+    dl4all study confounders --data DIR... [--dataset NAME]
+    dl4all study confounders --data composed.pack aml_cells --dataset composed_fields
 
 Baselines are linear, cross-validated by group on training and calibration groups. A network that does not clearly beat
 them has learned nothing of morphology. Of composed fields the seam is asked as well: a ring around each cell, without any cell in it.
@@ -9,7 +9,6 @@ them has learned nothing of morphology. Of composed fields the seam is asked as 
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from services.patching.grid import SIDE as PATCH_SIDE
+from training.command import explained, program_parser
 from training.crops.composition import Composition, compose_fields
 from training.crops.packs import Pack
 from training.crops.sources import Sources
@@ -26,14 +26,13 @@ from training.datasets.composed_fields import COMPOSED_FIELDS, ComposedCell, Com
 from training.datasets.dataset import Subset
 from training.datasets.single_cells import AML_CELLS
 from training.datasets.splits import grouped_folds
-from training.evaluation.command import explained
 from training.metrics.by_patient import Interval, auc, bootstrap_by_patient
 from training.recipes.config import Input, InputKind
 
 Double = NDArray[np.float64]
 FOLDS: Final = 5
 BORDER: Final = 0.08
-"""Width of the border as a share of the side: nothing of a registered cell reaches it."""
+"""Width of the border as a share of the side. A registered cell does not reach it."""
 RING: Final = (12.0, 32.0)
 """Nearest and farthest distance in px from a composed cell of the ring in which its seam runs."""
 _MIN_RING: Final = 200
@@ -147,14 +146,14 @@ def _logistic(x: Double, y: NDArray[np.int64]) -> Double:
 
 
 @explained
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Print the baselines."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = program_parser("confounders", __doc__)
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="folders of data sets, or packs")
     parser.add_argument("--dataset", default="aml_cells", help="which of them")
     parser.add_argument("--side", type=int, default=128)
     parser.add_argument("--cache", type=Path, default=Path("build/packs"), help="where prepared packs are kept")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     sources = Sources.find(given.data, given.cache)
     if given.dataset == COMPOSED_FIELDS:
         found = report_patches(sources.pack(COMPOSED_FIELDS, Input(kind=InputKind.CENTER_CROP, center_crop=PATCH_SIDE, side=given.side)))

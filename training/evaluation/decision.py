@@ -1,6 +1,6 @@
 """Does the decision hold on the test patients? AUC, fusion, coverage of the prediction sets, abstentions, and risk against coverage.
 
-    python -m training.evaluation.decision --release ID... --data .../aml_cells [--legacy-vote]
+    dl4all study decision --release ID... --data .../aml_cells [--legacy-vote]
         [--picture docs/pictures/risk_coverage.svg] [--reliability docs/pictures/reliability.svg] [--patients docs/pictures/patients.svg]
 
 How a release does on cells that it has never seen, your own or those of another source: a ``cells.csv`` whose subset is ``test`` throughout,
@@ -11,7 +11,6 @@ The cells are judged by the file that ONNX Runtime serves and by the functions t
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,15 +23,15 @@ from services.common.cell_classes import BLAST, NORMAL
 from services.common.releases import Release, ReleaseStore
 from services.common.settings import CommonSettings
 from services.gateway.fusion import CellReason
-from services.gateway.judging import cell_rule
+from services.gateway.rules import cell_rule
 from services.preprocessing.unsharpening import QualityReason
 from services.retrieval.library import ReferenceLibrary, open_library
 from services.retrieval.neighbours import legacy_vote, unit
 from services.retrieval.search import ExactSearch
+from training.command import explained, program_parser
 from training.crops.sources import Sources
 from training.datasets.dataset import Subset
 from training.errors import RecipeError
-from training.evaluation.command import explained
 from training.evaluation.release_pictures import draw_reliability, draw_verdicts_by_patient, reliability
 from training.evaluation.risk_coverage import Line, draw, risk_coverage
 from training.metrics.by_patient import RESAMPLES, Interval, auc, balanced_accuracy, bootstrap_by_patient, bootstrap_of
@@ -71,7 +70,7 @@ _LEGACY_HEAD: Final = ("release", "the paper's vote, k = 3", "by distance, k = 3
 
 @dataclass(frozen=True)
 class ScoredCells:
-    """What is decided of N cells of known class.
+    """Decisions on N cells of known class.
 
     Attributes:
         is_blast: (N,) 0 or 1.
@@ -124,7 +123,7 @@ class Abstentions:
 
 
 def fusion(cells: ScoredCells, resamples: int = RESAMPLES) -> Fusion:
-    """Compare the fused probability with network and vote; which of these is better is asked anew in every resample."""
+    """Compare the fused probability with network and vote; the better of these is chosen anew in every resample."""
 
     def of(scores: Double, weights: Double) -> float:
         return balanced_accuracy(scores, cells.is_blast, weights)
@@ -153,7 +152,7 @@ def share(flags: Flags, patients: Names, *, by_patient: bool, resamples: int = R
 
 
 def against_nominal(coverage: Interval, nominal: float) -> str:
-    """Say how a coverage stands to its nominal value, in words; "too low" where it is below by more than ``TOLERANCE``."""
+    """Compare a coverage with its nominal value, in words; "too low" where it is below by more than ``TOLERANCE``."""
     if coverage.low > nominal:
         where = "conservative"
     elif coverage.high < nominal:
@@ -274,9 +273,9 @@ def _table(head: Sequence[str], rows: Sequence[str]) -> str:
 
 
 @explained
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Print the tables, draw the pictures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = program_parser("decision", __doc__)
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="folder of single cells, or packs of it")
     parser.add_argument("--release", nargs="+", default=[""], help="release ids or systems; the default release if not given")
     parser.add_argument("--target", default="", help="data set, where --data names several sets of cells")
@@ -286,7 +285,7 @@ def main() -> None:
     parser.add_argument("--reliability", type=Path, help="SVG file for the observed share of blasts by probability")
     parser.add_argument("--patients", type=Path, help="SVG file for what the first release says of every patient")
     parser.add_argument("--legacy-vote", action="store_true", help="compare the paper's vote with that of the release, and nothing else")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     settings = CommonSettings()
     store = ReleaseStore(settings.releases, settings.model_repository)
     sources = Sources.find(given.data, given.cache)
@@ -299,9 +298,7 @@ def main() -> None:
             raise RecipeError(f"{release.id} has learned from {name}: all of its cells say nothing. Give those that it has not seen the subset test.")
         judged = judge_as_served(release, store, sources, *subsets, target=name)
         if len(np.unique(judged.pack.is_blast)) < 2:
-            raise RecipeError(
-                f"The cells of {name} are of one class. `dl4all diagnose DIR --json | python -m training.evaluation.sources` counts suspects."
-            )
+            raise RecipeError(f"The cells of {name} are of one class. `dl4all diagnose DIR --json | dl4all study other-sources` counts suspects.")
         found.append((release, judged, references, scored(judged, references, release)))
     if given.legacy_vote:
         print(_table(_LEGACY_HEAD, [legacy_row(release.id, judged, references, cells) for release, judged, references, cells in found]))

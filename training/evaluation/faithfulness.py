@@ -1,8 +1,8 @@
 """Are the similarity maps faithful? Deletion and insertion against maps that know nothing, and maps of a network that has forgotten.
 
-    python -m training.evaluation.faithfulness --data DIR/aml_cells [--release ID] [--cells 200]
+    dl4all study faithfulness --data DIR/aml_cells [--release ID] [--cells 200]
 
-Cells of calibration patients, each with its nearest known cell. Places of the registered crop are taken away (blurred) or given back in the
+Cells of calibration patients, each with its nearest known cell. Places of the feature map are taken away (blurred) or given back in the
 order of a map, and the similarity is measured each time by the served file. A faithful map takes away similarity sooner than a random one
 (deletion: lower is better) and gives it back sooner (insertion: higher is better). A Gaussian at the centre knows where cells lie and
 nothing else. The randomisation check replaces weights by permuted ones, from the last layer to the first.
@@ -10,8 +10,7 @@ nothing else. The randomisation check replaces weights by permuted ones, from th
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,6 +24,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from rich.progress import track
 
+from services.common.engines.base import PLACE_EMBEDDINGS
 from services.common.engines.onnx_runtime import open_session
 from services.common.releases import ReleaseStore
 from services.common.settings import CommonSettings
@@ -32,12 +32,12 @@ from services.preprocessing.unsharpening import FocusParameters
 from services.retrieval.library import ReferenceLibrary, open_library
 from services.retrieval.neighbours import unit
 from services.retrieval.search import ExactSearch
-from services.retrieval.similarity import grad_cam, normalise_patches, similarity_map
+from services.retrieval.similarity import grad_cam, normalise_places, similarity_map
+from training.command import explained, program_parser
 from training.crops.packs import Pack
 from training.crops.sources import Sources
 from training.datasets.dataset import Subset
 from training.datasets.single_cells import AML_CELLS
-from training.evaluation.command import explained
 from training.export.onnx_model import INPUT
 from training.metrics.by_patient import Interval, bootstrap_of
 from training.recipes.config import Input, InputKind
@@ -50,7 +50,7 @@ BLUR: Final = 12.0
 """Standard deviation in px of the blur that takes a place away: its colour stays, its structure goes."""
 CENTRE: Final = 0.25
 """Standard deviation of the Gaussian map, as a share of the side."""
-_OUTPUTS: Final = ("embedding", "patch_embeddings")
+_OUTPUTS: Final = ("embedding", PLACE_EMBEDDINGS)
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,8 @@ def curves(session: Any, pack: Pack, library: ReferenceLibrary) -> Curves:
     deletion: dict[str, list[float]] = {}
     insertion: dict[str, list[float]] = {}
     for number, pixels in enumerate(track(pack.pixels, "cells")):
-        embedding, patches = session.run(list(_OUTPUTS), {INPUT: pixels[None]})
-        query, normal = unit(embedding), normalise_patches(patches[0])
+        embedding, places = session.run(list(_OUTPUTS), {INPUT: pixels[None]})
+        query, normal = unit(embedding), normalise_places(places[0])
         known = library.embeddings[search.nearest(query, 1)[0][0, 0]]
         blurred = np.asarray(cv2.GaussianBlur(pixels, (0, 0), BLUR), np.uint8)
         for name, scores in maps_of(normal, known, number).items():
@@ -77,13 +77,13 @@ def curves(session: Any, pack: Pack, library: ReferenceLibrary) -> Curves:
     return Curves(*({name: np.array(v) for name, v in found.items()} for found in (deletion, insertion)))
 
 
-def maps_of(patches: Float, known: Float, seed: int) -> dict[str, Float]:
+def maps_of(places: Float, known: Float, seed: int) -> dict[str, Float]:
     """The maps that are compared, float32 (h, w) each."""
-    height, width = patches.shape[:2]
+    height, width = places.shape[:2]
     y, x = (np.linspace(-0.5, 0.5, n, endpoint=False) + 0.5 / n for n in (height, width))
     return {
-        "similarity map": similarity_map(patches, known),
-        "Grad-CAM": grad_cam(patches, known),
+        "similarity map": similarity_map(places, known),
+        "Grad-CAM": grad_cam(places, known),
         "random": np.random.default_rng(seed).random((height, width)).astype(np.float32),
         "centre": np.exp(-(y[:, None] ** 2 + x[None] ** 2) / (2 * CENTRE**2)).astype(np.float32),
     }
@@ -142,20 +142,20 @@ def forget(path: Path, folder: Path, crops: Bytes, library: ReferenceLibrary) ->
 
 def _maps(path: Path, crops: Bytes, library: ReferenceLibrary) -> list[Float]:
     session, search = open_session(path, threads=1), ExactSearch(library.embeddings)
-    embeddings, patches = session.run(list(_OUTPUTS), {INPUT: crops})
+    embeddings, places = session.run(list(_OUTPUTS), {INPUT: crops})
     nearest = search.nearest(unit(embeddings), 1)[0][:, 0]
-    return [similarity_map(normalise_patches(p), library.embeddings[n]) for p, n in zip(patches, nearest, strict=True)]
+    return [similarity_map(normalise_places(p), library.embeddings[n]) for p, n in zip(places, nearest, strict=True)]
 
 
 @explained
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Print the figures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = program_parser("faithfulness", __doc__)
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="folder of aml_cells, or a pack of it")
     parser.add_argument("--release", default="", help="release id or system; the default release if not given")
     parser.add_argument("--cells", type=int, default=200, help="cells that are measured (default: %(default)s)")
     parser.add_argument("--cache", type=Path, default=Path("build/packs"), help="folder where prepared crops are kept (default: %(default)s)")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     settings = CommonSettings()
     store = ReleaseStore(settings.releases, settings.model_repository)
     release = store.resolve(given.release)

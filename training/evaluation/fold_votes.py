@@ -1,4 +1,4 @@
-"""The vote of the nearest known cells in a cross-validated run: what its embedding is worth without its classifier."""
+"""The vote of the nearest known cells in a cross-validated run. It measures the embedding without the classifier."""
 
 from __future__ import annotations
 

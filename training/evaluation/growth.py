@@ -1,6 +1,6 @@
 """Does adding confirmed cells of a source that the library lacks help, without touching the network?
 
-    python -m training.evaluation.growth --data DIR... [--release ID] [--cells 50]
+    dl4all study library-growth --data DIR... [--release ID] [--cells 50]
 
 Cells of ``pbc_cells``, another hospital's normal cells, are added to the library of a release; the others of that source are held out. Repeated
 over several draws. Printed is how blast-like the held-out cells look to the vote, before and after, and what becomes of the calibration
@@ -9,7 +9,7 @@ patients, whose figures must not fall beyond the margin.
 
 from __future__ import annotations
 
-import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -20,14 +20,14 @@ from numpy.typing import NDArray
 from services.common.releases import Release, ReleaseStore
 from services.common.settings import CommonSettings
 from services.gateway.fusion import CellRule
-from services.gateway.judging import cell_rule
+from services.gateway.rules import cell_rule
 from services.preprocessing.unsharpening import FocusParameters
 from services.retrieval.additions import Addition, NewReference
 from services.retrieval.library import ReferenceLibrary, open_library
+from training.command import explained, program_parser
 from training.crops.sources import Sources
 from training.datasets.dataset import Subset
 from training.datasets.single_cells import PBC_CELLS, PBC_MATURE_CLASSES
-from training.evaluation.command import explained
 from training.metrics.by_patient import auc
 from training.recipes.config import Input, InputKind
 from training.releases.library_growth import GATED, gated_figures, grown_library, recalibrated
@@ -40,12 +40,12 @@ Chosen = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Effect:
-    """What a library says: of held-out cells of the new source, and of calibration patients.
+    """Figures of a library: on held-out cells of the new source, and on calibration patients.
 
     Attributes:
         vote: mean vote for blast of the held-out cells, all normal.
         wrong: share of them that the vote alone calls blasts.
-        suspected, undecided: shares of them.
+        suspected, indeterminate: shares of them.
         vote_auc: AUC of the vote on calibration patients.
         gated: figures that must not fall.
     """
@@ -53,7 +53,7 @@ class Effect:
     vote: float
     wrong: float
     suspected: float
-    undecided: float
+    indeterminate: float
     vote_auc: float
     gated: dict[str, float]
 
@@ -64,7 +64,7 @@ def additions_of(judged: Judged, chosen: Chosen) -> list[Addition]:
     return [
         Addition(
             number,
-            NewReference(False, str(pack.class_names[i]), "", judged.embeddings[i], judged.patches[i], str(pack.sha256[i]), 0.0, 0.0, 1.0),
+            NewReference(False, str(pack.class_names[i]), "", judged.embeddings[i], judged.place_embeddings[i], str(pack.sha256[i]), 0.0, 0.0, 1.0),
             "",
             pack.header.dataset,
             "the data set",
@@ -92,7 +92,7 @@ def effect(held_out: Judged, calibration: CalibrationCells, references: Referenc
 
 def of_cells(judged: Judged, chosen: Chosen) -> Judged:
     """Some cells of judged ones."""
-    return Judged(judged.pack.select(chosen), judged.logits[chosen], judged.embeddings[chosen], judged.patches[chosen])
+    return Judged(judged.pack.select(chosen), judged.logits[chosen], judged.embeddings[chosen], judged.place_embeddings[chosen])
 
 
 def compare(
@@ -117,7 +117,7 @@ def table(pairs: list[tuple[Effect, Effect]]) -> str:
         ("held-out cells, mean vote for blast", [(a.vote, b.vote) for a, b in pairs]),
         ("held-out cells that the vote alone calls blasts", [(a.wrong, b.wrong) for a, b in pairs]),
         ("held-out cells suspected", [(a.suspected, b.suspected) for a, b in pairs]),
-        ("held-out cells undecided", [(a.undecided, b.undecided) for a, b in pairs]),
+        ("held-out cells indeterminate", [(a.indeterminate, b.indeterminate) for a, b in pairs]),
         ("AUC of the vote, calibration patients", [(a.vote_auc, b.vote_auc) for a, b in pairs]),
         *((name, [(a.gated[name], b.gated[name]) for a, b in pairs]) for name in GATED),
     ]
@@ -130,14 +130,14 @@ def table(pairs: list[tuple[Effect, Effect]]) -> str:
 
 
 @explained
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = program_parser("library-growth", __doc__)
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="folders of pbc_cells and of the cells that the release was made of")
     parser.add_argument("--release", default="", help="release id or system; the default release if not given")
     parser.add_argument("--cells", type=int, default=50, help="cells that are added (default: %(default)s)")
     parser.add_argument("--cache", type=Path, default=Path("build/packs"), help="folder where prepared crops are kept (default: %(default)s)")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     settings = CommonSettings()
     store = ReleaseStore(settings.releases, settings.model_repository)
     release = store.resolve(given.release)

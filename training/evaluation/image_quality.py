@@ -1,12 +1,11 @@
 """Blur, exposure and cover of whole fields, as the limits of ``services/gateway/image_quality.py`` see them.
 
-python -m training.evaluation.image_quality --data DIR
+dl4all study image-quality --data DIR
 """
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -17,8 +16,8 @@ from services.common.image_codec import decode_image
 from services.common.phantom import PhantomOptions, smear_field
 from services.patching.cells import locate_cells
 from services.patching.quality import focus_map, measure_exposure, typical_blur
+from training.command import explained, program_parser
 from training.datasets.fields import read_aria_fields, read_bccd_fields, read_chula_fields
-from training.evaluation.command import explained
 
 Bytes = NDArray[np.uint8]
 MOST: Final = 25
@@ -44,11 +43,11 @@ def _some(paths: list[Path]) -> Iterable[Bytes]:
 
 
 @explained
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = program_parser("image-quality", __doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder that holds bccd_fields, chula_fields and aria_fields")
-    data = parser.parse_args().data
+    data = parser.parse_args(arguments).data
     print(
         "| fields | number | blur / red-cell radius, least | median | largest | overexposed, largest | covered, largest |\n|---|---|---|---|---|---|---|"
     )

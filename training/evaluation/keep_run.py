@@ -1,22 +1,22 @@
 """Keep what a cross-validated run said of cells that it did not learn from, in one small file.
 
-    python -m training.evaluation.keep_run RUN... --data DATA --out docs/runs [--votes]
+    dl4all study keep-run RUN... --data DATA --out docs/runs [--votes]
 
 A kept file holds scores and learning curves, no image, name or label of a cell: whoever holds the data can print every comparison again in seconds.
 """
 
 from __future__ import annotations
 
-import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
 from services.common.memory import keep_freed_memory
+from training.command import explained, program_parser
 from training.crops.sources import Sources
 from training.errors import RecipeError
-from training.evaluation.command import explained
 from training.evaluation.fold_votes import fold_votes
 from training.files.array_file import SUFFIX, write_arrays
 from training.runs.arms import KEPT_KIND, cells_digest, fold_folders, labelled_cells, read_arm, run_description
@@ -43,10 +43,10 @@ def keep(run: Path, sources: Sources, out: Path, *, with_votes: bool = False) ->
     arm, about = read_arm(run), run_description(run)
     cells = labelled_cells(sources, about["target"])
     keys = [c.key for c in cells]
-    place = {key: i for i, key in enumerate(keys)}
+    position = {key: i for i, key in enumerate(keys)}
     if not set(arm.keys) <= set(keys):
         raise RecipeError(f"{run} predicted cells that {about['target']} does not hold.")
-    rows = [place[key] for key in arm.keys]
+    rows = [position[key] for key in arm.keys]
     if [(cells[i].group, cells[i].is_blast) for i in rows] != list(zip(arm.patients.tolist(), arm.is_blast.tolist(), strict=True)):
         raise RecipeError(f"{run} knew other labels or patients than those of the {about['target']} that --data names.")
     scores = {"margins": arm.margins}
@@ -64,15 +64,15 @@ def keep(run: Path, sources: Sources, out: Path, *, with_votes: bool = False) ->
 
 
 @explained
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Keep runs."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = program_parser("keep-run", __doc__)
     parser.add_argument("runs", type=Path, nargs="+", help="folders of cross-validated runs")
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="folder of the data that they predicted")
     parser.add_argument("--out", type=Path, required=True, help="folder for the files")
     parser.add_argument("--votes", action="store_true", help="keep the votes of the nearest training cells as well; takes a minute or two per run")
     parser.add_argument("--cache", type=Path, default=Path("build/packs"), help="folder where prepared crops are kept (default: %(default)s)")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     keep_freed_memory(of_any_size=True)
     sources = Sources.find(given.data, given.cache)
     for run in given.runs:

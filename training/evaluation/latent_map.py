@@ -1,6 +1,6 @@
-"""How far the latent map can be trusted: neighbours on the map that are none in truth, and neighbours that the map tears apart.
+"""Trustworthiness and continuity of the latent map: false neighbours on the map, and true neighbours that the map separates.
 
-    python -m training.evaluation.latent_map [--release ID] [--neighbours 15]
+    dl4all study latent-map [--release ID] [--neighbours 15]
 
 Trustworthiness and continuity (Venna and Kaski, Neural Networks 19, 2006) of the reference cells, 1 is perfect; the metric is that of the neighbours,
 Euclidean distance of unit embeddings. A random map has about 0.5.
@@ -8,7 +8,7 @@ Euclidean distance of unit embeddings. A random map has about 0.5.
 
 from __future__ import annotations
 
-import argparse
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from services.common.releases import ReleaseStore
 from services.common.settings import CommonSettings
 from services.retrieval.library import open_library
 from services.retrieval.neighbours import project
-from training.evaluation.command import explained
+from training.command import explained, program_parser
 
 Float = NDArray[np.float32]
 Integers = NDArray[np.int64]
@@ -48,12 +48,12 @@ def intrusion(true: Integers, seen: Integers, neighbours: int) -> float:
 
 
 @explained
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Print both figures of a release."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = program_parser("latent-map", __doc__)
     parser.add_argument("--release", default="", help="release id or system; the default release if not given")
     parser.add_argument("--neighbours", type=int, default=15, help="(default: %(default)s)")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     settings = CommonSettings()
     store = ReleaseStore(settings.releases, settings.model_repository)
     release = store.resolve(given.release)

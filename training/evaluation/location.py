@@ -1,11 +1,10 @@
 """How well nucleated cells are located: on fields with boxes, on drawn fields and on cells with masks.
 
-python -m training.evaluation.location --data DIR
+dl4all study location --data DIR
 """
 
 from __future__ import annotations
 
-import argparse
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,8 +20,8 @@ from services.common.image_codec import decode_image
 from services.common.phantom import CellKind, Phantom, PhantomOptions, single_cell, smear_field
 from services.patching.cells import LocatedCell, central_cell, locate_cells
 from services.patching.stain import equivalent_radius
+from training.command import explained, program_parser
 from training.datasets.fields import Field, read_bccd_fields, read_chula_fields, read_wbc_masks
-from training.evaluation.command import explained
 from training.evaluation.location_review import Verdict, verdict
 
 Bytes = NDArray[np.uint8]
@@ -242,11 +241,11 @@ def _errors(mask: Mask, cell: LocatedCell) -> tuple[float, float, float]:
 
 
 @explained
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Print the figures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = program_parser("location", __doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder that holds bccd_fields, chula_fields and wbc_masks")
-    data = parser.parse_args().data
+    data = parser.parse_args(arguments).data
     for name, fields in (("bccd_fields", read_bccd_fields(data / "bccd_fields")), ("chula_fields", read_chula_fields(data / "chula_fields"))):
         located = locate_fields(fields)
         print(f"{name}, {len(fields)} fields\n\n{score_located(located)}\n\n{score_causes(located)}\n")

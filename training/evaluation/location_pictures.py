@@ -1,6 +1,6 @@
 """Draw what location finds, and where it fails, for docs/location.md.
 
-python -m training.evaluation.location_pictures --data DIR docs/pictures/location.jpg
+dl4all study location-pictures --data DIR docs/pictures/location.jpg
 
 Green boxes are the annotation, red circles the located cells. Only bccd_fields and chula_fields are shown: both are under the MIT
 licence.
@@ -8,7 +8,7 @@ licence.
 
 from __future__ import annotations
 
-import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -20,8 +20,8 @@ from PIL import Image
 
 from services.common.image_codec import decode_image
 from services.patching.cells import locate_cells
+from training.command import explained, program_parser
 from training.datasets.fields import Field, read_bccd_fields, read_chula_fields
-from training.evaluation.command import explained
 
 Bytes = NDArray[np.uint8]
 TILE: Final = 300
@@ -75,14 +75,14 @@ def _draw_tile(field: Field, tile: Tile) -> Bytes:
 
 
 @explained
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Write the picture."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = program_parser("location-pictures", __doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder that holds bccd_fields and chula_fields")
     parser.add_argument("picture", type=Path, help="JPEG file to write")
-    arguments = parser.parse_args()
-    fields = [*read_bccd_fields(arguments.data / "bccd_fields"), *read_chula_fields(arguments.data / "chula_fields")]
-    Image.fromarray(draw({f.path.stem: f for f in fields})).save(arguments.picture, quality=85)
+    given = parser.parse_args(arguments)
+    fields = [*read_bccd_fields(given.data / "bccd_fields"), *read_chula_fields(given.data / "chula_fields")]
+    Image.fromarray(draw({f.path.stem: f for f in fields})).save(given.picture, quality=85)
 
 
 if __name__ == "__main__":

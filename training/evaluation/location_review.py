@@ -1,6 +1,6 @@
-"""What was seen, by eye, where a located cell has no box of its own in bccd_fields or chula_fields.
+"""What a person saw where a located cell has no box of its own in bccd_fields or chula_fields.
 
-Places are px of the original images. Only what shows a nucleated cell that the annotation leaves out counts as such; doubtful
+Positions are px of the original images. Only what shows a nucleated cell that the annotation leaves out counts as such; doubtful
 things (smudged nuclei, stain at the border) do not.
 """
 
@@ -55,11 +55,11 @@ REVIEWED: Final[Mapping[str, tuple[tuple[float, float, Verdict], ...]]] = {
     "BloodImage_00359": ((152, 347, Verdict.TWICE),),
     "BloodImage_00383": ((327, 425, Verdict.TWICE),),
 }
-"""Looked at on 2026-11-25, with everything that was located then and has no box of its own."""
+"""All cells that were located on 2026-11-25 without a box of their own, looked at on that day."""
 
 
 def verdict(field: str, cell: LocatedCell) -> Verdict:
-    """What was seen at a place of a field, by the stem of its file name."""
+    """What was seen at a position of a field, by the stem of its file name."""
     near = [(math.hypot(cell.center_x - x, cell.center_y - y), v) for x, y, v in REVIEWED.get(field, ())]
     distance, seen = min(near, key=lambda n: n[0], default=(math.inf, Verdict.UNKNOWN))
     return seen if distance <= REACH else Verdict.UNKNOWN

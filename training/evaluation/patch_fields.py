@@ -1,6 +1,6 @@
-"""What a released network of patches says of whole fields: false alarms on healthy ones, cells found in boxes, a stress test.
+"""Whole fields judged by a released network of patches: false alarms on healthy ones, cells found in boxes, a stress test.
 
-    python -m training.evaluation.patch_fields --data DIR [--release all_idb_patches]
+    dl4all study patch-fields --data DIR [--release all_idb_patches]
 
 ``bccd_fields`` and ``chula_fields`` show healthy blood: every patch with a blast is a false alarm. ``aria_fields`` has no patients and its
 classes differ in colour: it shows what the network does elsewhere and is evidence of nothing.
@@ -8,7 +8,6 @@ classes differ in colour: it shows what the network does elsewhere and is eviden
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,8 @@ from services.common.image_codec import decode_image
 from services.common.releases import Patches, ReleaseStore
 from services.patching.cells import locate_cells
 from services.patching.grid import Patch, lay_grid
+from training.command import explained, program_parser
 from training.datasets.fields import Field, read_aria_fields, read_bccd_fields, read_chula_fields
-from training.evaluation.command import explained
 from training.releases.patch_location import BLAST_LABEL, judge_field
 
 
@@ -70,14 +69,14 @@ def score_stress(root: Path, session: Any, how: Patches) -> list[str]:
 
 
 @explained
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Print the figures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = program_parser("patch-fields", __doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder that holds bccd_fields, chula_fields and aria_fields")
     parser.add_argument("--release", default="all_idb_patches", help="release or system")
     parser.add_argument("--releases", type=Path, default=Path("releases"))
     parser.add_argument("--model-repository", type=Path, default=Path("model_repository"))
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     store = ReleaseStore(given.releases, given.model_repository)
     how = store.resolve(given.release).patches
     if how is None:

@@ -1,6 +1,6 @@
 """False reassurance: how often a release says what of specimens with a known share of blasts, resampled from single patients.
 
-    python -m training.evaluation.reassurance --data DIR --release ID [--subset test]
+    dl4all study false-reassurance --data DIR --release ID [--subset test]
 
 A specimen is drawn with replacement from the cells of one patient: his blasts and his normal cells, in the wanted share. Every patient
 counts the same. The cells are judged by the file that ONNX Runtime serves, and specimens are decided by the gateway's own rule.
@@ -8,7 +8,6 @@ counts the same. The cells are judged by the file that ONNX Runtime serves, and 
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +19,11 @@ from numpy.typing import NDArray
 from services.common.releases import Release, ReleaseStore
 from services.common.settings import CommonSettings
 from services.gateway.decision import Counts, Finding, ImageRule, decide
-from services.gateway.judging import cell_rule, image_rule
+from services.gateway.rules import cell_rule, image_rule
 from services.retrieval.library import open_library
+from training.command import explained, program_parser
 from training.crops.sources import Sources
 from training.datasets.dataset import Subset
-from training.evaluation.command import explained
 from training.releases.verdicts import decide as decide_cells
 from training.releases.verdicts import judge_as_served
 
@@ -106,14 +105,14 @@ def judged_cells(release: Release, store: ReleaseStore, sources: Sources, subset
 
 
 @explained
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = program_parser("false-reassurance", __doc__)
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="folder of aml_cells, or a pack of it")
     parser.add_argument("--release", default="", help="release id or system; the default release if not given")
     parser.add_argument("--subset", choices=("calibration", "test"), default="test", help="whose cells are drawn (default: %(default)s)")
     parser.add_argument("--cache", type=Path, default=Path("build/packs"), help="folder where prepared crops are kept (default: %(default)s)")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     settings = CommonSettings()
     store = ReleaseStore(settings.releases, settings.model_repository)
     release = store.resolve(given.release)

@@ -1,11 +1,10 @@
 """How large the red cells of training crops are, in px: the scale of composed fields.
 
-python -m training.evaluation.red_cells --data aml_cells [--every 5]
+dl4all study red-cells --data aml_cells [--every 5]
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,12 +13,12 @@ import numpy as np
 from services.common.errors import DomainError
 from services.common.image_codec import decode_image
 from services.patching.cells import locate_cells
+from training.command import explained, program_parser
 from training.crops.making import in_processes
 from training.crops.sources import Sources
 from training.datasets.dataset import LabelledImage, Subset
 from training.datasets.single_cells import AML_CELLS
 from training.errors import DatasetError
-from training.evaluation.command import explained
 
 
 def red_cell_radii(images: Sequence[LabelledImage]) -> list[float]:
@@ -39,12 +38,12 @@ def _radius(path: str) -> float | None:
 
 
 @explained
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Print the median."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = program_parser("red-cells", __doc__)
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="folder of the cells")
     parser.add_argument("--every", type=int, default=5, help="take every n-th training crop")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     dataset = Sources.find(given.data, Path("build/packs")).dataset(AML_CELLS)
     chosen = [i for i in dataset.images if i.subset is Subset.TRAIN and i.is_blast is not None][:: given.every]
     radii = red_cell_radii(chosen)

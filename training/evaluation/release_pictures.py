@@ -1,4 +1,4 @@
-"""Pictures of what releases say of their test patients: do the probabilities hold, and whom do they fail?"""
+"""Pictures of the decisions of releases on their test patients: reliability of the probabilities, and decisions by patient."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BINS: Final = (0.0, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.95, 0.98,
 MIN_CELLS: Final = 10
 """Cells that a bin needs to be drawn."""
 _RESAMPLES: Final = 500
-_SUSPECTED, _UNDECIDED, _NORMAL = "#b3372f", "#d9b44a", "#7f9fbf"
+_SUSPECTED, _INDETERMINATE, _NORMAL = "#b3372f", "#d9b44a", "#7f9fbf"
 
 
 def reliability(probability: Double, is_blast: NDArray[np.int64], patients: NDArray[np.str_]) -> Double:
@@ -48,7 +48,7 @@ def _share_of_blasts(_: Double, is_blast: NDArray[np.int64], weights: Double) ->
 
 
 def draw_reliability(found: Mapping[str, Double], path: Path) -> None:
-    """Draw what ``reliability`` says of releases, a panel each, as SVG."""
+    """Draw the reliability of releases, a panel each, as SVG."""
     from matplotlib.figure import Figure
 
     columns = min(4, len(found))
@@ -79,7 +79,7 @@ def draw_reliability(found: Mapping[str, Double], path: Path) -> None:
 def draw_verdicts_by_patient(
     name: str, patients: NDArray[np.str_], is_blast: NDArray[np.int64], suspected: Flags, indeterminate: Flags, path: Path
 ) -> None:
-    """Draw what a release says of the blasts and of the normal cells of each patient, as stacked bars, as SVG.
+    """Draw the decisions on the blasts and the normal cells of each patient, as stacked bars, as SVG.
 
     Args:
         name: of the release.
@@ -91,7 +91,11 @@ def draw_verdicts_by_patient(
     from matplotlib.figure import Figure
 
     names = np.unique(patients)
-    said = (("suspected", _SUSPECTED, suspected), ("undecided", _UNDECIDED, indeterminate), ("not suspected", _NORMAL, ~(suspected | indeterminate)))
+    said = (
+        ("suspected", _SUSPECTED, suspected),
+        ("indeterminate", _INDETERMINATE, indeterminate),
+        ("not suspected", _NORMAL, ~(suspected | indeterminate)),
+    )
     figure = Figure(figsize=(max(6.0, 0.45 * len(names)), 4.6), layout="constrained")
     for axis, (title, label) in zip(figure.subplots(2, 1, sharex=True), (("blasts", 1), ("normal cells", 0)), strict=True):
         own = [(patients == p) & (is_blast == label) for p in names]

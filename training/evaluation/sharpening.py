@@ -1,13 +1,12 @@
 """Does sharpening help? The same network on the same patients, on sharpened crops and on the same crops unsharpened.
 
-    python -m training.evaluation.sharpening --sharpened RUN,RUN --unsharpened RUN,RUN --pack SHARPENED.pack [--data DATA]
+    dl4all study sharpening --sharpened RUN,RUN --unsharpened RUN,RUN --pack SHARPENED.pack [--data DATA]
 
 Runs are grouped cross-validations, paired by seed. The pack tells how blurred each cell was before sharpening.
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,10 +14,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from training.command import explained, program_parser
 from training.crops.packs import Pack, read_pack
 from training.crops.sources import Sources
 from training.errors import RecipeError
-from training.evaluation.command import explained
 from training.evaluation.comparison import FIGURES, read_side, signed
 from training.evaluation.comparison import table as compared
 from training.runs.arms import Arm
@@ -67,14 +66,14 @@ def table(sharpened: Sequence[Arm], unsharpened: Sequence[Arm], pack: Pack) -> s
 
 
 @explained
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = program_parser("sharpening", __doc__)
     for side in ("sharpened", "unsharpened"):
         parser.add_argument(f"--{side}", required=True, metavar="RUN,RUN", help=f"cross-validated runs on {side} crops, or files kept of them")
     parser.add_argument("--data", type=Path, nargs="+", help="folder of the data, whose labels kept files need")
     parser.add_argument("--pack", type=Path, required=True, help="pack of the sharpened crops")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     sources = Sources.find(given.data, Path("build/packs")) if given.data else None
     sharpened, unsharpened = (read_side(f"{side}={getattr(given, side)}", sources)[1] for side in ("sharpened", "unsharpened"))
     pack = read_pack(given.pack)

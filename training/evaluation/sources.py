@@ -1,6 +1,6 @@
-"""Sum up what a release says of the images of other sources: a stress test, not evidence.
+"""Sum up the answers of a release for images of other sources: a stress test, not evidence.
 
-    dl4all diagnose DIR... --json | python -m training.evaluation.sources
+    dl4all diagnose DIR... --json | dl4all study other-sources
 
 Reads the answers of the command line, one JSON object a line, and prints one line per folder.
 """
@@ -10,22 +10,22 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
 
-from training.evaluation.command import explained
+from training.command import explained, program_parser
 
 
 @dataclass
 class SourceSummary:
-    """What was said of the images of one folder."""
+    """Answers for the images of one folder."""
 
     findings: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
     cells: int = 0
     suspected: int = 0
-    undecided: int = 0
+    indeterminate: int = 0
 
     def add(self, answer: dict) -> None:
         """Count one answer; failures count as a finding FAILED."""
@@ -36,13 +36,13 @@ class SourceSummary:
         self.findings[diagnosis["finding"]] += 1
         self.cells += diagnosis["counts"]["total"]
         self.suspected += diagnosis["counts"]["suspected"]
-        self.undecided += diagnosis["counts"]["indeterminate"]
+        self.indeterminate += diagnosis["counts"]["indeterminate"]
         self.reasons.update(reason for cell in diagnosis["cells"] for reason in cell["reasons"])
 
     def __str__(self) -> str:
         findings = ", ".join(f"{count} {name}" for name, count in self.findings.most_common())
         reasons = ", ".join(f"{reason} {count}" for reason, count in self.reasons.most_common(5))
-        return f"{findings}; {self.cells} cells, {self.suspected} suspected, {self.undecided} undecided; {reasons}"
+        return f"{findings}; {self.cells} cells, {self.suspected} suspected, {self.indeterminate} indeterminate; {reasons}"
 
 
 def summarise(lines: Iterable[str]) -> dict[str, SourceSummary]:
@@ -56,8 +56,9 @@ def summarise(lines: Iterable[str]) -> dict[str, SourceSummary]:
 
 
 @explained
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Print one line per folder."""
+    program_parser("other-sources", __doc__).parse_args(arguments)
     for folder, summary in sorted(summarise(sys.stdin).items()):
         print(f"{folder}: {summary}")
 

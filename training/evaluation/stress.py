@@ -1,6 +1,6 @@
-"""The stress test: fields of another hospital, far smaller than what the networks know, as specimens of a block each.
+"""The stress test: fields of another hospital, far smaller than the training images, as specimens of a block each.
 
-    python -m training.evaluation.stress --data DIR/aria_fields [--release ID]
+    dl4all study stress --data DIR/aria_fields [--release ID]
 
 No patients are published, and neighbouring files are alike: twenty file numbers in a row are taken for a specimen, and all of a block
 stay on one side of any split. What is found is shown beside what 18 statistics of the colours alone tell, cross-validated by block.
@@ -9,7 +9,6 @@ Evidence of nothing but robustness: see the README of the data.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Sequence
@@ -25,9 +24,9 @@ from services.common.image_codec import decode_image
 from services.common.logs import configure_logs
 from services.common.settings import CommonSettings
 from services.embedded import embedded_services
+from training.command import explained, program_parser
 from training.datasets.dataset import LabelledImage
 from training.datasets.fields import read_aria_fields
-from training.evaluation.command import explained
 from training.evaluation.confounders import colour_statistics, cross_validated_scores
 from training.metrics.by_patient import auc, bootstrap_by_patient
 
@@ -37,13 +36,13 @@ _THUMBNAIL = 112
 
 @dataclass
 class Blocks:
-    """What was said of the blocks of one subclass."""
+    """Answers for the blocks of one subclass."""
 
     findings: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
     cells: int = 0
     suspected: int = 0
-    undecided: int = 0
+    indeterminate: int = 0
 
     def add(self, specimen: diagnosis_pb2.SpecimenDiagnosis) -> None:
         """Count one block."""
@@ -51,7 +50,7 @@ class Blocks:
         self.reasons.update(specimen.reasons)
         self.cells += specimen.counts.total
         self.suspected += specimen.counts.suspected
-        self.undecided += specimen.counts.indeterminate
+        self.indeterminate += specimen.counts.indeterminate
 
 
 def colour_auc(images: Sequence[LabelledImage]) -> str:
@@ -95,21 +94,21 @@ async def diagnose_blocks(images: Sequence[LabelledImage], release: str) -> dict
 
 
 @explained
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = program_parser("stress", __doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder aria_fields")
     parser.add_argument("--release", default="", help="release id or system; the default release if not given")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     configure_logs("ERROR")
     images = read_aria_fields(given.data).images
     found = asyncio.run(diagnose_blocks(images, given.release))
-    print("| subclass | blocks | findings | cells | suspected | undecided | reasons |")
+    print("| subclass | blocks | findings | cells | suspected | indeterminate | reasons |")
     print("|---|---|---|---|---|---|---|")
     for name, blocks in sorted(found.items()):
         findings = ", ".join(f"{n} {f}" for f, n in blocks.findings.most_common())
         reasons = ", ".join(f"{r} {n}" for r, n in blocks.reasons.most_common(4))
-        print(f"| {name} | {sum(blocks.findings.values())} | {findings} | {blocks.cells} | {blocks.suspected} | {blocks.undecided} | {reasons} |")
+        print(f"| {name} | {sum(blocks.findings.values())} | {findings} | {blocks.cells} | {blocks.suspected} | {blocks.indeterminate} | {reasons} |")
     print(colour_auc(images))
 
 

@@ -1,11 +1,11 @@
 """Draw how adaptive unsharpening treats one cell: located, registered, scored, sharpened. The cell is a phantom.
 
-python -m training.evaluation.unsharpening_figure docs/pictures/unsharpening.png
+dl4all study unsharpening-figure docs/pictures/unsharpening.png
 """
 
 from __future__ import annotations
 
-import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -19,7 +19,7 @@ from services.patching.cells import central_cell, locate_cells
 from services.preprocessing.focus import focus_score
 from services.preprocessing.registration import RELATIVE_RADIUS, register
 from services.preprocessing.unsharpening import RADII, RADII_SIDE, FocusParameters, sharpen_adaptively, unsharp_mask
-from training.evaluation.command import explained
+from training.command import explained, program_parser
 
 Bytes = NDArray[np.uint8]
 SIDE = 256
@@ -66,11 +66,11 @@ def draw(path: Path, seed: int = 7, blur: float = 1.2) -> None:
 
 
 @explained
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Draw it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = program_parser("unsharpening-figure", __doc__)
     parser.add_argument("path", type=Path, help="PNG to write")
-    draw(parser.parse_args().path)
+    draw(parser.parse_args(arguments).path)
 
 
 if __name__ == "__main__":

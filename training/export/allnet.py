@@ -58,7 +58,7 @@ def load_allnet(path: Path) -> tuple[Network, Imported]:
 
 
 def import_allnet(path: Path, to: Path, mean: float = 0.5, std: float = 0.25) -> Imported:
-    """Export a published checkpoint: uint8 (N, 224, 224, 3) in; logits, embedding (512) and patch embeddings (7, 7, 512) out.
+    """Export a published checkpoint: uint8 (N, 224, 224, 3) in; logits, embedding (512) and place embeddings (7, 7, 512) out.
 
     Args:
         path: the checkpoint.

@@ -1,4 +1,4 @@
-"""What a lighter file must pass before it may be served: nearly the same AUC, and neighbours and empty crops that agree.
+"""Gates of a lighter file: nearly the same AUC, of the network and of the neighbours' vote, and the same empty crops.
 
 No decision rests on a clock: whoever builds a release says by ``Gates.cpu_file`` whether CPUs are served the int8 file. ``speed_up``
 helps to choose.
@@ -24,7 +24,7 @@ _BATCH: Final = 8
 
 @dataclass(frozen=True)
 class GateReport:
-    """What was measured of a lighter file against the float32 one.
+    """Measurements of a lighter file against the float32 one.
 
     Attributes:
         file: name of the lighter file.

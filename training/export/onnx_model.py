@@ -15,15 +15,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from services.common.engines.base import PLACE_EMBEDDINGS
 from services.common.engines.onnx_runtime import open_session
 from training.architectures.network import Network
 from training.errors import GateError
 
 LOGITS: Final = "logits"
-OUTPUTS: Final = (LOGITS, "embedding", "patch_embeddings")
+OUTPUTS: Final = (LOGITS, "embedding", PLACE_EMBEDDINGS)
 """Of every cell network."""
 ACTIVATIONS: Final = "class_activations"
-"""Also of a cell network whose logits are the mean of what it says of each place."""
+"""Also of a cell network whose logits are the mean of class activations over places."""
 PATCH_OUTPUTS: Final = (LOGITS, ACTIVATIONS)
 """Of a network of patches."""
 INPUT: Final = "images"
@@ -31,14 +32,14 @@ PARITY: Final = 1e-4
 
 
 class ParityError(GateError):
-    """The exported graph does not say what the network says."""
+    """The outputs of the exported graph differ from those of the network."""
 
 
 class _Served(nn.Module):
     """A network as it is served: cast, normalisation and layout included."""
 
     outputs: tuple[str, ...]
-    """Names of what ``forward`` returns."""
+    """Names of the outputs of ``forward``."""
 
     def __init__(self, mean: list[float], std: list[float]) -> None:
         super().__init__()
@@ -55,8 +56,8 @@ class _Served(nn.Module):
 class ServedNetwork(_Served):
     """A cell network as it is served, temperature included.
 
-    Where one linear head stands on the pooled features, the logits are the mean over places of class activations, which are given as well: the
-    decision, place by place. Behind a hidden layer, or where classes are merged, there are none.
+    If one linear head follows the pooled features, the logits are the mean of class activations over places. The class activations are then an output
+    as well: the decision, place by place. Behind a hidden layer, or where classes are merged, there are none.
 
     Args:
         network: returns ``Outputs`` for normalised NCHW float32.
@@ -74,15 +75,15 @@ class ServedNetwork(_Served):
         """Judge uint8 (N, side, side, 3)."""
         network = self.network
         if not (isinstance(network, Network) and network.logits_are_means):
-            logits, embedding, patches = network(self.normalised(images))
-            return logits / self.temperature, embedding, patches
-        features = network.backbone(self.normalised(images)).patches
-        activations, patches = network.class_activations(features) / self.temperature, network.embedder(features)
-        return activations.mean(dim=(1, 2)), patches.mean(dim=(1, 2)), patches, activations
+            logits, embedding, places = network(self.normalised(images))
+            return logits / self.temperature, embedding, places
+        features = network.backbone(self.normalised(images)).by_place
+        activations, places = network.class_activations(features) / self.temperature, network.embedder(features)
+        return activations.mean(dim=(1, 2)), places.mean(dim=(1, 2)), places, activations
 
 
 class ServedPatchNetwork(_Served):
-    """A network of patches as it is served: logits, and the class activations of which they are the mean over places.
+    """A network of patches as it is served: class activations, and their mean over places, the logits.
 
     Args:
         network: a backbone with one linear head on its pooled features and no hidden layer.
@@ -105,7 +106,7 @@ class ServedPatchNetwork(_Served):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Judge uint8 (N, side, side, 3): (N, labels) and (N, h, w, labels)."""
-        activations = self.network.class_activations(self.network.backbone(self.normalised(images)).patches) / self.temperatures
+        activations = self.network.class_activations(self.network.backbone(self.normalised(images)).by_place) / self.temperatures
         return activations.mean(dim=(1, 2)), activations
 
 
@@ -167,7 +168,7 @@ def _quiet_exporter() -> Iterator[None]:
 
 
 def _forget_origin(path: Path) -> None:
-    """Remove what the exporter notes of its machine: source paths and stack traces of every node."""
+    """Remove source paths and stack traces of every node, which the exporter notes."""
     model = onnx.load(str(path))
     for part in (model, model.graph, *model.graph.node, *model.graph.value_info, *model.graph.initializer, *model.graph.input, *model.graph.output):
         part.ClearField("doc_string")

@@ -101,7 +101,7 @@ def _noise_source() -> NDArray[np.float32]:
 
 
 def _add_noise(crop: Pixels, noise: NDArray[np.float32], start: int, deviation: float) -> Pixels:
-    """Add a run of a fixed table of normal deviates, from anywhere in it: drawing new ones costs more than the network."""
+    """Add noise from a fixed table of normal deviates, starting at a random entry. Drawing new deviates costs more than the network."""
     size = crop.size
     if size > _NOISE_SIZE:
         run = np.resize(np.roll(noise, -start), size)

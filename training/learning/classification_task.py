@@ -1,4 +1,4 @@
-"""Train a network to tell classes, single or multi-label: the task that most recipes give to the loop."""
+"""Train a network to tell classes, single or multi-label. Most recipes give this task to the loop."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from training.architectures.network import Outputs, merged_logits
 from training.errors import RecipeError, SplitError
 from training.learning.augmentation import augment
-from training.learning.devices import Place
+from training.learning.devices import Worker
 from training.learning.loop import Figures
 from training.learning.losses import (
     inverse_count_weights,
@@ -38,7 +38,7 @@ EVALUATION_BATCH = 256
 
 @dataclass(frozen=True)
 class Samples:
-    """Crops with what is to be learned of them; arrays share their first axis.
+    """Crops with their labels; arrays share their first axis.
 
     Attributes:
         pixels: uint8 (N, side, side, 3).
@@ -99,7 +99,7 @@ class CellBatch(NamedTuple):
 
 
 class ClassificationTask:
-    """A network, what it learns from, and what it is validated on.
+    """A network, the images that it learns from, and the images that validate it.
 
     Args:
         network: to train; moved to the device by the loop.
@@ -112,7 +112,7 @@ class ClassificationTask:
         heads: columns of the heads that learn independent labels; their losses are added. One head if empty.
         merged: columns that are one class when the validation samples are scored; every column is its own if empty.
         seed: of order and augmentation.
-        at: device and process.
+        worker: device and process.
 
     Raises:
         RecipeError: the batch does not fit the processes or the data, or selection lacks validation samples.
@@ -125,7 +125,7 @@ class ClassificationTask:
         train: Samples,
         validation: Samples,
         normaliser: Normaliser,
-        at: Place,
+        worker: Worker,
         *,
         multi_label: bool,
         seed: int,
@@ -133,8 +133,8 @@ class ClassificationTask:
         heads: Sequence[slice] = (),
         merged: Sequence[Sequence[int]] = (),
     ) -> None:
-        if stage.batch % at.count:
-            raise RecipeError(f"A batch of {stage.batch} cannot be shared by {at.count} processes; change it with --set.")
+        if stage.batch % worker.count:
+            raise RecipeError(f"A batch of {stage.batch} cannot be shared by {worker.count} processes; change it with --set.")
         if len(train) < stage.batch:
             raise RecipeError(f"{len(train)} images are fewer than a batch of {stage.batch}; change it with --set.")
         if multi_label and stage.class_weights is ClassWeights.GROUP_ROOT:
@@ -142,29 +142,29 @@ class ClassificationTask:
         if not multi_label and stage.class_weights is ClassWeights.POSITIVE:
             raise RecipeError("class_weights positive is for independent labels; use inverse_count.")
         if stage.selection is not Selection.LAST and not len(validation):
-            raise RecipeError(f"selection {stage.selection.value} needs validation images, and the division leaves none.")
+            raise RecipeError(f"selection {stage.selection.value} needs validation images, and the split leaves none.")
         self.network, self.stage, self.train, self.validation = network, stage, train, validation
-        self.normaliser, self.multi_label, self.seed, self.at = normaliser, multi_label, seed, at
+        self.normaliser, self.multi_label, self.seed, self.worker = normaliser, multi_label, seed, worker
         self.merged = merged
         self.epochs, self.steps_per_epoch = stage.epochs, len(train) // stage.batch
         self.optimiser = make_optimiser(network, stage)
         counted = train.labels if weights_from is None else weights_from
         class_weights = _class_weights(stage.class_weights, counted) * _weights_of_heads(heads, counted.shape[1])
-        self.class_weights = torch.from_numpy(class_weights).to(at.device)
+        self.class_weights = torch.from_numpy(class_weights).to(worker.device)
         positive = positive_weights(counted) if stage.class_weights is ClassWeights.POSITIVE else np.ones(counted.shape[1], np.float32)
-        self.positive_weights = torch.from_numpy(positive).to(at.device)
+        self.positive_weights = torch.from_numpy(positive).to(worker.device)
         self.image_weights = torch.from_numpy(np.ones(len(train), np.float32) if multi_label else _image_weights(stage.class_weights, train, counted))
-        self._pool = ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // at.count), thread_name_prefix="augment")
+        self._pool = ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // worker.count), thread_name_prefix="augment")
         self._order: tuple[int, NDArray[np.int64]] = (-1, np.zeros(0, np.int64))
 
     def batch(self, step: int) -> CellBatch:
         """This process's share of the images of a step, augmented."""
-        epoch, place = divmod(step, self.steps_per_epoch)
+        epoch, position = divmod(step, self.steps_per_epoch)
         if self._order[0] != epoch:
             self._order = (epoch, np.random.default_rng((self.seed, epoch)).permutation(len(self.train)))
-        start = place * self.stage.batch
-        chosen = self._order[1][start : start + self.stage.batch][self.at.rank :: self.at.count]
-        pixels = self.augmented(chosen, (self.seed, step, self.at.rank))
+        start = position * self.stage.batch
+        chosen = self._order[1][start : start + self.stage.batch][self.worker.rank :: self.worker.count]
+        pixels = self.augmented(chosen, (self.seed, step, self.worker.rank))
         labels, fine = torch.from_numpy(self.train.labels[chosen]), torch.from_numpy(self.train.fine[chosen])
         return CellBatch(pixels, labels, fine, self.image_weights[torch.from_numpy(chosen)])
 
@@ -174,15 +174,15 @@ class ClassificationTask:
 
     def inputs(self, pixels: Tensor) -> Tensor:
         """Images, uint8 (N, side, side, 3), as the network takes them, on the device: float32 (N, 3, side, side)."""
-        return self.normaliser(pixels.to(self.at.device, non_blocking=True))
+        return self.normaliser(pixels.to(self.worker.device, non_blocking=True))
 
     def loss(self, network: nn.Module, batch: CellBatch) -> Tensor:
         """Loss of a batch."""
         return self.loss_of(network(self.inputs(batch.pixels)), batch)
 
     def loss_of(self, outputs: Outputs, batch: CellBatch) -> Tensor:
-        """Loss of what the network says of a batch."""
-        labels, fine, weights = (t.to(self.at.device, non_blocking=True) for t in (batch.labels, batch.fine, batch.weights))
+        """Loss of the network's output for a batch."""
+        labels, fine, weights = (t.to(self.worker.device, non_blocking=True) for t in (batch.labels, batch.fine, batch.weights))
         if self.multi_label:
             loss = multi_label_soft_margin(outputs.logits, labels, self.class_weights, self.positive_weights)
         else:
@@ -203,7 +203,7 @@ class ClassificationTask:
         """Validation accuracy (of labels, where there are several) and loss; by the stage's selection, larger is better."""
         if self.stage.selection is Selection.LAST or not len(self.validation):
             return (), {}
-        logits = np.concatenate([o.logits for o in outputs_of(network, self.validation.pixels, self.normaliser, self.at.device)])
+        logits = np.concatenate([o.logits for o in outputs_of(network, self.validation.pixels, self.normaliser, self.worker.device)])
         labels = torch.from_numpy(self.validation.labels)
         tensor = torch.from_numpy(logits)
         if self.multi_label:
@@ -224,11 +224,11 @@ class BatchOutputs(NamedTuple):
 
     logits: Float
     embedding: Float
-    patch_embeddings: Float
+    place_embeddings: Float
 
 
 def outputs_of(network: nn.Module, pixels: Pixels, normaliser: Normaliser, device: torch.device) -> Iterator[BatchOutputs]:
-    """What a network says of crops, uint8 (N, side, side, 3), in evaluation mode and float32, batch by batch; none is left out."""
+    """Output of a network for crops, uint8 (N, side, side, 3), in evaluation mode and float32, batch by batch; no crop is left out."""
     was_training = network.training
     network.eval()
     with torch.no_grad():
@@ -269,7 +269,7 @@ def _class_weights(kind: ClassWeights, labels: NDArray[np.int8]) -> Float:
 
 
 def _weights_of_heads(heads: Sequence[slice], classes: int) -> Float:
-    """Weights that make the mean over all classes the sum over heads of their means; a linear layer of all classes is then as good as one per head."""
+    """Weights that make the mean over all classes the sum of the heads' means. One linear layer of all classes then equals one layer per head."""
     weights = np.ones(classes, np.float32)
     for head in heads:
         weights[head] = classes / len(weights[head])

@@ -1,4 +1,4 @@
-"""Where a training runs: CPU, one GPU, or several processes started by torch's own launcher."""
+"""Workers of a training: on a CPU, on one GPU, or several processes started by torch's own launcher."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from training.recipes.config import Precision
 
 
 def arithmetic(precision: Precision, device: torch.device) -> AbstractContextManager[Any]:
-    """The context in which a forward pass has a precision."""
+    """Context that gives a forward pass its precision."""
     return torch.autocast(device.type, torch.bfloat16) if precision is Precision.BF16 else nullcontext()
 
 
 @dataclass(frozen=True)
-class Place:
+class Worker:
     """One process of a training.
 
     Attributes:
@@ -38,12 +38,12 @@ class Place:
 
     @property
     def leads(self) -> bool:
-        """Whether this process writes and shows."""
+        """Whether this process writes files and shows progress."""
         return self.rank == 0
 
 
 @contextmanager
-def place(device: str = "auto") -> Iterator[Place]:
+def start_worker(device: str = "auto") -> Iterator[Worker]:
     """Take the device and, under ``torchrun``, join the other processes.
 
     Deterministic algorithms are switched on: the same seed gives the same weights on the same kind of machine.
@@ -70,16 +70,16 @@ def place(device: str = "auto") -> Iterator[Place]:
     if on_gpu:
         torch.cuda.set_device(here)
     if count == 1:
-        yield Place(here)
+        yield Worker(here)
         return
     distributed.init_process_group("nccl" if on_gpu else "gloo")
     try:
-        yield Place(here, distributed.get_rank(), count)
+        yield Worker(here, distributed.get_rank(), count)
     finally:
         distributed.destroy_process_group()
 
 
-def wait_for_all(at: Place) -> None:
-    """Return when every process has come here."""
-    if at.count > 1:
+def wait_for_all(worker: Worker) -> None:
+    """Wait until every process has called this."""
+    if worker.count > 1:
         distributed.barrier()

@@ -1,8 +1,8 @@
-"""Class injection: what a network learns beside blast and normal, so that it can say that there is no cell, or that blasts are of several kinds.
+"""Class injection: classes beside blast and normal. A network learns that there is no cell, or that blasts are of several kinds.
 
 Source: DSS-XAI (Genovese et al., Image and Vision Computing 151, 2024), where patches without a nucleated cell are a class of their own, and
 lymphoblasts are split in two. There the patches come from other photographs than the cells, so that the photograph may tell the class; here they are
-places of the very images that show the cells.
+background of the very images that show the cells.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from scipy.cluster.vq import kmeans2
 
 from services.common.cell_classes import BLAST_COLUMN, NORMAL_COLUMN, NOTHING_COLUMN
 from training.crops.packs import Pack
-from training.datasets.splits import Parts
+from training.datasets.splits import Split
 from training.errors import RecipeError
 from training.learning.classification_task import Samples
 from training.recipes.config import Injection
@@ -29,30 +29,30 @@ def class_count(injection: Injection) -> int:
 
 
 def merged_classes(injection: Injection) -> tuple[tuple[int, ...], ...]:
-    """Columns that are one class in what the network says: normal, blast and, where it was injected, nothing."""
+    """Columns that form one class in the output of the network: normal, blast and, where it was injected, nothing."""
     blasts = (BLAST_COLUMN, *range(NOTHING_COLUMN + 1, NOTHING_COLUMN + injection.clusters))
     return ((NORMAL_COLUMN,), blasts, *(((NOTHING_COLUMN,),) if injection.nothing else ()))
 
 
-def inject_nothing(samples: Samples, parts: Parts, nothing: Pack, allowed: Flags, share: float, seed: int) -> tuple[Samples, Parts]:
+def inject_nothing(samples: Samples, split: Split, nothing: Pack, allowed: Flags, share: float, seed: int) -> tuple[Samples, Split]:
     """Add crops without a cell to the training part.
 
     Args:
         samples: cells with labels (N, 2), normal and blast.
-        parts: their division.
+        split: their split.
         nothing: crops without a cell.
-        allowed: bool (len(nothing),), which of them this division may learn from.
+        allowed: bool (len(nothing),), which of them this split may learn from.
         share: how many, in shares of the training cells.
         seed: decides which.
 
     Returns:
-        Samples with labels (N + M, 3), the new ones last, and the division with them in its training part; validation and test are as before.
+        Samples with labels (N + M, 3), the new ones last, and the split with them in its training part; validation and test are as before.
 
     Raises:
         RecipeError: there are too few.
     """
     training = np.flatnonzero(allowed)
-    wanted = round(share * len(parts.train))
+    wanted = round(share * len(split.train))
     if len(training) < wanted or not wanted:
         raise RecipeError(f"{wanted} crops without a cell are asked for, and there are {len(training)} to train on. Change injection.nothing.")
     chosen = np.random.default_rng((seed, NOTHING_COLUMN)).permutation(training)[:wanted]
@@ -67,7 +67,7 @@ def inject_nothing(samples: Samples, parts: Parts, nothing: Pack, allowed: Flags
             np.concatenate([samples.fine, np.full(wanted, kinds, np.int64)]),
             np.concatenate([samples.groups, nothing.groups[chosen]]),
         ),
-        Parts(np.concatenate([parts.train, count + np.arange(wanted)]), parts.validation, parts.test),
+        Split(np.concatenate([split.train, count + np.arange(wanted)]), split.validation, split.test),
     )
 
 

@@ -14,9 +14,9 @@ from torch.optim import Optimizer
 SHARE: Final = 0.5
 """Of each of the two losses."""
 LEGACY_BAR: Final = 1e6
-"""What the first target loss is compared with by the literal rule."""
+"""Bar of the first target loss by the literal rule."""
 OPEN_BAR: Final = math.inf
-"""What it is compared with by the repaired one."""
+"""Bar of the first target loss by the repaired rule."""
 
 
 class Pair(Protocol):
@@ -68,7 +68,7 @@ class Learner:
 
 
 class Greedy(NamedTuple):
-    """What a greedy step did.
+    """Outcome of a greedy step.
 
     Attributes:
         loss: of the step, 0-d, without its graph.
@@ -89,7 +89,7 @@ class Snapshot:
         self._states = {parameter: _copied(state) for parameter, state in optimiser.state.items()}
 
     def restore(self, network: nn.Module, optimiser: Optimizer) -> None:
-        """Put all of it back, to the bit; state that the optimiser did not have then is forgotten. Once only: the state is handed over."""
+        """Restore all of it to the bit. State that the optimiser did not have then is dropped. Call it once only: the state is passed on."""
         network.load_state_dict(self._weights)
         optimiser.state.clear()
         optimiser.state.update(self._states)
@@ -138,7 +138,7 @@ def greedy_step(learner: Learner, pair: Pair, bar: float) -> Greedy:
 
 
 def lowest(bar: float, target_loss: float) -> float:
-    """The next bar by the literal rule: the lowest target loss of any batch so far, never reset, so that in time nothing passes it."""
+    """The next bar by the literal rule: the lowest target loss of any batch so far. It is never reset, so in time no step passes it."""
     return min(bar, target_loss)
 
 

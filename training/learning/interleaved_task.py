@@ -1,4 +1,4 @@
-"""One network that learns a source and the target at once (DL4ALL): the task that the loop is given."""
+"""The task of a network that learns a source and the target at once (DL4ALL)."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from training.architectures.network import HEAD, SOURCE_HEAD, Network, Outputs
-from training.datasets.splits import Parts
+from training.datasets.splits import Split
 from training.errors import RecipeError
 from training.learning.classification_task import CellBatch, ClassificationTask, Normaliser, Samples, fit_normaliser, make_optimiser
-from training.learning.devices import Place, arithmetic
+from training.learning.devices import Worker, arithmetic
 from training.learning.interleaved_step import LEGACY_BAR, OPEN_BAR, Learner, greedy_step, lowest, normalises_batches, recent, refresh, regular_step
 from training.learning.loop import Figures
 from training.learning.schedules import Rates, rates
@@ -30,34 +30,34 @@ class Side:
 
     Attributes:
         samples: all of its crops.
-        parts: which of them are learned from; those of validation may count in statistics and weights.
+        split: which of them are learned from; those of validation may count in statistics and weights.
         stage: how they are seen and weighed, with the batch of this side.
         multi_label: whether labels are independent.
     """
 
     samples: Samples
-    parts: Parts
+    split: Split
     stage: Stage
     multi_label: bool
 
     @property
     def seen(self) -> NDArray[np.int64]:
         """Crops that count in statistics and weights."""
-        return np.concatenate([self.parts.train, self.parts.validation]) if self.stage.statistics_from_validation else self.parts.train
+        return np.concatenate([self.split.train, self.split.validation]) if self.stage.statistics_from_validation else self.split.train
 
     def normaliser(self) -> Normaliser:
         """Statistics of this side alone."""
         return fit_normaliser(self.stage.normalisation, self.samples.pixels[self.seen])
 
-    def task(self, network: nn.Module, seed: int, at: Place) -> ClassificationTask:
+    def task(self, network: nn.Module, seed: int, worker: Worker) -> ClassificationTask:
         """Learning this side alone."""
         return ClassificationTask(
             network,
             self.stage,
-            self.samples.select(self.parts.train),
-            self.samples.select(self.parts.validation),
+            self.samples.select(self.split.train),
+            self.samples.select(self.split.validation),
             self.normaliser(),
-            at,
+            worker,
             multi_label=self.multi_label,
             seed=seed,
             weights_from=self.samples.labels[self.seen],
@@ -85,17 +85,17 @@ class TwoDomains(nn.Module):
         self.network, self.precision, self.refreshes = network, stage.precision, refreshes
 
     def forward(self, source: Tensor, target: Tensor) -> tuple[Outputs, Outputs]:
-        """What the network says of a batch of the source and of one of the target, normalised, float32 (N, 3, side, side)."""
+        """Output of the network for a batch of the source and a batch of the target, normalised, float32 (N, 3, side, side)."""
         return self.of_source(source), self.of_target(target)
 
     def of_source(self, pixels: Tensor) -> Outputs:
-        """What it says of a batch of the source, with the source's head."""
+        """Output for a batch of the source, with the source's head."""
         with arithmetic(self.precision, pixels.device):
             outputs: Outputs = self.network(pixels, SOURCE_HEAD)
         return outputs
 
     def of_target(self, pixels: Tensor) -> Outputs:
-        """What it says of a batch of the target, after the refresh."""
+        """Output for a batch of the target, after the refresh."""
         if self.refreshes:
             with arithmetic(self.precision, pixels.device):
                 refresh(self.network, pixels)
@@ -125,18 +125,18 @@ class InterleavedTask:
         how: variant and switches.
         source, target: the two sides; the target's stage says how weights move and what is kept.
         seed: of order and augmentation.
-        at: device and process.
+        worker: device and process.
 
     Raises:
         RecipeError: a batch does not fit the processes or the data, or a greedy variant is given several processes.
     """
 
-    def __init__(self, network: Network, how: Interleaving, source: Side, target: Side, seed: int, at: Place) -> None:
-        refuse_processes(how, at)
+    def __init__(self, network: Network, how: Interleaving, source: Side, target: Side, seed: int, worker: Worker) -> None:
+        refuse_processes(how, worker)
         stage = target.stage
         has_statistics = normalises_batches(network)
-        self.how, self.stage, self.at = how, stage, at
-        self.source, self.target = source.task(network, seed, at), target.task(network, seed, at)
+        self.how, self.stage, self.worker = how, stage, worker
+        self.source, self.target = source.task(network, seed, worker), target.task(network, seed, worker)
         self.judged = network
         self.domains = TwoDomains(network, stage, refreshes=how.refresh and has_statistics)
         self.network: nn.Module = self.domains
@@ -151,8 +151,8 @@ class InterleavedTask:
 
     def batch(self, step: int) -> TwoBatches:
         """This process's share of the images of a step; both data sets are shuffled anew for every epoch."""
-        epoch, place = divmod(step, self.steps_per_epoch)
-        source, target = (task.batch(epoch * task.steps_per_epoch + place) for task in (self.source, self.target))
+        epoch, position = divmod(step, self.steps_per_epoch)
+        source, target = (task.batch(epoch * task.steps_per_epoch + position) for task in (self.source, self.target))
         return TwoBatches(source, target)
 
     def loss(self, network: nn.Module, batch: TwoBatches) -> Tensor:
@@ -221,18 +221,18 @@ class _Forward:
         return self._loss(task, self.task.domains.of_target(task.inputs(batch.pixels)), batch)
 
     def _loss(self, side: ClassificationTask, outputs: Outputs, batch: CellBatch) -> Tensor:
-        with arithmetic(self.task.stage.precision, self.task.at.device):
+        with arithmetic(self.task.stage.precision, self.task.worker.device):
             return side.loss_of(outputs, batch)
 
 
-def refuse_processes(how: Interleaving, at: Place) -> None:
+def refuse_processes(how: Interleaving, worker: Worker) -> None:
     """Refuse what one process alone can do.
 
     Raises:
         RecipeError: a greedy variant is given several: each would keep or undo steps of its own.
     """
-    if how.is_greedy and at.count > 1:
+    if how.is_greedy and worker.count > 1:
         raise RecipeError(
-            f"interleaving.variant {how.variant.value} decides step by step whether it is undone and runs in one process, not {at.count}; "
+            f"interleaving.variant {how.variant.value} decides step by step whether it is undone and runs in one process, not {worker.count}; "
             "start it without torchrun, or use regular or self."
         )

@@ -21,7 +21,7 @@ from torch.optim import Optimizer
 
 from training.errors import TrainingError
 from training.learning.checkpoints import Progress, load_checkpoint, save_checkpoint
-from training.learning.devices import Place, arithmetic
+from training.learning.devices import Worker, arithmetic
 from training.learning.schedules import Rates
 from training.recipes.config import Precision
 
@@ -33,7 +33,7 @@ Figures = dict[str, float]
 
 
 class Task(Protocol, Generic[Batch]):
-    """What is trained on what: all that a recipe must give."""
+    """The network and the batches of a training: everything that a recipe must give to the loop."""
 
     network: nn.Module
     optimiser: Optimizer
@@ -55,7 +55,7 @@ class Task(Protocol, Generic[Batch]):
 
 @runtime_checkable
 class SteppingTask(Protocol):
-    """A task that makes its own step, where one backward pass of one loss is not enough.
+    """A task with a step of its own, for which one backward pass of one loss is not enough.
 
     Attributes:
         memory: numbers that steps leave for later ones; kept in the checkpoint, infinite ones as well.
@@ -96,10 +96,10 @@ class LoopOptions:
 
 
 class InterruptedTrainingError(TrainingError):
-    """The training was stopped from outside; its state is saved."""
+    """The training was stopped by a signal; its state is saved."""
 
 
-def train(task: Task[Any], options: LoopOptions, at: Place, on_step: Callable[[int], None] = lambda _: None) -> Progress:
+def train(task: Task[Any], options: LoopOptions, worker: Worker, on_step: Callable[[int], None] = lambda _: None) -> Progress:
     """Train to the end, from the checkpoint if there is one.
 
     SIGINT and SIGTERM end the step under way, save and raise; a kill loses at most ``checkpoint_seconds`` of work. The weights
@@ -108,7 +108,7 @@ def train(task: Task[Any], options: LoopOptions, at: Place, on_step: Callable[[i
     Args:
         task: what is trained.
         options: how.
-        at: device and process.
+        worker: device and process.
         on_step: told the number of finished steps after every step.
 
     Returns:
@@ -119,27 +119,27 @@ def train(task: Task[Any], options: LoopOptions, at: Place, on_step: Callable[[i
         ArrayFileError: the checkpoint is damaged or belongs to something else.
         TrainingError: the loss of an epoch is not a number.
     """
-    network = task.network.to(device=at.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = task.network.to(device=worker.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     progress = Progress()
     if options.checkpoint.exists():
         progress = load_checkpoint(options.checkpoint, options.identity, network, task.optimiser)
-        progress.average = {name: tensor.to(at.device) for name, tensor in progress.average.items()}
-        progress.loss_sum = progress.loss_sum.to(at.device)
+        progress.average = {name: tensor.to(worker.device) for name, tensor in progress.average.items()}
+        progress.loss_sum = progress.loss_sum.to(worker.device)
     elif options.average_decay:
         progress.average = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     if isinstance(task, SteppingTask):
         task.memory.update(progress.memory)
         progress.memory = task.memory
-    _refuse_other_steps(progress.step, at)
+    _refuse_other_steps(progress.step, worker)
     # find_unused_parameters: an embedder has no gradient in a stage without a loss of the embedding
-    called: nn.Module = DistributedDataParallel(network, find_unused_parameters=True) if at.count > 1 else network
+    called: nn.Module = DistributedDataParallel(network, find_unused_parameters=True) if worker.count > 1 else network
     steps = task.epochs * task.steps_per_epoch
-    with _stop_signals() as stop, _prefetched(task.batch, progress.step, steps) as batches, _shown(options, at, progress.step, steps) as show:
+    with _stop_signals() as stop, _prefetched(task.batch, progress.step, steps) as batches, _shown(options, worker, progress.step, steps) as show:
         saved = time.monotonic()
         started = (progress.step, saved)
         network.train()
         for step, batch in batches:
-            loss = _one_step(task, called, batch, step, options, at)
+            loss = _one_step(task, called, batch, step, options, worker)
             _update_average(progress.average, network, options.average_decay)
             progress.step, progress.loss_sum = step + 1, progress.loss_sum + loss.double()
             if progress.step % task.steps_per_epoch == 0:
@@ -152,9 +152,9 @@ def train(task: Task[Any], options: LoopOptions, at: Place, on_step: Callable[[i
             if progress.step % SHOWN_EVERY == 0 or progress.step == steps:
                 show.step(progress.step, float(loss))
             on_step(progress.step)
-            stopped = _any_process(stop(), at)
+            stopped = _any_process(stop(), worker)
             if stopped or progress.step == steps or time.monotonic() - saved > options.checkpoint_seconds:
-                if at.leads:
+                if worker.leads:
                     save_checkpoint(options.checkpoint, options.identity, network, task.optimiser, progress)
                 saved = time.monotonic()
             if stopped:
@@ -164,12 +164,12 @@ def train(task: Task[Any], options: LoopOptions, at: Place, on_step: Callable[[i
     return progress
 
 
-def _one_step(task: Task[Any], network: nn.Module, batch: Any, step: int, options: LoopOptions, at: Place) -> Tensor:
-    torch.manual_seed((options.seed << 32) + step * at.count + at.rank)
+def _one_step(task: Task[Any], network: nn.Module, batch: Any, step: int, options: LoopOptions, worker: Worker) -> Tensor:
+    torch.manual_seed((options.seed << 32) + step * worker.count + worker.rank)
     _set_rates(task.optimiser, task.rates(step))
     if isinstance(task, SteppingTask):
         return task.take_step(network, batch)
-    with arithmetic(options.precision, at.device):
+    with arithmetic(options.precision, worker.device):
         loss = task.loss(network, batch)
     task.optimiser.zero_grad(set_to_none=True)
     loss.backward()
@@ -243,19 +243,19 @@ def _stop_signals() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-def _refuse_other_steps(step: int, at: Place) -> None:
-    if at.count == 1:
+def _refuse_other_steps(step: int, worker: Worker) -> None:
+    if worker.count == 1:
         return
-    steps = [torch.zeros(1, dtype=torch.int64, device=at.device) for _ in range(at.count)]
-    distributed.all_gather(steps, torch.tensor([step], device=at.device))
+    steps = [torch.zeros(1, dtype=torch.int64, device=worker.device) for _ in range(worker.count)]
+    distributed.all_gather(steps, torch.tensor([step], device=worker.device))
     if len({int(s) for s in steps}) > 1:
         raise TrainingError(f"The processes are at steps {[int(s) for s in steps]}: machines that train together must share the folder of --runs.")
 
 
-def _any_process(flag: bool, at: Place) -> bool:
-    if at.count == 1:
+def _any_process(flag: bool, worker: Worker) -> bool:
+    if worker.count == 1:
         return flag
-    flags = torch.tensor([int(flag)], device=at.device)
+    flags = torch.tensor([int(flag)], device=worker.device)
     distributed.all_reduce(flags, distributed.ReduceOp.MAX)
     return bool(flags.item())
 
@@ -281,8 +281,8 @@ class _Show:
 
 
 @contextmanager
-def _shown(options: LoopOptions, at: Place, done: int, steps: int) -> Iterator[_Show]:
-    if not at.leads:
+def _shown(options: LoopOptions, worker: Worker, done: int, steps: int) -> Iterator[_Show]:
+    if not worker.leads:
         yield _Show(None, options.title, steps, done, None)
         return
     from torch.utils.tensorboard import SummaryWriter

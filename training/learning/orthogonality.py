@@ -35,14 +35,14 @@ def convolutional_orthogonality(network: nn.Module, *, legacy: bool = False) -> 
 
 
 def _columns(weight: Tensor) -> Tensor:
-    """``||W'W - I||`` of a 1x1 convolution, its matrix stood upright."""
+    """``||W'W - I||`` of a 1x1 convolution, its matrix transposed if it is wider than high."""
     matrix = weight.flatten(1)
     tall = matrix if matrix.shape[0] >= matrix.shape[1] else matrix.T
     return torch.linalg.norm(tall.T @ tall - torch.eye(tall.shape[1], device=weight.device))
 
 
 def _overlap(kernels: Tensor, stride: int, padding: int) -> Tensor:
-    """How much kernels (out, in, k, k) resemble each other, and themselves when moved: distance from an identity at the middle lag."""
+    """Similarity of kernels (out, in, k, k) to each other and to their shifted copies: distance from an identity at the middle lag."""
     plain = kernels.contiguous()  # channels-last kernels as both input and weight crash the backward pass on the CPU
     found = functional.conv2d(plain, plain, stride=stride, padding=padding)
     wanted = torch.zeros_like(found)

@@ -1,4 +1,4 @@
-"""What a recipe's file may say: one TOML file per recipe, one table per preset, every deviation from the paper a named switch."""
+"""Fields of a recipe: one TOML file per recipe, one table per preset, a named switch for every deviation from the paper."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import tomllib
 from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
 
 from services.common.releases import InputKind as ServedInput
 from training.architectures.build import NetworkConfig, least_trainable_width
@@ -28,7 +28,7 @@ Threshold = Literal["quantile", "tuned", "tuned_legacy"]
 
 
 class InputKind(StrEnum):
-    """How an image becomes what a network sees."""
+    """How a network's crop is made of an image."""
 
     REGISTERED_SHARPENED = ServedInput.REGISTERED_SHARPENED.value
     """The central cell, located, registered and sharpened by the functions that serve."""
@@ -46,7 +46,7 @@ class InputKind(StrEnum):
 
 
 class Normalisation(StrEnum):
-    """What is subtracted and divided by before the network."""
+    """Mean and standard deviation of the normalisation before the network."""
 
     NONE = "none"
     SCALAR = "scalar"
@@ -78,7 +78,7 @@ class Input(_Part):
         center_crop: side of the middle that is cut out before resizing, for ``center_crop``; 0 for the whole image.
         threshold: of the focus, where crops are sharpened: ``quantile`` sharpens the blurriest quarter of the training cells;
             ``tuned`` is the paper's choice, see ``training.crops.threshold_tuning``; ``tuned_legacy`` tunes as its program does.
-        subject: what a crop shows: the ``cell`` of the image, or ``nothing``: a place of it where no nucleated cell is.
+        subject: what a crop shows: the ``cell`` of the image, or ``nothing``: a position of it without a nucleated cell.
     """
 
     kind: InputKind
@@ -223,7 +223,7 @@ class Pretraining(Stage):
         enabled: false trains the same network from scratch.
         level: ADP's level, 1 to 3, or ``all``: three heads at once, as in DSS-XAI.
         folds: how images are dealt to ten folds of which the last validates: ``by_group`` (slide or source tile) or
-            ``by_image``, as in the paper, where patches of a slide part.
+            ``by_image``, as in the paper, where images of a slide get into different folds.
     """
 
     enabled: bool = True
@@ -299,14 +299,14 @@ class Interleaving(_Part):
         )
 
 
-class Division(_Part):
-    """How the target is divided.
+class SplitConfig(_Part):
+    """How the target is split into train, validation and test images.
 
     Attributes:
         by: ``group`` (train, calibration and test groups; folds by group), ``image``, as in the papers, or ``multi_label_folds``:
             five folds of patches by the greedy rule, of which the last tests and the one before validates, as in ALL-IDB Patches.
         shares: of train, validation and test images, for ``image``.
-        repetitions: random divisions, for ``image``.
+        repetitions: random splits, for ``image``.
     """
 
     by: Literal["group", "image", "multi_label_folds"] = "group"
@@ -314,19 +314,34 @@ class Division(_Part):
     repetitions: int = Field(default=1, ge=1, le=100)
 
 
+_KEPT_AS: Final = {"background": "places"}
+"""Values under the names that files of runs have for them."""
+
+
+def _read_source(value: object) -> object:
+    return "background" if value == _KEPT_AS["background"] else value
+
+
+def _kept_source(value: str) -> str:
+    return _KEPT_AS.get(value, value)
+
+
+NothingSource = Annotated[Literal["background", "patches"], BeforeValidator(_read_source), PlainSerializer(_kept_source)]
+
+
 class Injection(_Part):
     """Classes beside blast and normal that the network learns (DSS-XAI: class injection).
 
     Attributes:
         nothing: crops without a nucleated cell, in shares of the training cells; 0 for none.
-        source: where they come from: ``places`` of the images of the training groups, or ``patches`` of ALL-IDB Patches that have neither label,
-            as in the paper: other photographs than the cells, which may tell the class.
+        source: where they come from: ``background`` of the images of the training groups, or ``patches`` of ALL-IDB Patches that have neither
+            label, as in the paper. Those are other photographs than the cells, and the photograph may tell the class.
         clusters: clusters that blasts are split into, by k-means of the embeddings of a first training; 1 for none. The network tells them
             apart while it learns; what it says is of blasts.
     """
 
     nothing: float = Field(default=0.0, ge=0.0, le=1.0)
-    source: Literal["places", "patches"] = "places"
+    source: NothingSource = "background"
     clusters: int = Field(default=1, ge=1, le=8)
 
     @model_validator(mode="after")
@@ -368,7 +383,7 @@ class Recipe(_Part):
         interleaving: training on source and target at once, instead of ``pretraining``.
         fine_tuning: on the target.
         injection: further classes of the target.
-        division: of the target.
+        split: of the target.
         gates: what a run must pass to become a release.
     """
 
@@ -382,7 +397,7 @@ class Recipe(_Part):
     interleaving: Interleaving | None = None
     fine_tuning: Stage
     injection: Injection = Injection()
-    division: Division = Division()
+    split: SplitConfig = Field(default=SplitConfig(), validation_alias=AliasChoices("split", "division"), serialization_alias="division")
     gates: Gates = Gates()
 
     @property
@@ -394,12 +409,12 @@ class Recipe(_Part):
     def _injection_is_learned(self) -> Self:
         if self.injection != Injection() and (self.learns != "cells" or self.interleaves):
             raise ValueError("injection adds classes of cells to a network that learns cells alone: it goes with neither patches nor interleaving")
-        if self.injection.source == "patches" and self.injection.nothing and self.division.by != "image":
-            raise ValueError('injection.source = "patches" may show the fields of test cells: it goes with division.by = "image" only')
+        if self.injection.source == "patches" and self.injection.nothing and self.split.by != "image":
+            raise ValueError('injection.source = "patches" may show the fields of test cells: it goes with split.by = "image" only')
         return self
 
     @model_validator(mode="after")
-    def _source_has_one_place(self) -> Self:
+    def _source_is_learned_once(self) -> Self:
         if self.interleaves and (self.learns != "cells" or (self.pretraining is not None and self.pretraining.enabled)):
             raise ValueError("interleaving learns the source beside cells: it goes with neither pretraining nor patches")
         return self
@@ -447,8 +462,12 @@ def load_recipe(name: str, preset: str = GROUPED, changes: Iterable[str] = ()) -
 
 
 def as_json(recipe: Recipe) -> dict[str, Any]:
-    """All switches of the training with their values: no ``gates``, and no ``interleaving`` where there is none."""
-    return json.loads(recipe.model_dump_json(exclude={"gates"} if recipe.interleaving else {"gates", "interleaving"}))
+    """All switches of the training with their values: no ``gates``, and no ``interleaving`` where there is none.
+
+    The names are those of files of runs: ``division`` for ``split``, and ``places`` for ``background`` as the source of ``nothing``. A run is known
+    again by them.
+    """
+    return json.loads(recipe.model_dump_json(by_alias=True, exclude={"gates"} if recipe.interleaving else {"gates", "interleaving"}))
 
 
 def _apply(content: dict[str, Any], change: str) -> None:

@@ -1,15 +1,14 @@
-"""Let a cell network that was exported without class activations give them: the same file, one more output, nothing trained.
+"""Add class activations to a cell network that was exported without them: the same file, one more output, no training.
 
-    python -m training.releases.add_class_activations plain_resnet_128
+    dl4all study class-activations plain_resnet_128
 
-Where one linear head stands on pooled features, logits are the mean over places of what that head says of each: the head is in the file already. Logits,
-embeddings and patch embeddings stay the same to the bit. Every release that names the model says so from then on. Not to be done while it is served.
+If one linear head follows pooled features, the logits are the mean of the head over places, and the head is in the file already. Logits, embeddings
+and place embeddings stay the same to the bit. Every release that names the model then states it. Do not run it while the model is served.
 """
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -18,16 +17,16 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from services.common.engines.base import PLACE_EMBEDDINGS
 from services.common.engines.onnx_runtime import open_session
-from services.common.errors import DomainError
 from services.common.model_repository import CONFIG_FILE, CPU_CONFIG_FILE
 from services.common.releases import RELEASE_FILE, Release, ReleaseStore, Role, sha256_of
-from training.errors import GateError, RecipeError, TrainingError
+from training.command import explained, program_parser
+from training.errors import GateError, RecipeError
 from training.export.model_configs import write_model_configs
-from training.export.onnx_model import ACTIVATIONS, INPUT, LOGITS, OUTPUTS, PARITY, difference
+from training.export.onnx_model import ACTIVATIONS, INPUT, LOGITS, PARITY, difference
 from training.releases.write import restate, restored_on_failure
 
-PATCHES: Final = OUTPUTS[2]
 _OWN: Final = f"{ACTIVATIONS}/"
 
 
@@ -49,9 +48,9 @@ def with_class_activations(model: ModelProto) -> ModelProto:
     pooled = _expect(made_by, head.input[0], "ReduceMean")
     attributes = {a.name: helper.get_attribute_value(a) for a in head.attribute}
     plain = attributes.get("alpha", 1.0) == 1.0 and attributes.get("beta", 1.0) == 1.0 and not attributes.get("transA", 0)
-    patches = next((output for output in graph.output if output.name == PATCHES), None)
-    if not plain or len(head.input) != 3 or not {*head.input[1:]} <= set(constants) or patches is None:
-        raise GateError(f"The head of the network is not a linear layer with weight and bias of its own, or it gives no {PATCHES}.")
+    places = next((output for output in graph.output if output.name == PLACE_EMBEDDINGS), None)
+    if not plain or len(head.input) != 3 or not {*head.input[1:]} <= set(constants) or places is None:
+        raise GateError(f"The head of the network is not a linear layer with weight and bias of its own, or it gives no {PLACE_EMBEDDINGS}.")
     weight = numpy_helper.to_array(constants[head.input[1]])
     by_class = weight.T if attributes.get("transB", 0) else weight
     graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(by_class), f"{_OWN}weight"))
@@ -64,7 +63,7 @@ def with_class_activations(model: ModelProto) -> ModelProto:
             helper.make_node("Div", [_OWN + steps[2], divided.input[1]], [ACTIVATIONS]),
         ]
     )
-    count, rows, columns, _ = patches.type.tensor_type.shape.dim
+    count, rows, columns, _ = places.type.tensor_type.shape.dim
     shape = [count.dim_param or count.dim_value, rows.dim_value, columns.dim_value, by_class.shape[1]]
     graph.output.append(helper.make_tensor_value_info(ACTIVATIONS, TensorProto.FLOAT, shape))
     onnx.checker.check_model(changed, full_check=True)
@@ -140,17 +139,15 @@ def give_class_activations(model: str, releases: Path, model_repository: Path) -
     return changed
 
 
-def main() -> None:
+@explained
+def main(arguments: Sequence[str] | None = None) -> None:
     """Change a model and its releases."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = program_parser("class-activations", __doc__)
     parser.add_argument("model", help="name of its folder in the model repository")
     parser.add_argument("--releases", type=Path, default=Path("releases"))
     parser.add_argument("--model-repository", type=Path, default=Path("model_repository"))
-    given = parser.parse_args()
-    try:
-        changed = give_class_activations(given.model, given.releases, given.model_repository)
-    except (TrainingError, DomainError, OSError) as error:
-        raise SystemExit(f"failed: {error}") from error
+    given = parser.parse_args(arguments)
+    changed = give_class_activations(given.model, given.releases, given.model_repository)
     print(f"{given.model} gives class activations; so say {', '.join(r.id for r in changed)}")
 
 

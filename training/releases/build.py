@@ -1,4 +1,4 @@
-"""From a finished run to a release: export, gates, library, calibration, figures, files. Nothing is written unless all of it passed."""
+"""From a finished run to a release: export, gates, library, calibration, figures, files. Files are written only if every check passed."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ _IMMATURE: Final = "Immature granulocytes of patients without leukaemia are hard
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """What is built from what.
+    """Options of a build.
 
     Attributes:
         run: folder of a finished run.
@@ -63,7 +63,7 @@ class BuildOptions:
         releases, model_repository: where it is written.
         detects: what it detects, where the data do not say.
         replace: whether a release of this id may be replaced.
-        exemplars: references, at most, whose patch embeddings the library keeps for maps of their own.
+        exemplars: references, at most, whose place embeddings the library keeps for maps of their own.
         gates: what the run and its files must pass; what CPUs are served.
         half: whether a GPU is given a float16 file also where the CPU is given the float32 one, which both can share.
     """
@@ -87,7 +87,7 @@ class BuildOptions:
 
 @dataclass(frozen=True)
 class Built:
-    """What was built.
+    """Result of a build.
 
     Attributes:
         release: id.
@@ -106,7 +106,7 @@ class Built:
 
 @dataclass(frozen=True)
 class _Exported:
-    """Files of a network in a folder, with what the served CPU file says of all cells."""
+    """Files of a network in a folder, and the output of the served CPU file for all cells."""
 
     cpu: Path
     gpu: Path
@@ -143,7 +143,7 @@ def build(options: BuildOptions, sources: Sources) -> Built:
         figures: dict[str, Interval | float] = {"largest difference of ONNX and torch, calibration cells": exported.gap, **pooled}
         figures |= _figures(exported, verdicts, rule)
         if empty is not None:
-            figures |= _no_cell(judge(exported.cpu, empty, "judging places without a cell"), exported.judged)
+            figures |= _no_cell(judge(exported.cpu, empty, "judging crops without a cell"), exported.judged)
         if pbc is not None:
             figures |= _other_source(judge(exported.cpu, pbc, "judging pbc_cells"), exported.references, rule)
         _log_scoring(options, exported, figures)
@@ -158,7 +158,7 @@ def gates_for(run: Path, recipe: str = "", cpu_file: str = "") -> Gates:
     Args:
         run: folder of the run.
         recipe: name or TOML file of the recipe whose gates hold; empty for those that the run was made with.
-        cpu_file: ``float32`` or ``int8``, in place of what the recipe says; empty for that.
+        cpu_file: ``float32`` or ``int8``, instead of what the recipe says; empty for that.
 
     Raises:
         RecipeError: there is no such run, recipe or file.
@@ -277,7 +277,7 @@ def _empty(trained: Trained, pack: Pack, recipe: Recipe, sources: Sources) -> Pa
     """The crops without a cell that the network learned from, with those of the other subsets; None where it learned from none."""
     empty = crops_without_cells(sources, pack, recipe)
     if empty is not None and trained.about.get("nothing_digest", empty.digest()) != empty.digest():
-        raise RecipeError("The places without a cell are not those that the network was trained on.")
+        raise RecipeError("The crops without a cell are not those that the network was trained on.")
     return empty
 
 
@@ -368,7 +368,7 @@ def _library(judged: Judged, exemplars: int) -> ReferenceLibrary:
     pack = judged.pack.select(chosen)
     candidates = library.Candidates(
         embeddings=judged.embeddings[chosen],
-        patches=judged.patches[chosen],
+        place_embeddings=judged.place_embeddings[chosen],
         is_blast=pack.is_blast == 1,
         reference_ids=np.array([f"{pack.header.dataset}/{key}" for key in pack.keys]),
         cell_classes=pack.class_names,
@@ -381,7 +381,7 @@ def _library(judged: Judged, exemplars: int) -> ReferenceLibrary:
 
 
 def _kept(exported: _Exported, embedder: str) -> ReferenceLibrary:
-    """The library as it is kept: with the calibration cells, what may not become a reference, and which model made it."""
+    """The library as it is kept, with the calibration cells, the images that may not become references, and the name of its embedder."""
     pack = exported.judged.pack
     held_out = library.checksums(pack.sha256[pack.in_subset(Subset.CALIBRATION, Subset.TEST)])
     return replace(CalibrationCells.of(exported.judged).keep(exported.references), held_out_sha256=held_out, embedder=np.array([embedder]))
@@ -458,13 +458,13 @@ def _other_source(judged: Judged, references: ReferenceLibrary, rule: CellRule) 
 
 
 def _no_cell(empty: Judged, cells: Judged) -> dict[str, Interval | float]:
-    """How often the network sees no cell, on places without one and on cells of test patients."""
-    places = empty.pack.in_subset(Subset.TEST) & empty.accepted
+    """How often the network sees no cell, on crops without one and on cells of test patients."""
+    crops = empty.pack.in_subset(Subset.TEST) & empty.accepted
     tested = cells.of(Subset.TEST) & cells.accepted
-    if not places.any():
+    if not crops.any():
         return {}
     return {
-        "no cell seen, test patients, places without a cell": _share(empty.nothing[places] >= MIN_NOTHING, empty.pack.groups[places]),
+        "no cell seen, test patients, crops without a cell": _share(empty.nothing[crops] >= MIN_NOTHING, empty.pack.groups[crops]),
         "no cell seen, test patients, cells": _share(cells.nothing[tested] >= MIN_NOTHING, cells.pack.groups[tested]),
     }
 
@@ -477,13 +477,13 @@ def _share(flags: NDArray[np.bool_], patients: NDArray[np.str_]) -> Interval:
 
 
 def _by_patient(judged: Judged, verdicts: Verdicts) -> list[str]:
-    """For every test patient, what became of blasts and normal cells: where a release fails shows here first."""
-    lines = ["patient  blasts suspected undecided  normal suspected undecided  AUC"]
+    """Decisions on blasts and normal cells, by test patient. They show first where a release fails."""
+    lines = ["patient  blasts suspected indeterminate  normal suspected indeterminate  AUC"]
     chosen, labels, patients = judged.of(Subset.TEST), judged.pack.is_blast.astype(np.int64), judged.pack.groups
     for patient in np.unique(patients[chosen]):
         of_patient = chosen & (patients == patient)
         counts = [
-            f"{m.sum():6d} {verdicts.suspected[m].sum():9d} {verdicts.indeterminate[m].sum():9d}"
+            f"{m.sum():6d} {verdicts.suspected[m].sum():9d} {verdicts.indeterminate[m].sum():13d}"
             for m in (of_patient & (labels == 1), of_patient & (labels == 0))
         ]
         lines.append(f"{patient:7s}  {'  '.join(counts)}  {auc(verdicts.fused[of_patient], labels[of_patient]):.3f}")
@@ -491,7 +491,7 @@ def _by_patient(judged: Judged, verdicts: Verdicts) -> list[str]:
 
 
 def _log_scoring(options: BuildOptions, exported: _Exported, figures: Mapping[str, Interval | float]) -> None:
-    """Note in the run that the test patients were scored, so that every scoring can be told in docs/results.md."""
+    """Note in the run that the test patients were scored, so that docs/results.md can list every scoring."""
     row = {
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
         "release": options.release,

@@ -1,4 +1,4 @@
-"""From a finished run of patches to a release: export, thresholds, figures, files. Nothing is written unless all of it passed."""
+"""From a finished run of patches to a release: export, thresholds, figures, files. Files are written only if every check passed."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ LIMITS: Final = (
 
 @dataclass(frozen=True)
 class PatchBuildOptions:
-    """What is built from what.
+    """Options of a build.
 
     Attributes:
         run: folder of a finished run of patches.
@@ -124,7 +124,7 @@ def _pack(trained: Trained, recipe: Recipe, sources: Sources) -> Pack:
         raise RecipeError(f"A release of patches is built of {COMPOSED_FIELDS}; this run was trained on {trained.about['target']}.")
     pack = sources.pack(COMPOSED_FIELDS, recipe.fine_tuning.input)
     if pack.digest() != trained.about["target_digest"]:
-        raise RecipeError("The patches are not those that the network was trained on: make the same pack with `dl4all compose`.")
+        raise RecipeError("The patches are not those that the network was trained on: make the same pack with `dl4all data compose`.")
     return pack
 
 
@@ -184,7 +184,7 @@ def patch_figures(probabilities: Double, labels: NDArray[np.int64], patients: ND
 
 
 def location_figures(fields: Sequence[ComposedField], judged: Sequence[JudgedField], radius: float, min_activation: float, who: str) -> Figures:
-    """Recall and precision of the cells of composed fields, and how many of those found are found as what they are."""
+    """Recall and precision of the cells of composed fields, and the share of the found cells that have their own class."""
     counts = count_cells(fields, judged, radius, min_activation).astype(np.float64)
     patients = np.array([f.patient for f in fields])
 

@@ -1,4 +1,4 @@
-"""Numbers that decide, fitted on calibration patients, patients weighted equally."""
+"""Numbers of the decision rule, fitted on calibration patients, patients weighted equally."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def promised_coverage(is_blast: Integers, patient: Names) -> float:
     if fewest < MIN_PATIENTS:
         raise GateError(
             f"Only {fewest} calibration patients have {name}, and a prediction set needs {MIN_PATIENTS} of each class to promise anything: "
-            f"with fewer, every cell would be undecided. {patients_needed()} patients promise {COVERAGE}."
+            f"with fewer, every cell would be indeterminate. {patients_needed()} patients promise {COVERAGE}."
         )
     return min(COVERAGE, fewest / (fewest + 1))
 

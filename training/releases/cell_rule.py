@@ -17,7 +17,7 @@ _QUANTILES: Final = 21
 
 @dataclass(frozen=True)
 class FittedRule:
-    """A rule with what was found beside it.
+    """A rule, and figures found while it was fitted.
 
     Attributes:
         rule: of the cells.

@@ -1,4 +1,4 @@
-"""What may be said of a network by the data that it was trained on."""
+"""Statements about a network that its training data allow."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from training.errors import RecipeError
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a target data set makes of a network.
+    """Facts about a network that follow from its target data set.
 
     Attributes:
         detects: what the network was trained to detect; None where only the laboratory knows.
@@ -95,7 +95,7 @@ def limits_of(target: str, source: str | None, *, cross_validated: bool, jpeg_qu
             f"Calibrated on few patients: its prediction sets promise to hold the true class of {coverage:.0%} of cells, not of {COVERAGE:.0%}."
         )
     if not cross_validated:
-        limits.append("Not cross-validated: its figures rest on one division of the patients.")
+        limits.append("Not cross-validated: its figures rest on one split of the patients.")
     if source is not None and source != ADP:
         limits.append(f"Learned tissue from {source} ({ORIGINS[source]}), not from the Atlas of Digital Pathology of the paper.")
     if jpeg_quality:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from services.common.releases import Release, ReleaseStore, sha256_of
 from services.gateway.fusion import CellRule
-from services.gateway.judging import cell_rule
+from services.gateway.rules import cell_rule
 from services.preprocessing.unsharpening import FocusParameters
 from services.retrieval.additions import Addition, AdditionStore
 from services.retrieval.library import ReferenceLibrary, open_library
@@ -31,22 +31,22 @@ from training.releases.write import write_release_content
 from training.runs.target import TARGETS, choose
 
 MARGIN: Final = 0.02
-"""How much lower than that of the release in use a figure on calibration patients may be."""
+"""Largest loss of a figure on calibration patients against the release in use."""
 GATED: Final = (
     "blasts not judged normal, calibration patients",
     "normal cells not suspected, calibration patients",
     "blasts decided, calibration patients",
     "normal cells decided, calibration patients",
 )
-"""Coverage is not among them: the thresholds are fitted anew on these cells, so that it is what was asked for by construction."""
+"""Coverage is not among them: the thresholds are fitted anew on these cells, so it equals the wanted one by construction."""
 BEFORE: Final = "before: "
-"""What the names of the same figures begin with, measured with the library that was grown."""
+"""Prefix of the names of the same figures with the library before it grew."""
 LIBRARY_FILE: Final = "library.npz"
 
 
 @dataclass(frozen=True)
 class GrowthOptions:
-    """What is grown.
+    """Options of a growth.
 
     Attributes:
         base: the release whose library grows.
@@ -64,7 +64,7 @@ class GrowthOptions:
 
 @dataclass(frozen=True)
 class Grown:
-    """What came of it.
+    """Result of a growth.
 
     Attributes:
         release: id of the new release.
@@ -153,14 +153,14 @@ def without_additions(references: ReferenceLibrary) -> ReferenceLibrary:
     own = np.flatnonzero(np.asarray(references.addition_ids) < 0)
     exemplars = np.asarray(references.exemplars)[own]
     kept = exemplars[exemplars >= 0]
-    rows = np.full(len(references.patches), -1, np.int32)
+    rows = np.full(len(references.place_embeddings), -1, np.int32)
     rows[kept] = np.arange(len(kept))
     per_reference = ("embeddings", "is_blast", "reference_ids", "cell_classes", "patients", "image_sha256", "centers", "radii", "addition_ids")
     return replace(
         references,
         exemplars=np.where(exemplars >= 0, rows[exemplars], -1).astype(np.int32),
-        patches=np.asarray(references.patches)[kept],
-        patch_scales=np.asarray(references.patch_scales)[kept],
+        place_embeddings=np.asarray(references.place_embeddings)[kept],
+        place_scales=np.asarray(references.place_scales)[kept],
         **{name: np.asarray(getattr(references, name))[own] for name in per_reference},
     )
 
@@ -171,19 +171,19 @@ def grown_library(old: ReferenceLibrary, additions: Sequence[Addition]) -> Refer
     Raises:
         RecipeError: an addition is of another dimension or has other places.
     """
-    shape = (*old.patches.shape[1:3], old.dimension)
-    if any(a.reference.patches.shape != shape for a in additions):
-        raise RecipeError(f"The additions must have patch embeddings of {shape}, as the library has.")
+    shape = (*old.place_embeddings.shape[1:3], old.dimension)
+    if any(a.reference.place_embeddings.shape != shape for a in additions):
+        raise RecipeError(f"The additions must have place embeddings of {shape}, as the library has.")
     cells = [a.reference for a in additions]
     vectors = np.stack([c.embedding for c in cells])
-    exemplars = library.exemplar_rows(len(cells), len(old.patches))
-    patches, scales = library.quantised(np.stack([c.patches for c in cells])[exemplars >= 0])
+    exemplars = library.exemplar_rows(len(cells), len(old.place_embeddings))
+    places, scales = library.quantised(np.stack([c.place_embeddings for c in cells])[exemplars >= 0])
     return replace(
         old,
         embeddings=np.concatenate([old.embeddings, unit(vectors.astype(np.float32))]),
         exemplars=np.concatenate([old.exemplars, exemplars]),
-        patches=np.concatenate([old.patches, patches]),
-        patch_scales=np.concatenate([old.patch_scales, scales]),
+        place_embeddings=np.concatenate([old.place_embeddings, places]),
+        place_scales=np.concatenate([old.place_scales, scales]),
         is_blast=np.concatenate([old.is_blast, np.array([c.is_blast for c in cells])]),
         reference_ids=_joined(old.reference_ids, [f"{a.source}/{a.reference.cell_class}/{a.id}" for a in additions]),
         cell_classes=_joined(old.cell_classes, [c.cell_class for c in cells]),

@@ -1,4 +1,4 @@
-"""How a network of patches judges fields and locates cells in them, and the best radius and threshold for that."""
+"""Judge fields and locate their cells by a network of patches; choose the radius and threshold for that."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _NO_THRESHOLD: Final = -1e9
 
 @dataclass(frozen=True)
 class JudgedField:
-    """What a network says of the patches of a field.
+    """Output of a network for the patches of a field.
 
     Attributes:
         patches: the grid.
@@ -83,7 +83,7 @@ def best_location(fields: Sequence[ComposedField], judged: Sequence[JudgedField]
 
 
 def count_cells(fields: Sequence[ComposedField], judged: Sequence[JudgedField], radius: float, min_activation: float) -> NDArray[np.int64]:
-    """Per field: cells found, those of them found as what they are, peaks, cells; int64 (F, 4)."""
+    """Per field: cells found, cells found with their own class, peaks, cells; int64 (F, 4)."""
     rows = []
     for field, j in zip(fields, judged, strict=True):
         met = _meet(field, j.located(radius, min_activation))
@@ -92,7 +92,7 @@ def count_cells(fields: Sequence[ComposedField], judged: Sequence[JudgedField], 
 
 
 def _meet(field: ComposedField, found: Sequence[Peak]) -> Flags:
-    """Which peaks, the strongest first, lie in a cell that no stronger one has, and which of these have its class; bool (N, 2)."""
+    """Which peaks, the strongest first, lie in a cell that no stronger peak lies in, and which of these have its class; bool (N, 2)."""
     free = list(field.cells)
     flags = np.zeros((len(found), 2), np.bool_)
     for i, peak in enumerate(found):

@@ -11,14 +11,14 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from services.retrieval.library import ReferenceLibrary
+from services.retrieval.library import ReferenceLibrary, arrays_of
 from services.retrieval.neighbours import unit
 
 Float = NDArray[np.float32]
 PER_CLASS: Final = 300
 _DATE: Final = (1980, 1, 1, 0, 0, 0)
 MAX_EXEMPLARS: Final = 1000
-"""References whose patch embeddings are kept; the others are found and vote, but have no map of their own."""
+"""References whose place embeddings are kept. The others are found and vote, but have no map of their own."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Candidates:
     """Cells of training patients that may become references; arrays share their first axis."""
 
     embeddings: Float
-    patches: Float
+    place_embeddings: Float
     is_blast: NDArray[np.bool_]
     reference_ids: NDArray[np.str_]
     cell_classes: NDArray[np.str_]
@@ -60,16 +60,16 @@ def choose(candidates: Candidates, per_class: int = PER_CLASS, seed: int = 3) ->
 
 
 def build(candidates: Candidates, chosen: NDArray[np.int64], max_exemplars: int = MAX_EXEMPLARS) -> ReferenceLibrary:
-    """Make the library: unit embeddings, quantised patches of at most so many exemplars, principal axes of the references as latent map."""
+    """Make the library: unit embeddings, quantised place embeddings of at most so many exemplars, principal axes of the references as latent map."""
     embeddings = unit(candidates.embeddings[chosen])
     exemplars = exemplar_rows(len(chosen), most=max_exemplars)
-    patches, scales = quantised(candidates.patches[chosen[exemplars >= 0]])
+    places, scales = quantised(candidates.place_embeddings[chosen[exemplars >= 0]])
     mean, projection = principal_axes(embeddings)
     return ReferenceLibrary(
         embeddings=embeddings,
         exemplars=exemplars,
-        patches=patches,
-        patch_scales=scales,
+        place_embeddings=places,
+        place_scales=scales,
         is_blast=candidates.is_blast[chosen],
         reference_ids=candidates.reference_ids[chosen],
         cell_classes=candidates.cell_classes[chosen],
@@ -90,7 +90,7 @@ def checksums(sha256: NDArray[np.str_]) -> NDArray[np.uint8]:
 
 
 def exemplar_rows(count: int, taken: int = 0, most: int = MAX_EXEMPLARS) -> NDArray[np.int32]:
-    """Rows of the patches of ``count`` references, int32 (count,), evenly spread over them; -1 where there is no room for more exemplars.
+    """Rows of the place embeddings of ``count`` references, int32 (count,), evenly spread over them; -1 where there is no room for more exemplars.
 
     Args:
         count: references.
@@ -104,10 +104,10 @@ def exemplar_rows(count: int, taken: int = 0, most: int = MAX_EXEMPLARS) -> NDAr
     return rows
 
 
-def quantised(patches: Float) -> tuple[NDArray[np.int8], Float]:
-    """Patch embeddings (E, h, w, D), each divided by the length of its mean, as int8 and scales float32 (E,)."""
-    lengths = np.maximum(np.linalg.norm(patches.mean(axis=(1, 2)), axis=1), 1e-12)
-    scaled = patches / lengths[:, None, None, None]
+def quantised(places: Float) -> tuple[NDArray[np.int8], Float]:
+    """Place embeddings (E, h, w, D), each divided by the length of its mean, as int8 and scales float32 (E,)."""
+    lengths = np.maximum(np.linalg.norm(places.mean(axis=(1, 2)), axis=1), 1e-12)
+    scaled = places / lengths[:, None, None, None]
     scales = np.maximum(np.abs(scaled).max(axis=(1, 2, 3), initial=0.0) / 127.0, 1e-12).astype(np.float32)
     return np.rint(scaled / scales[:, None, None, None]).astype(np.int8), scales
 
@@ -127,7 +127,7 @@ def save(library: ReferenceLibrary, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".part")
     with zipfile.ZipFile(temporary, "w") as archive:
-        for name, array in vars(library).items():
+        for name, array in arrays_of(library).items():
             values = np.ascontiguousarray(array)
             member = zipfile.ZipInfo(f"{name}.npy", _DATE)
             member.compress_type = zipfile.ZIP_DEFLATED if values.dtype.kind == "U" else zipfile.ZIP_STORED

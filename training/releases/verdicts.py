@@ -1,4 +1,4 @@
-"""What an exported file says of a pack: exactly what serving will say."""
+"""Output of an exported file for a pack, the same as in serving."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Flags = NDArray[np.bool_]
 
 
 class JudgedCells(Protocol):
-    """What deciding needs of N cells."""
+    """The values of N cells that a decision needs."""
 
     @property
     def embeddings(self) -> Float:
@@ -53,11 +53,11 @@ class JudgedCells(Protocol):
 
     @property
     def refusals(self) -> Sequence[tuple[str, ...]]:
-        """Why preprocessing did not accept each cell; N, empty where it did or where that is not known."""
+        """Reasons why preprocessing did not accept each cell, N entries; empty where it did, or where the reasons are not known."""
 
 
 class _ByLogits:
-    """What follows from the logits of N cells, float32 (N, 2 or 3)."""
+    """Values derived from the logits of N cells, float32 (N, 2 or 3)."""
 
     logits: Float
 
@@ -95,7 +95,7 @@ class CalibrationCells(_ByLogits):
 
     @classmethod
     def of(cls, judged: Judged) -> CalibrationCells:
-        """Those of a pack; patients are numbered, so that nothing leads to them."""
+        """Those of a pack. Patients are replaced by numbers, so that they cannot be identified."""
         chosen = judged.of(Subset.CALIBRATION)
         _, numbers = np.unique(judged.pack.groups[chosen], return_inverse=True)
         groups = np.array([f"C{n:02d}" for n in numbers])
@@ -137,13 +137,13 @@ class Judged(_ByLogits):
         pack: the crops.
         logits: float32 (N, 2), or (N, 3) where the network tells that no cell is there.
         embeddings: float32 (N, D).
-        patches: float32 (N, h, w, D).
+        place_embeddings: float32 (N, h, w, D), of each place of the feature map.
     """
 
     pack: Pack
     logits: Float
     embeddings: Float
-    patches: Float
+    place_embeddings: Float
 
     def of(self, *subsets: Subset) -> Flags:
         """Which cells are of these subsets and not ambiguous."""
@@ -164,7 +164,7 @@ class Judged(_ByLogits):
 
 @dataclass(frozen=True)
 class Verdicts:
-    """What is decided of each cell.
+    """Decision on each cell.
 
     Attributes:
         fused: probability of blast, float64 (N,).
@@ -181,8 +181,8 @@ def judge(path: Path, pack: Pack, what: str = "judging") -> Judged:
     session = open_session(path, threads=2)
     starts = range(0, len(pack), MAX_CELLS_PER_CALL)
     parts = [session.run(list(OUTPUTS), {INPUT: pack.pixels[i : i + MAX_CELLS_PER_CALL]}) for i in track(starts, description=what)]
-    logits, embeddings, patches = (np.concatenate(p) for p in zip(*parts, strict=True))
-    return Judged(pack, logits, embeddings, patches)
+    logits, embeddings, place_embeddings = (np.concatenate(p) for p in zip(*parts, strict=True))
+    return Judged(pack, logits, embeddings, place_embeddings)
 
 
 def votes(judged: JudgedCells, references: ReferenceLibrary, neighbours: int) -> tuple[Double, Double]:

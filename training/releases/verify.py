@@ -1,4 +1,4 @@
-"""Check releases beyond their checksums: that what belongs together fits together. Needs no torch."""
+"""Check releases beyond their checksums: models, configurations and libraries must fit together. Needs no torch."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from services.common.engines.base import PLACE_EMBEDDINGS
 from services.common.engines.onnx_runtime import open_session
 from services.common.errors import BrokenReleaseError
 from services.common.model_repository import CONFIG_FILE, CPU_CONFIG_FILE, SHA256, read_model_config
@@ -15,7 +16,7 @@ from services.common.releases import Model, Patches, Release, ReleaseStore, Role
 from services.retrieval.library import open_library
 
 _MEAN_TOLERANCE = 0.02
-_INPUT, _OUTPUTS, _PATCH_OUTPUTS = "images", ("logits", "embedding", "patch_embeddings"), ("logits", "class_activations")
+_INPUT, _OUTPUTS, _PATCH_OUTPUTS = "images", ("logits", "embedding", PLACE_EMBEDDINGS), ("logits", "class_activations")
 
 
 def check_releases(releases: Path, model_repository: Path) -> Iterator[str]:
@@ -47,8 +48,8 @@ def _check_model(store: ReleaseStore, release: Release, model: Model, model_repo
     """Run the files of a cell network on one image; returns the dimension of its embedding."""
     _check_configs(release.id, model, release.input.side, model_repository)
     dimension = 0
-    for path, (_, embedding, patches) in _outputs(store, model, release.input.side, _OUTPUTS):
-        if not np.isfinite(embedding).all() or embedding.shape[1] != patches.shape[3]:
+    for path, (_, embedding, places) in _outputs(store, model, release.input.side, _OUTPUTS):
+        if not np.isfinite(embedding).all() or embedding.shape[1] != places.shape[3]:
             raise BrokenReleaseError("RELEASE_BROKEN", f"{path} gives no sensible embedding.")
         dimension = int(embedding.shape[1])
     return dimension
@@ -93,7 +94,7 @@ def _check_configs(release_id: str, model: Model, side: int, model_repository: P
 
 
 def _outputs(store: ReleaseStore, model: Model, side: int, names: tuple[str, ...]) -> Iterator[tuple[Path, list[NDArray[np.float32]]]]:
-    """What every file of a model says of one grey image."""
+    """Outputs of every file of a model for one grey image."""
     image = np.full((1, side, side, 3), 200, np.uint8)
     for role in Role:
         path = store.model_path(model, role)

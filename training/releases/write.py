@@ -27,7 +27,7 @@ _LINE: Final = 120
 
 @dataclass(frozen=True)
 class ReleaseParts:
-    """All that a release says of itself; see ``services.common.releases.Release``."""
+    """The content of a release; see ``services.common.releases.Release``."""
 
     id: str
     system: str
@@ -83,7 +83,7 @@ def write_release(parts: ReleaseParts, releases: Path, model_repository: Path) -
 
 @dataclass(frozen=True)
 class PatchReleaseParts:
-    """What a release with a network of patches says beyond that of the cells that it takes over; see ``services.common.releases.Patches``."""
+    """What a release with a network of patches adds to the release whose cell network it takes over; see ``services.common.releases.Patches``."""
 
     id: str
     system: str
@@ -106,7 +106,7 @@ class PatchReleaseParts:
 
 
 def write_patch_release(cells: Release, parts: PatchReleaseParts, releases: Path, model_repository: Path) -> Release:
-    """Write a release that judges cells as another does, with a library of its own copy in place, and patches with a network of its own.
+    """Write a release that judges cells as another does, and patches with a network of its own. The library is a copy of its own.
 
     Args:
         cells: the release whose cell network, library and calibration it has.
@@ -180,7 +180,7 @@ def add_limit(release: Release, limit: str, releases: Path, model_repository: Pa
 
 
 def restate(release: Release, said: Mapping[str, Any], releases: Path, model_repository: Path) -> Release:
-    """Say something else in a release and, in the metadata and card of the model that came with it, where one did.
+    """Change fields of a release and, if a model came with it, of the model's metadata and card.
 
     Raises:
         RecipeError: it makes no sense, or the metadata cannot be read; nothing is changed.
@@ -200,7 +200,7 @@ def restate(release: Release, said: Mapping[str, Any], releases: Path, model_rep
 
 @contextmanager
 def restored_on_failure(paths: Iterable[Path]) -> Iterator[None]:
-    """Give files that are there the content that they had, if anything fails."""
+    """Restore the content of existing files if anything fails."""
     before = {path: path.read_bytes() for path in paths if path.exists()}
     try:
         yield
@@ -225,9 +225,9 @@ def activate(release: Release, releases: Path, *, as_default: bool = False) -> N
 
 
 def install_release(release: str, model: str, staging: Path, releases: Path, model_repository: Path) -> None:
-    """Move a release and its model from a staging folder, where ``write_release`` made them whole, to where they are served from.
+    """Move a release and its model from a staging folder, where ``write_release`` wrote them, to the folders that are served.
 
-    What is there under the same names is moved out first and comes back if anything fails; the index is written last. The release becomes
+    Files of the same names are moved out first and moved back if anything fails. The index is written last. The release becomes
     the current one of its system where that has none; else `activate` makes it so.
 
     Args:
@@ -238,27 +238,27 @@ def install_release(release: str, model: str, staging: Path, releases: Path, mod
     """
     moves = [(staging / "model_repository" / model, model_repository / model), (staging / "releases" / release, releases / release)]
     replaced: list[tuple[Path, Path]] = []
-    placed: list[Path] = []
+    moved: list[Path] = []
     index = releases / INDEX_FILE
     before = index.read_bytes() if index.exists() else None
     try:
-        for new, place in moves:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            if place.exists():
-                kept = staging / "replaced" / place.parent.name / place.name
+        for new, served in moves:
+            served.parent.mkdir(parents=True, exist_ok=True)
+            if served.exists():
+                kept = staging / "replaced" / served.parent.name / served.name
                 kept.parent.mkdir(parents=True)
-                place.rename(kept)
-                replaced.append((kept, place))
-            new.rename(place)
-            placed.append(place)
+                served.rename(kept)
+                replaced.append((kept, served))
+            new.rename(served)
+            moved.append(served)
         written = Release.model_validate_json((releases / release / RELEASE_FILE).read_bytes())
         write_json(index, _updated_index(index, written).model_dump(mode="json"))
         ReleaseStore(releases, model_repository)
     except BaseException:
-        for place in placed:
-            shutil.rmtree(place)
-        for kept, place in replaced:
-            kept.rename(place)
+        for served in moved:
+            shutil.rmtree(served)
+        for kept, served in replaced:
+            kept.rename(served)
         if before is None:
             index.unlink(missing_ok=True)
         else:
@@ -334,10 +334,10 @@ def _wrapped(block: str) -> str:
 
 def _cell_network(metadata: Mapping[str, Any]) -> tuple[str, str]:
     given, classes = metadata["input"], ", ".join(metadata.get("classes", CLASSES))
-    by_place = ", class activations, of which the logits are the mean over places" if metadata.get("class_activations") else ""
+    by_place = ", class activations (the logits are their mean over places)" if metadata.get("class_activations") else ""
     return (
         f"Input: uint8 NHWC, {given['side']} x {given['side']}, {given['kind']}; normalisation and temperature are in the graph",
-        f"Outputs: logits ({classes}), embedding, patch embeddings{by_place}",
+        f"Outputs: logits ({classes}), embedding, place embeddings{by_place}",
     )
 
 
@@ -345,7 +345,7 @@ def _patch_network(given: Mapping[str, Any]) -> tuple[str, str]:
     return (
         f"Input: uint8 NHWC, {given['side']} x {given['side']}: a patch of {given['patch_side']} px of a field whose red cells have a radius of "
         f"{given['nominal_red_cell_radius']} px, scaled with them in others; normalisation and temperatures are in the graph",
-        "Outputs: logits (blast present, other nucleated cell present), class activations, of which the logits are the mean over places",
+        "Outputs: logits (blast present, other nucleated cell present), class activations (the logits are their mean over places)",
     )
 
 

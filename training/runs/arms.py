@@ -1,4 +1,4 @@
-"""What a cross-validated run said of cells that it did not learn from: read from the folder of a run, or from the small file kept of it."""
+"""Out-of-fold scores of a cross-validated run, read from the folder of the run or from the small file kept of it."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def fold_folders(folder: Path, about: Mapping[str, Any]) -> list[Path]:
 
 
 def run_description(folder: Path) -> dict[str, Any]:
-    """What a run says of itself.
+    """The description of a run.
 
     Raises:
         RecipeError: the folder is not that of a run.
@@ -124,5 +124,5 @@ def labelled_cells(sources: Sources, target: str) -> Sequence[LabelledImage]:
 
 
 def cells_digest(cells: Sequence[LabelledImage]) -> str:
-    """What tells two sets of cells apart: keys, groups and labels."""
+    """Digest of the keys, groups and labels of cells."""
     return hashlib.sha256("\n".join(f"{c.key} {c.group} {c.is_blast}" for c in cells).encode()).hexdigest()

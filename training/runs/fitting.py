@@ -1,4 +1,4 @@
-"""Train one network on one division, and let it predict."""
+"""Train one network on one split, and let it predict."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from torch import nn
 
 from training.architectures.network import Network
 from training.crops.packs import Pack
-from training.datasets.splits import Parts
+from training.datasets.splits import Split
 from training.errors import ArrayFileError
 from training.learning.checkpoints import Progress, Weights
 from training.learning.classification_task import ClassificationTask, Normaliser, Samples, fit_normaliser, logits_of
-from training.learning.devices import Place
+from training.learning.devices import Worker
 from training.learning.loop import LoopOptions, train
 from training.recipes.config import Selection, Stage
 from training.runs.folder import Predictions, identity
@@ -52,18 +52,18 @@ class Fit:
     merged: tuple[tuple[int, ...], ...] = ()
 
 
-def fit(network: nn.Module, samples: Samples, parts: Parts, how: Fit, at: Place) -> tuple[Normaliser, dict[str, Any]]:
+def fit(network: nn.Module, samples: Samples, split: Split, how: Fit, worker: Worker) -> tuple[Normaliser, dict[str, Any]]:
     """Train a network and leave it with the weights that the stage keeps; returns its normaliser and what the training was."""
     stage = how.stage
-    seen = np.concatenate([parts.train, parts.validation]) if stage.statistics_from_validation else parts.train
+    seen = np.concatenate([split.train, split.validation]) if stage.statistics_from_validation else split.train
     normaliser = fit_normaliser(stage.normalisation, samples.pixels[seen])
     task = ClassificationTask(
         network,
         stage,
-        samples.select(parts.train),
-        samples.select(parts.validation),
+        samples.select(split.train),
+        samples.select(split.validation),
         normaliser,
-        at,
+        worker,
         multi_label=how.multi_label,
         seed=how.seed,
         weights_from=samples.labels[seen],
@@ -71,7 +71,7 @@ def fit(network: nn.Module, samples: Samples, parts: Parts, how: Fit, at: Place)
         merged=how.merged,
     )
     began = time.monotonic()
-    progress = train(task, LoopOptions(how.folder, how.identity, how.title, how.seed, stage.average_decay, stage.precision), at)
+    progress = train(task, LoopOptions(how.folder, how.identity, how.title, how.seed, stage.average_decay, stage.precision), worker)
     keep_selected(network, stage, progress)
     network.eval()
     return normaliser, {"history": progress.history, "steps": progress.step, "last_session_seconds": round(time.monotonic() - began, 1)}
@@ -85,11 +85,11 @@ def keep_selected(network: nn.Module, stage: Stage, progress: Progress) -> None:
         network.load_state_dict(progress.average)
 
 
-def warm_up(network: Network, stage: Stage, samples: Samples, parts: Parts, then: Fit, at: Place) -> None:
+def warm_up(network: Network, stage: Stage, samples: Samples, split: Split, then: Fit, worker: Worker) -> None:
     """Train the heads of a network alone, before the training ``then`` of all of it, in a folder below that one's."""
     described = identity({"before": then.identity, "stage": WARM_UP})
     with heads_alone(network):
-        fit(network, samples, parts, Fit(stage, then.folder / WARM_UP, described, f"{then.title}, heads", then.seed, then.multi_label), at)
+        fit(network, samples, split, Fit(stage, then.folder / WARM_UP, described, f"{then.title}, heads", then.seed, then.multi_label), worker)
 
 
 @contextmanager
@@ -105,9 +105,9 @@ def heads_alone(network: Network) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
-def predict(network: nn.Module, normaliser: Normaliser, target: Pack, parts: Parts, at: Place) -> Predictions:
-    """What a network says of the validation and test images of a part."""
-    chosen = np.concatenate([parts.validation, parts.test])
-    names = np.array(["validation"] * len(parts.validation) + ["test"] * len(parts.test))
-    logits = logits_of(network, target.pixels[chosen], normaliser, at.device)
+def predict(network: nn.Module, normaliser: Normaliser, target: Pack, split: Split, worker: Worker) -> Predictions:
+    """Predictions for the validation and test images of a part."""
+    chosen = np.concatenate([split.validation, split.test])
+    names = np.array(["validation"] * len(split.validation) + ["test"] * len(split.test))
+    logits = logits_of(network, target.pixels[chosen], normaliser, worker.device)
     return Predictions(target.keys[chosen], target.groups[chosen], target.is_blast[chosen], logits, names)

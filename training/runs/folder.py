@@ -1,4 +1,4 @@
-"""The folder of a run: what it is, what its parts hold, and what tells two runs apart."""
+"""The folder of a run: its description, the files of its parts, and its identity."""
 
 from __future__ import annotations
 
@@ -16,19 +16,21 @@ from torch import nn
 from training.architectures.build import build_network
 from training.architectures.network import HEAD, MergedClasses, Network
 from training.crops.packs import Pack
-from training.datasets.splits import Parts
+from training.datasets.splits import Split
 from training.errors import ArrayFileError, RecipeError
 from training.files.array_file import read_arrays, write_arrays
 from training.files.whole_files import write_json
 from training.learning.checkpoints import load_network
 from training.learning.classification_task import Normaliser
-from training.learning.devices import Place, wait_for_all
+from training.learning.devices import Worker, wait_for_all
 from training.learning.injection import class_count, merged_classes
 from training.recipes.config import Gates, Recipe
 
 FINAL: Final = "final"
 ALL_PATIENTS: Final = "all"
 GATES: Final = "gates"
+SPLIT: Final = "division"
+"""Name of the digest of the split in the files of a run. It is an older name, kept so that old runs are recognised."""
 RUN_FILE, NETWORK_FILE, PREDICTIONS_FILE = "run.json", "network.safetensors", "predictions.safetensors"
 Made = TypeVar("Made")
 
@@ -41,7 +43,7 @@ class TransferOptions:
         recipe: in its preset, with all changes.
         source: name of the source data set; empty to take the one that is there.
         target: name of the target data set; empty to take the one that is there.
-        seed: of weights, order, augmentation and random divisions.
+        seed: of weights, order, augmentation and random splits.
         folds: folds of a grouped cross-validation over training and calibration groups; 0 for none.
         runs: folder of all runs.
         name: folder of this run below it.
@@ -58,7 +60,7 @@ class TransferOptions:
     everyone: bool = False
 
     def __post_init__(self) -> None:
-        if self.everyone and not (self.folds and self.recipe.division.by == "group"):
+        if self.everyone and not (self.folds and self.recipe.split.by == "group"):
             raise RecipeError("Test patients take part in a cross-validation by patient only: give --folds, or leave --all-patients out.")
 
     @property
@@ -69,7 +71,7 @@ class TransferOptions:
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a network said of images that it did not learn from.
+    """Predictions of a network for images that it did not learn from.
 
     Attributes:
         keys, groups: str (N,).
@@ -126,13 +128,13 @@ class Trained:
         return as_judged(self.network, Recipe.model_validate(self.about["recipe"])).eval()
 
 
-def leader_first(at: Place, make: Callable[[], Made]) -> Made:
+def leader_first(worker: Worker, make: Callable[[], Made]) -> Made:
     """Let the leading process make something that is kept on disk; the others then find it there."""
-    if at.leads:
+    if worker.leads:
         made = make()
-        wait_for_all(at)
+        wait_for_all(worker)
         return made
-    wait_for_all(at)
+    wait_for_all(worker)
     return make()
 
 
@@ -155,7 +157,7 @@ def as_judged(network: Network, recipe: Recipe) -> nn.Module:
     return MergedClasses(network, merged_classes(recipe.injection)) if recipe.injection.clusters > 1 else network
 
 
-def describe(folder: Path, description: Mapping[str, Any], gates: Gates, at: Place) -> None:
+def describe(folder: Path, description: Mapping[str, Any], gates: Gates, worker: Worker) -> None:
     """Note what a run is in its folder, and by which gates it is judged when a release is built of it.
 
     The gates are no part of what a run is: with others it goes on, and keeps those that it began with.
@@ -170,9 +172,9 @@ def describe(folder: Path, description: Mapping[str, Any], gates: Gates, at: Pla
         if before != json.loads(json.dumps(description)):
             different = sorted(k for k in {*before, *description} if before.get(k) != json.loads(json.dumps(description)).get(k))
             raise RecipeError(f"{folder} holds a run with another {', '.join(different)}; give another --name, or delete it.")
-    elif at.leads:
+    elif worker.leads:
         write_json(path, {**description, GATES: gates.model_dump()})
-    wait_for_all(at)
+    wait_for_all(worker)
 
 
 def vars_of(normaliser: Normaliser) -> list[list[float]]:
@@ -180,12 +182,12 @@ def vars_of(normaliser: Normaliser) -> list[list[float]]:
     return [list(normaliser.mean), list(normaliser.std)]
 
 
-def division_digest(target: Pack, parts: Parts) -> str:
-    """What tells two divisions of the same images apart."""
-    words = "\n\n".join("\n".join(target.keys[indices]) for _, indices in parts.named())
+def split_digest(target: Pack, split: Split) -> str:
+    """Digest of a split. Two splits of the same images have different ones."""
+    words = "\n\n".join("\n".join(target.keys[indices]) for _, indices in split.named())
     return hashlib.sha256(words.encode()).hexdigest()
 
 
 def identity(content: Mapping[str, Any]) -> str:
-    """What tells two trainings apart, of all that decides them."""
+    """Digest of everything that decides a training. Two different trainings have different ones."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -19,18 +19,29 @@ from training.crops.sources import Sources
 from training.datasets.all_idb import ALL_IDB_PATCHES
 from training.datasets.composed_fields import COMPOSED_FIELDS
 from training.datasets.dataset import ImageKind, Subset
-from training.datasets.splits import MIN_GROUPS, Parts, draw_subsets, greedy_folds, refuse_leak, require_classes, stratified_by_image
+from training.datasets.splits import MIN_GROUPS, Split, draw_subsets, greedy_folds, refuse_leak, require_classes, stratified_by_image
 from training.errors import ArrayFileError, DatasetError, RecipeError
 from training.files.array_file import read_arrays, write_arrays
 from training.files.whole_files import write_json
 from training.learning.checkpoints import Weights, load_network, save_network
 from training.learning.classification_task import Normaliser, Samples, logits_of
-from training.learning.devices import Place, wait_for_all
+from training.learning.devices import Worker, wait_for_all
 from training.metrics.by_patient import auc
 from training.metrics.multi_label import global_threshold, label_accuracy, sample_jaccard
 from training.recipes.config import Recipe, as_json
 from training.runs.fitting import Fit, fit, start_from, warm_up
-from training.runs.folder import FINAL, NETWORK_FILE, PREDICTIONS_FILE, TransferOptions, describe, division_digest, identity, leader_first, vars_of
+from training.runs.folder import (
+    FINAL,
+    NETWORK_FILE,
+    PREDICTIONS_FILE,
+    SPLIT,
+    TransferOptions,
+    describe,
+    identity,
+    leader_first,
+    split_digest,
+    vars_of,
+)
 from training.runs.pretraining import pretrained_weights
 from training.runs.report import CURVES_FILE, SUMMARY_FILE, draw_curves
 from training.runs.target import choose
@@ -43,7 +54,7 @@ _KIND: Final = "patch predictions 1"
 
 @dataclass(frozen=True)
 class PatchPredictions:
-    """What a network said of patches that it did not learn from.
+    """Predictions of a network for patches that it did not learn from.
 
     Attributes:
         keys, groups: str (N,).
@@ -78,7 +89,7 @@ class PatchPredictions:
         return cls(labels=arrays["labels"], logits=arrays["logits"], **words)
 
 
-def run(options: TransferOptions, sources: Sources, at: Place) -> Path:
+def run(options: TransferOptions, sources: Sources, worker: Worker) -> Path:
     """Train all parts of a run; finished ones are not done again.
 
     Returns:
@@ -90,7 +101,7 @@ def run(options: TransferOptions, sources: Sources, at: Place) -> Path:
     if options.folds:
         raise RecipeError("This trains one network of patches; training.runs.patch_cross_validation trains one per fold.")
     recipe = options.recipe
-    target = leader_first(at, lambda: patch_pack(sources, options.target, recipe))
+    target = leader_first(worker, lambda: patch_pack(sources, options.target, recipe))
     folder = options.runs / options.name
     description: dict[str, Any] = {
         "recipe": as_json(recipe),
@@ -100,14 +111,14 @@ def run(options: TransferOptions, sources: Sources, at: Place) -> Path:
         "folds": options.folds,
     }
     pretrained: Weights | None = None
-    divided = divisions(target, recipe, options.seed)
+    made = splits(target, recipe, options.seed)
     if recipe.pretraining is not None and recipe.pretraining.enabled:
-        pretrained, source_of = pretrained_weights(options, sources, at)
+        pretrained, source_of = pretrained_weights(options, sources, worker)
         description |= source_of
-    describe(folder, description, recipe.gates, at)
-    for name, parts in divided.items():
-        part = {**description, "part": name, "division": division_digest(target, parts)}
-        _train_part(options, target, parts, folder / name, pretrained, part, at)
+    describe(folder, description, recipe.gates, worker)
+    for name, split in made.items():
+        part = {**description, "part": name, SPLIT: split_digest(target, split)}
+        _train_part(options, target, split, folder / name, pretrained, part, worker)
     return folder
 
 
@@ -123,28 +134,28 @@ def patch_pack(sources: Sources, name: str, recipe: Recipe) -> Pack:
     return pack
 
 
-def divisions(target: Pack, recipe: Recipe, seed: int) -> dict[str, Parts]:
-    """The parts of a run by name, checked for leaks, where groups stay whole, and missing classes.
+def splits(target: Pack, recipe: Recipe, seed: int) -> dict[str, Split]:
+    """The splits of a run by name, checked for leaks, where groups stay whole, and missing classes.
 
     Raises:
-        SplitError: a division leaks or lacks a class.
+        SplitError: a split leaks or lacks a class.
     """
-    division = recipe.division
-    made: dict[str, Parts] = {}
-    if division.by == "image":
+    how = recipe.split
+    made: dict[str, Split] = {}
+    if how.by == "image":
         joint = target.labels.astype(np.int64) @ np.array([2, 1], np.int64)
-        for r in range(division.repetitions):
-            made[f"repetition-{r}"] = stratified_by_image(joint, division.shares, seed * 1000 + r)
-    elif division.by == "multi_label_folds":
+        for r in range(how.repetitions):
+            made[f"repetition-{r}"] = stratified_by_image(joint, how.shares, seed * 1000 + r)
+    elif how.by == "multi_label_folds":
         fold = greedy_folds(target.labels, FOLDS)
-        made[FINAL] = Parts(np.flatnonzero(fold < FOLDS - 2), np.flatnonzero(fold == FOLDS - 2), np.flatnonzero(fold == FOLDS - 1))
+        made[FINAL] = Split(np.flatnonzero(fold < FOLDS - 2), np.flatnonzero(fold == FOLDS - 2), np.flatnonzero(fold == FOLDS - 1))
     else:
         subsets = _subsets(target)
-        parts = Parts(*(np.flatnonzero(subsets == s.value) for s in (Subset.TRAIN, Subset.CALIBRATION, Subset.TEST)))
-        refuse_leak(parts, target.groups, target.header.grouped_by, target.sha256)
-        made[FINAL] = Parts(parts.train, parts.validation, np.zeros(0, np.int64))
-    for parts in made.values():
-        require_classes(target.labels, target.header.classes, parts)
+        split = Split(*(np.flatnonzero(subsets == s.value) for s in (Subset.TRAIN, Subset.CALIBRATION, Subset.TEST)))
+        refuse_leak(split, target.groups, target.header.grouped_by, target.sha256)
+        made[FINAL] = Split(split.train, split.validation, np.zeros(0, np.int64))
+    for split in made.values():
+        require_classes(target.labels, target.header.classes, split)
     return made
 
 
@@ -158,23 +169,23 @@ def _subsets(target: Pack) -> NDArray[np.str_]:
 
 
 def _train_part(
-    options: TransferOptions, target: Pack, parts: Parts, folder: Path, pretrained: Weights | None, description: Mapping[str, Any], at: Place
+    options: TransferOptions, target: Pack, split: Split, folder: Path, pretrained: Weights | None, description: Mapping[str, Any], worker: Worker
 ) -> None:
     if (folder / NETWORK_FILE).exists() and (folder / PREDICTIONS_FILE).exists():
         return
-    network, normaliser, figures = fit_patches(options, target, parts, folder, pretrained, description, at)
-    if at.leads:
-        chosen = np.concatenate([parts.validation, parts.test])
-        names = np.array(["validation"] * len(parts.validation) + ["test"] * len(parts.test))
-        logits = logits_of(network, target.pixels[chosen], normaliser, at.device)
+    network, normaliser, figures = fit_patches(options, target, split, folder, pretrained, description, worker)
+    if worker.leads:
+        chosen = np.concatenate([split.validation, split.test])
+        names = np.array(["validation"] * len(split.validation) + ["test"] * len(split.test))
+        logits = logits_of(network, target.pixels[chosen], normaliser, worker.device)
         said = PatchPredictions(target.keys[chosen], target.groups[chosen], target.labels[chosen], logits, names)
         said.save(folder / PREDICTIONS_FILE)
         save_network(folder / NETWORK_FILE, network, {**description, "normaliser": vars_of(normaliser), **figures})
-    wait_for_all(at)
+    wait_for_all(worker)
 
 
 def fit_patches(
-    options: TransferOptions, target: Pack, parts: Parts, folder: Path, pretrained: Weights | None, description: Mapping[str, Any], at: Place
+    options: TransferOptions, target: Pack, split: Split, folder: Path, pretrained: Weights | None, description: Mapping[str, Any], worker: Worker
 ) -> tuple[Network, Normaliser, dict[str, Any]]:
     """A network of the recipe, trained on one part's patches; its normaliser, and what the training was."""
     recipe = options.recipe
@@ -186,8 +197,8 @@ def fit_patches(
     title = f"{recipe.system}, {description['part']}, seed {options.seed}"
     how = Fit(recipe.fine_tuning, folder, identity(description), title, options.seed, multi_label=True)
     if recipe.warm_up is not None:
-        warm_up(network, recipe.warm_up, samples, parts, how, at)
-    return network, *fit(network, samples, parts, how, at)
+        warm_up(network, recipe.warm_up, samples, split, how, worker)
+    return network, *fit(network, samples, split, how, worker)
 
 
 def write_patch_report(folder: Path) -> list[str]:

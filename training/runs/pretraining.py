@@ -11,11 +11,11 @@ from training.architectures.build import build_network
 from training.architectures.network import HEAD
 from training.crops.packs import Pack
 from training.crops.sources import Sources
-from training.datasets.splits import Parts, greedy_folds, greedy_group_folds, refuse_leak, require_classes
+from training.datasets.splits import Split, greedy_folds, greedy_group_folds, refuse_leak, require_classes
 from training.datasets.tissue import ADP, ALL_LEVELS, LC25000_TILES, heads_of
 from training.learning.checkpoints import Weights, load_network, save_network
 from training.learning.classification_task import Samples
-from training.learning.devices import Place, wait_for_all
+from training.learning.devices import Worker, wait_for_all
 from training.recipes.config import Pretraining, as_json
 from training.runs.fitting import Fit, fit
 from training.runs.folder import NETWORK_FILE, TransferOptions, identity, leader_first, vars_of
@@ -25,44 +25,44 @@ SOURCES: Final = (ADP, LC25000_TILES)
 _SOURCE_FOLDS: Final = 10
 
 
-def pretrained_weights(options: TransferOptions, sources: Sources, at: Place) -> tuple[Weights, dict[str, Any]]:
+def pretrained_weights(options: TransferOptions, sources: Sources, worker: Worker) -> tuple[Weights, dict[str, Any]]:
     """Weights of the recipe's network trained on the source, now or before, and what a run notes of the source."""
     recipe, stage = options.recipe, options.recipe.pretraining
     assert stage is not None
     name = choose(sources, options.source, SOURCES, "source", "--source")
-    pack = leader_first(at, lambda: sources.pack(name, stage.input, stage.level))
+    pack = leader_first(worker, lambda: sources.pack(name, stage.input, stage.level))
     digest = identity({"network": as_json(recipe)["network"], "stage": as_json(recipe)["pretraining"], "seed": options.seed, "data": pack.digest()})
     folder = options.runs / f"source-{digest[:16]}"
     described = {"source": pack.header.dataset, "source_digest": pack.digest()}
     if not (folder / NETWORK_FILE).exists():
-        parts = source_division(pack, stage)
+        split = source_split(pack, stage)
         samples = Samples(pack.pixels, pack.labels, pack.labels.argmax(axis=1), pack.groups)
         torch.manual_seed(options.seed)
         network = build_network(recipe.network, {HEAD: len(pack.header.classes)}, stage.input.side)
         title = f"{recipe.system}, source {pack.header.dataset}, seed {options.seed}"
         heads = heads_of(pack.header.classes) if stage.level == ALL_LEVELS else ()
         how = Fit(stage, folder, digest, title, options.seed, pack.header.multi_label, heads)
-        normaliser, figures = fit(network, samples, parts, how, at)
-        if at.leads:
+        normaliser, figures = fit(network, samples, split, how, worker)
+        if worker.leads:
             save_network(folder / NETWORK_FILE, network, {**described, "recipe": as_json(recipe), "normaliser": vars_of(normaliser), **figures})
-        wait_for_all(at)
+        wait_for_all(worker)
     weights, _ = load_network(folder / NETWORK_FILE)
     return weights, {**described, "source_run": folder.name}
 
 
-def source_division(pack: Pack, stage: Pretraining) -> Parts:
+def source_split(pack: Pack, stage: Pretraining) -> Split:
     """Nine folds of ten train, one validates; in the papers' way (by image) one more is left out as test.
 
     Raises:
-        SplitError: the division leaks by slide or tile, or a class is missing from the training part.
+        SplitError: the split leaks by slide or tile, or a class is missing from the training part.
     """
     nothing = np.zeros(0, np.int64)
     if stage.folds == "by_image":
         fold = greedy_folds(pack.labels, _SOURCE_FOLDS)
-        return Parts(np.flatnonzero(fold < 8), np.flatnonzero(fold == 8), np.flatnonzero(fold == 9))
+        return Split(np.flatnonzero(fold < 8), np.flatnonzero(fold == 8), np.flatnonzero(fold == 9))
     fold = greedy_group_folds(pack.labels, pack.groups, _SOURCE_FOLDS)
-    parts = Parts(np.flatnonzero(fold != 9), np.flatnonzero(fold == 9), nothing)
-    refuse_leak(parts, pack.groups, pack.header.grouped_by, pack.sha256)
+    split = Split(np.flatnonzero(fold != 9), np.flatnonzero(fold == 9), nothing)
+    refuse_leak(split, pack.groups, pack.header.grouped_by, pack.sha256)
     if not pack.header.multi_label:
-        require_classes(pack.labels, pack.header.classes, parts)
-    return parts
+        require_classes(pack.labels, pack.header.classes, split)
+    return split

@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from training.crops.sources import Sources
-from training.learning.devices import Place
+from training.learning.devices import Worker
 from training.runs import interleaved, patch_cross_validation, patches, transfer
 from training.runs.folder import TransferOptions
 from training.runs.patches import write_patch_report
 from training.runs.report import write_report
 
 
-def train(options: TransferOptions, sources: Sources, at: Place) -> Path:
+def train(options: TransferOptions, sources: Sources, worker: Worker) -> Path:
     """Train the recipe of the options; what is finished is not done again.
 
     Returns:
@@ -23,8 +23,8 @@ def train(options: TransferOptions, sources: Sources, at: Place) -> Path:
     """
     recipe = options.recipe
     if recipe.learns == "patches":
-        return patch_cross_validation.run(options, sources, at) if options.folds else patches.run(options, sources, at)
-    return interleaved.run(options, sources, at) if recipe.interleaves else transfer.run(options, sources, at)
+        return patch_cross_validation.run(options, sources, worker) if options.folds else patches.run(options, sources, worker)
+    return interleaved.run(options, sources, worker) if recipe.interleaves else transfer.run(options, sources, worker)
 
 
 def report(options: TransferOptions, folder: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""What a run fine-tunes on: cells of the target, how they are divided, crops without a cell."""
+"""The target of a run: its cells, their split, and crops without a cell."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from training.datasets.cnmc import CNMC
 from training.datasets.dataset import ImageKind, Subset
 from training.datasets.own_cells import OWN_CELLS
 from training.datasets.single_cells import AML_CELLS
-from training.datasets.splits import Parts, grouped_folds, refuse_leak, require_classes, stratified_by_image
+from training.datasets.splits import Split, grouped_folds, refuse_leak, require_classes, stratified_by_image
 from training.errors import DatasetError
 from training.recipes.config import Input, InputKind, Recipe
 from training.runs.folder import FINAL, TransferOptions
@@ -23,11 +23,11 @@ TARGETS: Final = (AML_CELLS, ALL_IDB2, CNMC, OWN_CELLS)
 
 
 def crops_without_cells(sources: Sources, target: Pack, recipe: Recipe) -> Pack | None:
-    """Crops in whose middle no nucleated cell is, made as those of the cells; None where the recipe wants none."""
+    """Crops without a nucleated cell in the middle, made as those of the cells; None if the recipe wants none."""
     injection, stage = recipe.injection, recipe.fine_tuning
     if not injection.nothing:
         return None
-    if injection.source == "places":
+    if injection.source == "background":
         return sources.pack(target.header.dataset, stage.input.model_copy(update={"subject": NOTHING}), focus=focus_of(target))
     pack = sources.pack(ALL_IDB_PATCHES, Input(kind=InputKind.CENTER_CROP, side=stage.input.side))
     return pack.select(pack.labels.sum(axis=1) == 0)
@@ -57,18 +57,18 @@ def choose(sources: Sources, name: str, known: tuple[str, ...], role: str, optio
     return there[0]
 
 
-def divisions(target: Pack, options: TransferOptions) -> dict[str, Parts]:
-    """The parts of a run by name, checked for leaks and missing classes.
+def splits(target: Pack, options: TransferOptions) -> dict[str, Split]:
+    """The splits of a run by name, checked for leaks and missing classes.
 
     Raises:
-        SplitError: a division leaks or lacks a class.
+        SplitError: a split leaks or lacks a class.
     """
-    division = options.recipe.division
+    how = options.recipe.split
     one_hot = np.stack([target.is_blast == 0, target.is_blast == 1], axis=1).astype(np.int8)
-    made: dict[str, Parts] = {}
-    if division.by == "image":
-        for r in range(division.repetitions):
-            made[f"repetition-{r}"] = stratified_by_image(target.is_blast.astype(np.int64), division.shares, options.seed * 1000 + r)
+    made: dict[str, Split] = {}
+    if how.by == "image":
+        for r in range(how.repetitions):
+            made[f"repetition-{r}"] = stratified_by_image(target.is_blast.astype(np.int64), how.shares, options.seed * 1000 + r)
     else:
         training, calibration = target.in_subset(Subset.TRAIN), target.in_subset(Subset.CALIBRATION)
         check_test_subset(target)
@@ -77,13 +77,13 @@ def divisions(target: Pack, options: TransferOptions) -> dict[str, Parts]:
             development = np.flatnonzero(training | calibration | test)
             fold = grouped_folds(target.groups[development], target.is_blast[development] == 1, options.folds, options.seed)
             for k in range(options.folds):
-                made[f"fold-{k}"] = Parts(development[fold != k], development[fold == k], np.zeros(0, np.int64))
+                made[f"fold-{k}"] = Split(development[fold != k], development[fold == k], np.zeros(0, np.int64))
         else:
-            made[FINAL] = Parts(np.flatnonzero(training), np.flatnonzero(calibration), np.zeros(0, np.int64))
-        for parts in made.values():
-            refuse_leak(parts, target.groups, target.header.grouped_by, target.sha256)
-    for parts in made.values():
-        require_classes(one_hot, CLASSES, parts)
+            made[FINAL] = Split(np.flatnonzero(training), np.flatnonzero(calibration), np.zeros(0, np.int64))
+        for split in made.values():
+            refuse_leak(split, target.groups, target.header.grouped_by, target.sha256)
+    for split in made.values():
+        require_classes(one_hot, CLASSES, split)
     return made
 
 
@@ -95,6 +95,6 @@ def check_test_subset(target: Pack) -> None:
     """
     test = np.flatnonzero(target.in_subset(Subset.TEST))
     if len(test):
-        parts = Parts(np.flatnonzero(~target.in_subset(Subset.TEST)), np.zeros(0, np.int64), test)
-        refuse_leak(parts, target.groups, target.header.grouped_by, target.sha256)
-        require_classes(np.stack([target.is_blast == 0, target.is_blast == 1], axis=1).astype(np.int8), CLASSES, parts)
+        split = Split(np.flatnonzero(~target.in_subset(Subset.TEST)), np.zeros(0, np.int64), test)
+        refuse_leak(split, target.groups, target.header.grouped_by, target.sha256)
+        require_classes(np.stack([target.is_blast == 0, target.is_blast == 1], axis=1).astype(np.int8), CLASSES, split)

@@ -14,29 +14,30 @@ from training.architectures.build import build_network
 from training.architectures.network import HEAD, Network
 from training.crops.packs import Pack
 from training.crops.sources import Sources
-from training.datasets.splits import Parts
+from training.datasets.splits import Split
 from training.learning.checkpoints import Weights, save_network
 from training.learning.classification_task import Normaliser, Samples, outputs_of
-from training.learning.devices import Place, wait_for_all
+from training.learning.devices import Worker, wait_for_all
 from training.learning.injection import inject_nothing, merged_classes, split_blasts
 from training.recipes.config import Recipe, as_json
 from training.runs.fitting import UNSPLIT, Fit, fit, predict, start_from, warm_up
 from training.runs.folder import (
     NETWORK_FILE,
     PREDICTIONS_FILE,
+    SPLIT,
     TransferOptions,
     as_judged,
     describe,
-    division_digest,
     identity,
     leader_first,
+    split_digest,
     vars_of,
 )
 from training.runs.pretraining import pretrained_weights
-from training.runs.target import cell_pack, crops_without_cells, divisions
+from training.runs.target import cell_pack, crops_without_cells, splits
 
 
-def run(options: TransferOptions, sources: Sources, at: Place) -> Path:
+def run(options: TransferOptions, sources: Sources, worker: Worker) -> Path:
     """Train all parts of a run; finished ones are not done again.
 
     Returns:
@@ -46,8 +47,8 @@ def run(options: TransferOptions, sources: Sources, at: Place) -> Path:
         TrainingError: the data, the options or a file are at fault; what is finished stays.
     """
     recipe = options.recipe
-    target = leader_first(at, lambda: cell_pack(sources, options.target, recipe))
-    parts = divisions(target, options)
+    target = leader_first(worker, lambda: cell_pack(sources, options.target, recipe))
+    made = splits(target, options)
     folder = options.runs / options.name
     description = {
         "recipe": as_json(recipe),
@@ -60,15 +61,15 @@ def run(options: TransferOptions, sources: Sources, at: Place) -> Path:
     pretrained: Weights | None = None
     source_of: dict[str, Any] = {}
     if recipe.pretraining is not None and recipe.pretraining.enabled:
-        pretrained, source_of = pretrained_weights(options, sources, at)
+        pretrained, source_of = pretrained_weights(options, sources, worker)
         description |= source_of
-    nothing = leader_first(at, lambda: crops_without_cells(sources, target, recipe))
+    nothing = leader_first(worker, lambda: crops_without_cells(sources, target, recipe))
     if nothing is not None:
         description["nothing_digest"] = nothing.digest()
-    describe(folder, description, recipe.gates, at)
-    for name, division in parts.items():
-        part = {**description, "part": name, "division": division_digest(target, division)}
-        _fine_tune(options, target, nothing, division, folder / name, pretrained, part, at)
+    describe(folder, description, recipe.gates, worker)
+    for name, split in made.items():
+        part = {**description, "part": name, SPLIT: split_digest(target, split)}
+        _fine_tune(options, target, nothing, split, folder / name, pretrained, part, worker)
     return folder
 
 
@@ -76,20 +77,20 @@ def _fine_tune(
     options: TransferOptions,
     target: Pack,
     nothing: Pack | None,
-    parts: Parts,
+    split: Split,
     folder: Path,
     pretrained: Weights | None,
     description: Mapping[str, Any],
-    at: Place,
+    worker: Worker,
 ) -> None:
     if (folder / NETWORK_FILE).exists() and (folder / PREDICTIONS_FILE).exists():
         return
     recipe, stage = options.recipe, options.recipe.fine_tuning
     labels = np.stack([target.is_blast == 0, target.is_blast == 1], axis=1).astype(np.int8)
-    samples, trained_on = Samples(target.pixels, labels, target.labels.argmax(axis=1), target.groups), parts
+    samples, trained_on = Samples(target.pixels, labels, target.labels.argmax(axis=1), target.groups), split
     if nothing is not None:
-        allowed = _may_be_learned(nothing, target, parts.train, recipe)
-        samples, trained_on = inject_nothing(samples, parts, nothing, allowed, recipe.injection.nothing, options.seed)
+        allowed = _may_be_learned(nothing, target, split.train, recipe)
+        samples, trained_on = inject_nothing(samples, split, nothing, allowed, recipe.injection.nothing, options.seed)
     begun = "pretrained" if pretrained is not None else "from scratch"
     title = f"{recipe.system}, {description['part']}, {begun}, seed {options.seed}"
     how = Fit(stage, folder, identity(description), title, options.seed, multi_label=False, merged=merged_classes(recipe.injection))
@@ -97,27 +98,27 @@ def _fine_tune(
         unsplit = Fit(
             stage, folder / UNSPLIT, identity({**description, "part": UNSPLIT}), f"{title}, blasts unsplit", options.seed, multi_label=False
         )
-        network, normaliser, _ = _trained(recipe, samples, trained_on, unsplit, pretrained, at)
-        embeddings = [o.embedding for o in outputs_of(network, samples.pixels[trained_on.train], normaliser, at.device)]
+        network, normaliser, _ = _trained(recipe, samples, trained_on, unsplit, pretrained, worker)
+        embeddings = [o.embedding for o in outputs_of(network, samples.pixels[trained_on.train], normaliser, worker.device)]
         samples = split_blasts(samples, trained_on.train, np.concatenate(embeddings), recipe.injection.clusters, options.seed)
-    network, normaliser, figures = _trained(recipe, samples, trained_on, how, pretrained, at)
-    if at.leads:
-        predict(as_judged(network, recipe), normaliser, target, parts, at).save(folder / PREDICTIONS_FILE)
+    network, normaliser, figures = _trained(recipe, samples, trained_on, how, pretrained, worker)
+    if worker.leads:
+        predict(as_judged(network, recipe), normaliser, target, split, worker).save(folder / PREDICTIONS_FILE)
         save_network(folder / NETWORK_FILE, network, {**description, "normaliser": vars_of(normaliser), **figures})
-    wait_for_all(at)
+    wait_for_all(worker)
 
 
 def _may_be_learned(nothing: Pack, target: Pack, training: NDArray[np.int64], recipe: Recipe) -> NDArray[np.bool_]:
-    """Which crops without a cell a division may learn from: places of its training groups, or images where it is by image; all patches."""
+    """Which crops without a cell a split may learn from: those of its training groups, or of its training images where it is by image; all patches."""
     if recipe.injection.source == "patches":
         return np.ones(len(nothing), np.bool_)
-    if recipe.division.by == "image":
+    if recipe.split.by == "image":
         return np.isin(nothing.keys, target.keys[training])
     return np.isin(nothing.groups, target.groups[training])
 
 
 def _trained(
-    recipe: Recipe, samples: Samples, parts: Parts, how: Fit, pretrained: Weights | None, at: Place
+    recipe: Recipe, samples: Samples, split: Split, how: Fit, pretrained: Weights | None, worker: Worker
 ) -> tuple[Network, Normaliser, dict[str, Any]]:
     """A network of the recipe, trained on samples with any number of classes."""
     torch.manual_seed(how.seed)
@@ -125,5 +126,5 @@ def _trained(
     if pretrained is not None:
         start_from(network, pretrained)
     if recipe.warm_up is not None:
-        warm_up(network, recipe.warm_up, samples, parts, how, at)
-    return network, *fit(network, samples, parts, how, at)
+        warm_up(network, recipe.warm_up, samples, split, how, worker)
+    return network, *fit(network, samples, split, how, worker)

@@ -65,19 +65,19 @@ def test_vit_b16_has_the_known_number_of_parameters(side: int, expected: int) ->
     ],
 )
 @pytest.mark.parametrize("embedding", [0, 12])
-def test_the_embedding_is_the_mean_of_the_patch_embeddings(architecture: Architecture, side: int, grid: int, embedding: int) -> None:
+def test_the_embedding_is_the_mean_of_the_place_embeddings(architecture: Architecture, side: int, grid: int, embedding: int) -> None:
     torch.manual_seed(0)
     network = _network(architecture, 3, side, embedding=embedding, width=32).eval()
     outputs = network(torch.randn(2, 3, side, side))
     assert outputs.logits.shape == (2, 3)
-    assert outputs.patch_embeddings.shape[:3] == (2, grid, grid)
-    assert outputs.embedding.shape == (2, embedding or outputs.patch_embeddings.shape[3])
-    torch.testing.assert_close(outputs.patch_embeddings.mean(dim=(1, 2)), outputs.embedding)
+    assert outputs.place_embeddings.shape[:3] == (2, grid, grid)
+    assert outputs.embedding.shape == (2, embedding or outputs.place_embeddings.shape[3])
+    torch.testing.assert_close(outputs.place_embeddings.mean(dim=(1, 2)), outputs.embedding)
 
 
 def test_width_and_full_resolution() -> None:
     network = _network(Architecture.RESNET18, 2, 64, width=8, stem=Stem.FULL_RESOLUTION).eval()
-    assert network(torch.randn(1, 3, 64, 64)).patch_embeddings.shape == (1, 4, 4, 64)
+    assert network(torch.randn(1, 3, 64, 64)).place_embeddings.shape == (1, 4, 4, 64)
 
 
 def test_several_heads_share_the_features() -> None:
@@ -170,7 +170,7 @@ def test_the_small_transformer_sees_with_convolutions_and_judges_by_the_class_to
     network: Any = _network(Architecture.VIT_SMALL, 2, 64, width=64).eval()
     features = network.backbone(torch.randn(2, 3, 64, 64))
     assert features.pooled.shape == (2, 64)
-    assert not torch.allclose(features.pooled, features.patches.mean(dim=(1, 2)))
+    assert not torch.allclose(features.pooled, features.by_place.mean(dim=(1, 2)))
     assert sum(isinstance(m, torch.nn.Conv2d) for m in network.backbone.stem.modules()) == 5
 
 

@@ -1,4 +1,4 @@
-"""Tests of places without a cell: inside the image, away from every cell, the same for the same image."""
+"""Tests of positions without a cell: inside the image, away from every cell, the same for the same image."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from PIL import Image
 from services.common.phantom import CellKind, single_cell
 from services.patching.cells import LocatedCell
 from services.preprocessing.registration import RELATIVE_RADIUS
-from training.crops.empty_places import place_without_cell
+from training.crops.empty_positions import position_without_cell
 from training.crops.making import prepare
 from training.datasets.dataset import Dataset, GroupKind, ImageKind, LabelledImage, Subset
 from training.recipes.config import Input, InputKind
@@ -29,13 +29,13 @@ def _cell(x: float, y: float, radius: float) -> LocatedCell:
 
 
 @given(CELLS, st.floats(20, 90), st.integers(0, 2**32))
-def test_a_place_lies_inside_and_away_from_every_cell(cells: list[tuple[float, float, float]], radius: float, seed: int) -> None:
+def test_a_position_lies_inside_and_away_from_every_cell(cells: list[tuple[float, float, float]], radius: float, seed: int) -> None:
     located = [_cell(*c) for c in cells]
-    place = place_without_cell(located, (300, 400), radius, np.random.default_rng(seed))
-    assert place == place_without_cell(located, (300, 400), radius, np.random.default_rng(seed))
-    if place is None:
+    position = position_without_cell(located, (300, 400), radius, np.random.default_rng(seed))
+    assert position == position_without_cell(located, (300, 400), radius, np.random.default_rng(seed))
+    if position is None:
         return
-    x, y, own = place
+    x, y, own = position
     half = own / (2 * RELATIVE_RADIUS)
     assert 0.3 * radius <= own <= 0.8 * radius
     assert half <= x <= 400 - half
@@ -43,12 +43,12 @@ def test_a_place_lies_inside_and_away_from_every_cell(cells: list[tuple[float, f
     assert all(math.hypot(x - c.center_x, y - c.center_y) > own + c.radius for c in located)
 
 
-def test_where_there_is_no_room_there_is_no_place() -> None:
-    assert place_without_cell([_cell(50, 50, 60)], (100, 100), 60.0, np.random.default_rng(0)) is None
-    assert place_without_cell([], (100, 100), 400.0, np.random.default_rng(0)) is None
+def test_where_there_is_no_room_there_is_no_position() -> None:
+    assert position_without_cell([_cell(50, 50, 60)], (100, 100), 60.0, np.random.default_rng(0)) is None
+    assert position_without_cell([], (100, 100), 400.0, np.random.default_rng(0)) is None
 
 
-def test_a_pack_of_places_is_of_one_class_and_keeps_groups(tmp_path: Path) -> None:
+def test_a_pack_of_background_is_of_one_class_and_keeps_groups(tmp_path: Path) -> None:
     images = []
     for i in range(3):
         drawn = single_cell(i, CellKind.LYMPHOCYTE).image

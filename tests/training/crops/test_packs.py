@@ -53,7 +53,7 @@ def test_a_quality_out_of_range_writes_nothing(tmp_path: Path, quality: int) -> 
 
 def test_another_file_of_arrays_is_no_pack(tmp_path: Path) -> None:
     write_arrays(tmp_path / "a.pack", {"x": np.zeros(1)}, {"file": "something"})
-    with pytest.raises(ArrayFileError, match="dl4all pack"):
+    with pytest.raises(ArrayFileError, match="dl4all data pack"):
         read_pack(tmp_path / "a.pack")
 
 

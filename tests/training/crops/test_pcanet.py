@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from training.crops.pcanet import BLOCK, PATCH, features, filters, nearest_neighbour_accuracy
+from training.crops.pcanet import BLOCK, WINDOW, features, filters, nearest_neighbour_accuracy
 
 
 def _waves(count: int = 4, side: int = 46) -> np.ndarray:
@@ -14,7 +14,7 @@ def _waves(count: int = 4, side: int = 46) -> np.ndarray:
 
 
 def test_filters_are_orthonormal_and_without_mean() -> None:
-    found = filters(_waves()).reshape(-1, PATCH**2)
+    found = filters(_waves()).reshape(-1, WINDOW**2)
     np.testing.assert_allclose(found @ found.T, np.eye(len(found)), atol=1e-5)
     np.testing.assert_allclose(found.sum(axis=1), 0, atol=1e-3)
 
@@ -26,7 +26,7 @@ def test_one_direction_of_change_needs_few_filters() -> None:
 
 def test_histograms_by_hand() -> None:
     """Two filters that see brighter-to-the-right and brighter-below; on a ramp up and to the right the first fires inside, the second never."""
-    kernels = np.zeros((2, PATCH, PATCH), np.float32)
+    kernels = np.zeros((2, WINDOW, WINDOW), np.float32)
     kernels[0, 7, 14], kernels[0, 7, 0] = 1, -1
     kernels[1, 14, 7], kernels[1, 0, 7] = 1, -1
     rows, columns = np.indices((3 * BLOCK, 3 * BLOCK))

@@ -46,15 +46,15 @@ def test_a_field_is_of_one_patient_and_just_holds_three_patches_per_axis(fields:
 
 
 def test_cells_are_where_the_field_says(fields: tuple[ComposedField, ...]) -> None:
-    placed = 0
+    pasted = 0
     for field in fields:
         located = locate_cells(field.pixels).cells
         side = len(field.pixels)
         whole = [c for c in field.cells if min(c.x, c.y, side - c.x, side - c.y) > c.radius + 10]
         for cell in whole:
-            placed += 1
+            pasted += 1
             assert min(np.hypot(cell.x - found.center_x, cell.y - found.center_y) for found in located) < 0.4 * cell.radius
-    assert placed > 2
+    assert pasted > 2
 
 
 def test_the_same_seed_makes_the_same_fields(cells: Dataset, fields: tuple[ComposedField, ...]) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from training.datasets.dataset import Dataset, GroupKind, ImageKind, LabelledImage, Subset
 from training.datasets.splits import (
-    Parts,
+    Split,
     greedy_folds,
     greedy_group_folds,
     grouped_folds,
@@ -26,41 +26,41 @@ from training.errors import SplitError
 GROUPS = np.array(["a", "a", "b", "b", "c", "c"])
 
 
-def _parts(train: list[int], validation: list[int], test: list[int] | None = None) -> Parts:
-    return Parts(*(np.array(p, np.int64) for p in (train, validation, test or [])))
+def _split(train: list[int], validation: list[int], test: list[int] | None = None) -> Split:
+    return Split(*(np.array(p, np.int64) for p in (train, validation, test or [])))
 
 
 def test_a_clean_split_passes() -> None:
-    refuse_leak(_parts([0, 1], [2, 3], [4, 5]), GROUPS, GroupKind.PATIENT, np.array(list("123456")))
+    refuse_leak(_split([0, 1], [2, 3], [4, 5]), GROUPS, GroupKind.PATIENT, np.array(list("123456")))
 
 
 def test_a_parted_patient_is_named() -> None:
     with pytest.raises(SplitError, match=r"train and test share 1 groups by patient, such as 'b'"):
-        refuse_leak(_parts([0, 1, 2], [4, 5], [3]), GROUPS, GroupKind.PATIENT)
+        refuse_leak(_split([0, 1, 2], [4, 5], [3]), GROUPS, GroupKind.PATIENT)
 
 
 def test_an_image_on_both_sides_is_told() -> None:
     with pytest.raises(SplitError, match="train and validation share 1 images"):
-        refuse_leak(_parts([0, 1], [1]), GROUPS, GroupKind.PATIENT)
+        refuse_leak(_split([0, 1], [1]), GROUPS, GroupKind.PATIENT)
 
 
 def test_a_copy_of_a_file_in_another_group_is_told() -> None:
     with pytest.raises(SplitError, match="1 files with the same content"):
-        refuse_leak(_parts([0, 1], [2, 3]), GROUPS, GroupKind.BLOCK, np.array(["x", "y", "y", "z", "u", "v"]))
+        refuse_leak(_split([0, 1], [2, 3]), GROUPS, GroupKind.BLOCK, np.array(["x", "y", "y", "z", "u", "v"]))
 
 
 @pytest.mark.parametrize(("kind", "groups"), [(GroupKind.NONE, GROUPS), (GroupKind.PATIENT, np.array(["a", "a", "b", "b", "", ""]))])
 def test_unknown_groups_cannot_be_split(kind: GroupKind, groups: np.ndarray) -> None:
     with pytest.raises(SplitError, match="Nothing is known"):
-        refuse_leak(_parts([0, 1], [2, 3]), groups, kind)
+        refuse_leak(_split([0, 1], [2, 3]), groups, kind)
 
 
 def test_a_missing_class_is_named_with_its_part() -> None:
     labels = np.array([[1, 0], [0, 1], [1, 0], [1, 0]], np.int8)
     with pytest.raises(SplitError, match="No image of class blast in validation"):
-        require_classes(labels, ("normal", "blast"), _parts([0, 1], [2, 3]))
+        require_classes(labels, ("normal", "blast"), _split([0, 1], [2, 3]))
     with pytest.raises(SplitError, match="No image of class blast in the data"):
-        require_classes(labels[[0, 2, 3]], ("normal", "blast"), _parts([0, 1], [2]))
+        require_classes(labels[[0, 2, 3]], ("normal", "blast"), _split([0, 1], [2]))
 
 
 @settings(max_examples=60, deadline=None)
@@ -122,9 +122,9 @@ def test_greedy_folds_of_the_real_table_part_slides_and_the_check_says_so(shared
     counts = np.bincount(fold)
     assert counts.min() > 0
     with pytest.raises(SplitError, match="groups by slide"):
-        refuse_leak(Parts(np.flatnonzero(fold < 8), np.flatnonzero(fold == 8), np.flatnonzero(fold == 9)), slides, GroupKind.SLIDE)
+        refuse_leak(Split(np.flatnonzero(fold < 8), np.flatnonzero(fold == 8), np.flatnonzero(fold == 9)), slides, GroupKind.SLIDE)
     by_slide = greedy_group_folds(labels, slides, 10)
-    refuse_leak(Parts(np.flatnonzero(by_slide != 9), np.flatnonzero(by_slide == 9), np.zeros(0, np.int64)), slides, GroupKind.SLIDE)
+    refuse_leak(Split(np.flatnonzero(by_slide != 9), np.flatnonzero(by_slide == 9), np.zeros(0, np.int64)), slides, GroupKind.SLIDE)
     sizes = np.bincount(by_slide)
     assert sizes.max() < 1.25 * sizes.min()
 
@@ -136,13 +136,13 @@ def test_greedy_group_folds_need_enough_groups() -> None:
         greedy_folds(np.ones((2, 1), np.int8), 3)
 
 
-def test_random_parts_keep_class_shares_and_cover_everything() -> None:
+def test_random_splits_keep_class_shares_and_cover_everything() -> None:
     labels = np.array([0] * 130 + [1] * 130)
-    parts = stratified_by_image(labels, (0.4, 0.1, 0.5), seed=3)
-    assert [len(p) for _, p in parts.named()] == [104, 26, 130]
-    assert sorted(np.concatenate([p for _, p in parts.named()]).tolist()) == list(range(260))
-    assert all(labels[p].mean() == 0.5 for _, p in parts.named())
-    assert not np.array_equal(parts.train, stratified_by_image(labels, (0.4, 0.1, 0.5), seed=4).train)
+    split = stratified_by_image(labels, (0.4, 0.1, 0.5), seed=3)
+    assert [len(p) for _, p in split.named()] == [104, 26, 130]
+    assert sorted(np.concatenate([p for _, p in split.named()]).tolist()) == list(range(260))
+    assert all(labels[p].mean() == 0.5 for _, p in split.named())
+    assert not np.array_equal(split.train, stratified_by_image(labels, (0.4, 0.1, 0.5), seed=4).train)
 
 
 def _dataset(groups: int, subset: Subset = Subset.UNASSIGNED, kind: GroupKind = GroupKind.SUBJECT, test: int = 0) -> Dataset:

@@ -97,7 +97,7 @@ def test_wildcards_name_runs_in_order(tmp_path: Path, monkeypatch: pytest.Monkey
         read_sides([f"x={tmp_path}/c-0", f"x={tmp_path}/b-0"])
 
 
-def test_votes_judge_in_place_of_the_classifier() -> None:
+def test_votes_judge_instead_of_the_classifier() -> None:
     arm = _arm(0, 1.0)
     judged = by_vote(replace(arm, votes=np.asarray(arm.is_blast * 0.4 + 0.2, np.float64)))
     assert table({"one": [judged]})[0].figures["balanced accuracy"].value == 1.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -98,32 +97,26 @@ def _own_cells(root: Path) -> Path:
     return root
 
 
-def test_a_release_is_measured_on_cells_that_it_has_never_seen(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_release_is_measured_on_cells_that_it_has_never_seen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = _own_cells(tmp_path / "cells")
-    command = ["decision", "--data", str(folder), "--release", "plain-resnet-1", "dss-1", "--cache", str(tmp_path / "packs")]
-    monkeypatch.setattr(sys, "argv", command)
-    decision.main()
+    command = ["--data", str(folder), "--release", "plain-resnet-1", "dss-1", "--cache", str(tmp_path / "packs")]
+    decision.main(command)
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
     assert sum(line.startswith("| `plain-resnet-1` |") for line in lines) == 5
     assert sum(line.startswith("| `dss-1` |") for line in lines) == 5
-    monkeypatch.setattr(sys, "argv", [*command, "--subset", "all"])
-    decision.main()
+    decision.main([*command, "--subset", "all"])
     assert [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")] == lines
-    monkeypatch.setattr(sys, "argv", [*command, "--subset", "calibration"])
     with pytest.raises(SystemExit, match="own_cells has no cells of calibration patients that are blast or normal"):
-        decision.main()
+        decision.main([*command, "--subset", "calibration"])
 
 
-def test_what_says_nothing_of_a_release_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_says_nothing_of_a_release_is_refused(tmp_path: Path) -> None:
     folder = _own_cells(tmp_path / "cells")
     write_pack(cell_pack(), tmp_path / "aml.pack")
 
     def refusal(*arguments: object) -> str:
-        monkeypatch.setattr(sys, "argv", ["decision", "--cache", str(tmp_path / "packs"), "--release", "all-idb-patches-1", *map(str, arguments)])
         with pytest.raises(SystemExit) as caught:
-            decision.main()
+            decision.main(["--cache", str(tmp_path / "packs"), "--release", "all-idb-patches-1", *map(str, arguments)])
         return str(caught.value)
 
     assert "all-idb-patches-1 has learned from aml_cells" in refusal("--data", tmp_path / "aml.pack", "--subset", "all")
@@ -224,5 +217,5 @@ def test_the_picture_names_what_it_shows_and_is_small(tmp_path: Path) -> None:
         assert f"<!-- {words}" in text
 
 
-def test_every_reason_that_leaves_a_registered_cell_undecided_is_told() -> None:
+def test_every_reason_that_leaves_a_registered_cell_indeterminate_is_told() -> None:
     assert {r.value for r in CellReason} - {CellReason.NOT_REGISTERED.value} <= set(REASONS)

@@ -15,7 +15,7 @@ from training.crops.sources import Sources
 from training.errors import RecipeError
 from training.evaluation.fold_votes import NEIGHBOURS, fold_votes
 from training.learning.classification_task import outputs_of
-from training.learning.devices import Place
+from training.learning.devices import Worker
 from training.recipes.config import load_recipe
 from training.runs.folder import Predictions, TransferOptions, load_trained
 from training.runs.transfer import run
@@ -36,7 +36,7 @@ def sources(folder: Path) -> Sources:
 @pytest.fixture(scope="module")
 def trained(folder: Path, sources: Sources) -> Path:
     recipe = load_recipe(str(write_recipe(folder, epochs=1)), changes=["pretraining.enabled=false"])
-    return run(TransferOptions(recipe, "", "", 0, 3, folder / "runs", "cv"), sources, Place(torch.device("cpu")))
+    return run(TransferOptions(recipe, "", "", 0, 3, folder / "runs", "cv"), sources, Worker(torch.device("cpu")))
 
 
 def test_every_cell_is_voted_on_by_the_cells_of_the_other_folds(trained: Path, sources: Sources) -> None:
@@ -64,6 +64,6 @@ def test_other_crops_and_networks_without_embedding_are_refused(trained: Path, s
     recipe = load_recipe(
         str(write_recipe(tmp_path, epochs=1)), changes=["pretraining.enabled=false", "network.embedding=0", "fine_tuning.contrastive_weight=0"]
     )
-    other = run(TransferOptions(recipe, "", "", 0, 2, tmp_path / "runs", "cv"), sources, Place(torch.device("cpu")))
+    other = run(TransferOptions(recipe, "", "", 0, 2, tmp_path / "runs", "cv"), sources, Worker(torch.device("cpu")))
     with pytest.raises(RecipeError, match="not trained to embed"):
         fold_votes([other / "fold-0"], "aml_cells", sources)

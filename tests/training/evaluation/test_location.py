@@ -42,7 +42,7 @@ def test_cells_that_the_annotation_leaves_out_are_counted_apart():
     assert score_causes(found).splitlines()[-3:] == [f"| {Verdict.UNANNOTATED} | 1 |", f"| {Verdict.SMUDGE} | 1 |", "| missed boxes | 1 |"]
 
 
-def test_a_verdict_holds_near_its_place():
+def test_a_verdict_holds_near_its_position():
     (x, y, seen), *_ = REVIEWED["E-4B_0501"]
     assert verdict("E-4B_0501", located(x + 20, y)) is seen is Verdict.UNANNOTATED
     assert verdict("E-4B_0501", located(x + 200, y)) is verdict("none", located(x, y)) is Verdict.UNKNOWN

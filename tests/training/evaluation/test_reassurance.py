@@ -1,4 +1,4 @@
-"""Resampled specimens: what a perfect, a blind and an undecided judge are said to find."""
+"""Resampled specimens: what a perfect, a blind and an indeterminate judge are said to find."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_a_blind_judge_reassures_falsely_and_the_table_says_so() -> None:
     assert "| 100 | 20% | 0.0% | 0.0% | 100.0% | 100.0% (a) |" in table(cells, RULE)
 
 
-def test_an_undecided_judge_never_reassures() -> None:
+def test_an_indeterminate_judge_never_reassures() -> None:
     cells = JudgedCells(IS_BLAST, NEVER, ~NEVER, PATIENTS)
     assert mean(cells, 500, 0.0, Finding.INDETERMINATE) == 1.0
 

@@ -48,4 +48,4 @@ def test_every_patient_is_drawn_with_the_number_of_cells(tmp_path: Path) -> None
     suspected = np.arange(20) < 5
     draw_verdicts_by_patient("r1", patients, is_blast, suspected, np.arange(20) > 17, tmp_path / "picture.svg")
     text = (tmp_path / "picture.svg").read_text(encoding="utf-8")
-    assert all(f">{word}<" in text for word in ("P1", "P2", "7", "13", "0", "suspected", "undecided", "not suspected"))
+    assert all(f">{word}<" in text for word in ("P1", "P2", "7", "13", "0", "suspected", "indeterminate", "not suspected"))

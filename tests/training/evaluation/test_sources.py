@@ -13,6 +13,6 @@ def test_answers_are_summed_by_folder_and_failures_counted():
     ]
     summaries = summarise(map(json.dumps, answers))
     assert set(summaries) == {"a/x", "a/y"}
-    assert (summaries["a/x"].cells, summaries["a/x"].suspected, summaries["a/x"].undecided) == (4, 2, 2)
+    assert (summaries["a/x"].cells, summaries["a/x"].suspected, summaries["a/x"].indeterminate) == (4, 2, 2)
     assert summaries["a/x"].reasons["LOW_RESOLUTION"] == 2
     assert summaries["a/y"].findings == {"FAILED": 1}

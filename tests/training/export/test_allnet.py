@@ -40,11 +40,11 @@ def test_the_exported_file_says_what_the_original_program_says(shared_data: Path
     assert imported.gap is not None
     assert imported.gap <= 1e-4
     images = np.random.default_rng(20261122).integers(0, 256, (4, 3, 224, 224)).astype(np.uint8).transpose(0, 2, 3, 1)
-    logits, embedding, patches = open_session(tmp_path / "allnet.onnx", 1).run(
+    logits, embedding, places = open_session(tmp_path / "allnet.onnx", 1).run(
         ["logits", "embedding", "patch_embeddings"], {"images": np.ascontiguousarray(images)}
     )
     np.testing.assert_allclose(logits, np.loadtxt(folder / "level1_logits.csv", delimiter=","), atol=1e-4)
-    assert (embedding.shape, patches.shape) == ((4, 512), (4, 7, 7, 512))
+    assert (embedding.shape, places.shape) == ((4, 512), (4, 7, 7, 512))
 
 
 class _Code:

@@ -48,11 +48,11 @@ def test_parity_at_every_batch_size(exported: tuple[ServedNetwork, Path], batch:
 def test_outputs_have_their_shapes_and_identities(exported: tuple[ServedNetwork, Path]) -> None:
     _, path = exported
     names = ["logits", "embedding", "patch_embeddings", "class_activations"]
-    logits, embedding, patches, activations = open_session(path, 1).run(names, {"images": _images(3)})
+    logits, embedding, places, activations = open_session(path, 1).run(names, {"images": _images(3)})
     assert logits.shape == (3, 2)
     assert embedding.shape == (3, 16)
-    assert patches.shape == (3, SIDE // 16, SIDE // 16, 16)
-    np.testing.assert_allclose(patches.mean(axis=(1, 2)), embedding, atol=1e-5)
+    assert places.shape == (3, SIDE // 16, SIDE // 16, 16)
+    np.testing.assert_allclose(places.mean(axis=(1, 2)), embedding, atol=1e-5)
     assert activations.shape == (3, SIDE // 16, SIDE // 16, 2)
     np.testing.assert_allclose(activations.mean(axis=(1, 2)), logits, atol=1e-5)
     assert activations.std(axis=(1, 2)).min() > 0.01
@@ -68,9 +68,9 @@ def test_logits_that_are_no_mean_come_without_activations(how: str) -> None:
     served = ServedNetwork(network, [0.5] * 3, [0.2] * 3, 1.0).eval()
     assert served.outputs == OUTPUTS
     with torch.no_grad():
-        logits, embedding, patches = served(torch.from_numpy(_images(2)))
+        logits, embedding, places = served(torch.from_numpy(_images(2)))
     assert logits.shape == (2, 3)
-    np.testing.assert_allclose(patches.mean(dim=(1, 2)).numpy(), embedding.numpy(), atol=1e-5)
+    np.testing.assert_allclose(places.mean(dim=(1, 2)).numpy(), embedding.numpy(), atol=1e-5)
 
 
 def test_normalisation_and_temperature_are_inside() -> None:
@@ -129,7 +129,7 @@ def test_differences_are_absolute_below_one_and_relative_above() -> None:
 
 def test_logits_of_patches_are_the_mean_of_their_class_activations(tmp_path: Path) -> None:
     network = ServedPatchNetwork(small_network(0, seed=3), [0.7, 0.6, 0.7], [0.2, 0.25, 0.15], (1.5, 0.5)).eval()
-    path = tmp_path / "patches" / "1" / "model.onnx"
+    path = tmp_path / "places" / "1" / "model.onnx"
     assert export_onnx(network, SIDE, path) <= PARITY
     session = open_session(path, 1)
     assert [o.name for o in session.get_outputs()] == ["logits", "class_activations"]

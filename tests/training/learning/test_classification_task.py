@@ -21,12 +21,12 @@ from training.learning.classification_task import (
     make_optimiser,
     outputs_of,
 )
-from training.learning.devices import Place
+from training.learning.devices import Worker
 from training.learning.losses import triplet_margin
 from training.learning.orthogonality import convolutional_orthogonality
 from training.recipes.config import ClassWeights, Input, InputKind, Normalisation, Optimiser, Selection, Stage
 
-CPU = Place(torch.device("cpu"))
+CPU = Worker(torch.device("cpu"))
 STAGE = Stage(input=Input(kind=InputKind.CENTER_CROP, side=32), optimiser=Optimiser(rate=1e-3), batch=8, epochs=1)
 
 

@@ -19,10 +19,10 @@ from tests.training.small import SIDE, cell_pack, write_recipe
 from training.architectures.network import MergedClasses, Outputs
 from training.crops.packs import Pack, write_pack
 from training.crops.sources import Sources
-from training.datasets.splits import Parts
+from training.datasets.splits import Split
 from training.errors import RecipeError
 from training.learning.classification_task import Samples
-from training.learning.devices import Place
+from training.learning.devices import Worker
 from training.learning.injection import class_count, inject_nothing, merged_classes, split_blasts
 from training.recipes.config import Injection, load_recipe
 from training.releases.build import BuildOptions, build
@@ -32,7 +32,7 @@ from training.runs.transfer import run
 
 pytestmark = pytest.mark.slow
 
-CPU = Place(torch.device("cpu"))
+CPU = Worker(torch.device("cpu"))
 NONE = np.zeros(0, np.int64)
 
 
@@ -51,18 +51,18 @@ def _nothing(patients: int = 18, cells: int = 6) -> Pack:
 
 def test_crops_are_injected_into_the_training_part_and_only_allowed_ones() -> None:
     samples = _samples(["P00"] * 3 + ["P01"] * 3 + ["P02"] * 2, [0, 1, 0, 1, 0, 1, 0, 1])
-    parts = Parts(np.array([0, 1, 2, 3, 4, 5]), np.array([6, 7]), NONE)
+    split = Split(np.array([0, 1, 2, 3, 4, 5]), np.array([6, 7]), NONE)
     nothing = _nothing(patients=3, cells=4)
     allowed = np.isin(nothing.groups, ["P00", "P01"])
-    injected, divided = inject_nothing(samples, parts, nothing, allowed, 0.5, seed=0)
+    injected, extended = inject_nothing(samples, split, nothing, allowed, 0.5, seed=0)
     assert len(injected) == 8 + 3
     assert injected.labels[:8].tolist() == np.pad(samples.labels, ((0, 0), (0, 1))).tolist()
     assert injected.labels[8:].tolist() == [[0, 0, 1]] * 3
     assert set(injected.groups[8:]) <= {"P00", "P01"}
     assert injected.fine[8:].tolist() == [2, 2, 2]
-    assert divided.train.tolist() == [0, 1, 2, 3, 4, 5, 8, 9, 10]
-    assert (divided.validation.tolist(), divided.test.tolist()) == ([6, 7], [])
-    again, _ = inject_nothing(samples, parts, nothing, allowed, 0.5, seed=0)
+    assert extended.train.tolist() == [0, 1, 2, 3, 4, 5, 8, 9, 10]
+    assert (extended.validation.tolist(), extended.test.tolist()) == ([6, 7], [])
+    again, _ = inject_nothing(samples, split, nothing, allowed, 0.5, seed=0)
     np.testing.assert_array_equal(again.pixels, injected.pixels)
 
 
@@ -70,24 +70,24 @@ def test_crops_are_injected_into_the_training_part_and_only_allowed_ones() -> No
 def test_too_few_crops_are_told(share: float, groups: int) -> None:
     samples = _samples(["P00"] * 5 + ["P01"] * 5, [0, 1] * 5)
     with pytest.raises(RecipeError, match=r"crops without a cell are asked for"):
-        inject_nothing(samples, Parts(np.arange(10), NONE, NONE), _nothing(patients=groups, cells=4), np.ones(4 * groups, np.bool_), share, seed=0)
+        inject_nothing(samples, Split(np.arange(10), NONE, NONE), _nothing(patients=groups, cells=4), np.ones(4 * groups, np.bool_), share, seed=0)
 
 
 def test_blasts_of_the_training_part_are_split_by_their_embeddings() -> None:
     samples, _ = inject_nothing(
-        _samples(["P00"] * 8, [0, 0, 1, 1, 1, 1, 1, 0]), Parts(np.arange(8), NONE, NONE), _nothing(1, 4), np.ones(4, np.bool_), 0.25, seed=0
+        _samples(["P00"] * 8, [0, 0, 1, 1, 1, 1, 1, 0]), Split(np.arange(8), NONE, NONE), _nothing(1, 4), np.ones(4, np.bool_), 0.25, seed=0
     )
     training = np.array([0, 1, 2, 3, 4, 5])
     embeddings = np.array([[1, 0], [1, 0], [9, 1], [8, 1], [-1, 7], [-2, 8]], np.float32)
-    split = split_blasts(samples, training, embeddings, 2, seed=0)
-    assert split.labels.shape == (len(samples), 4)
-    assert split.labels.sum(axis=1).tolist() == [1] * len(samples)
-    kinds = split.labels.argmax(axis=1)
+    clustered = split_blasts(samples, training, embeddings, 2, seed=0)
+    assert clustered.labels.shape == (len(samples), 4)
+    assert clustered.labels.sum(axis=1).tolist() == [1] * len(samples)
+    kinds = clustered.labels.argmax(axis=1)
     assert kinds[2] == kinds[3] != kinds[4] == kinds[5]
     assert {int(kinds[2]), int(kinds[4])} == {BLAST_COLUMN, NOTHING_COLUMN + 1}
     assert kinds[6] == BLAST_COLUMN
     np.testing.assert_array_equal(kinds[[0, 1, 7, 8, 9]], [0, 0, 0, NOTHING_COLUMN, NOTHING_COLUMN])
-    assert len(np.unique(split.fine[2:6])) == 2
+    assert len(np.unique(clustered.fine[2:6])) == 2
     with pytest.raises(RecipeError, match="do not fall into 3 clusters"):
         split_blasts(samples, training[:4], embeddings[:4], 3, seed=0)
 
@@ -119,11 +119,11 @@ def test_injection_that_would_not_be_learned_is_refused_before_anything_is_train
 
 
 @pytest.mark.parametrize("by", ["group", "image"])
-def test_places_of_images_that_validate_or_test_are_not_learned(tmp_path: Path, by: str) -> None:
-    """Every place has a colour of its own; what a division learns from is seen in its samples."""
+def test_background_of_images_that_validate_or_test_are_not_learned(tmp_path: Path, by: str) -> None:
+    """Every image's background has a colour of its own; what a split learns from is seen in its samples."""
     target, nothing = cell_pack(patients=6), _nothing(6)
     training = np.flatnonzero(np.isin(target.groups, ["P00", "P01"]) if by == "group" else np.arange(len(target)) % 3 == 0)
-    recipe = load_recipe(str(write_recipe(tmp_path)), changes=["injection.nothing=0.1", f"division.by={by}"])
+    recipe = load_recipe(str(write_recipe(tmp_path)), changes=["injection.nothing=0.1", f"split.by={by}"])
     allowed = transfer._may_be_learned(nothing, target, training, recipe)
     assert allowed.tolist() == np.isin(np.arange(len(target)), training).tolist()
 
@@ -155,7 +155,7 @@ def test_its_release_says_what_it_tells_and_how_well(injected: Path) -> None:
     assert release.classes == ("normal", "blast", "nothing")
     assert release.class_activations
     figures = {f.name: f.value for f in release.figures}
-    assert figures["no cell seen, test patients, places without a cell"] > 0.9
+    assert figures["no cell seen, test patients, crops without a cell"] > 0.9
     assert figures["no cell seen, test patients, cells"] < 0.1
     card = (injected / "model_repository" / "small_1" / "MODEL_CARD.md").read_text(encoding="utf-8")
     assert "logits (normal, blast, nothing)" in card

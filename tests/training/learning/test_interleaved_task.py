@@ -21,13 +21,13 @@ from tests.paths import ROOT
 from tests.training.small import SIDE, cell_pack, tissue_pack
 from training.architectures.build import Architecture, NetworkConfig, build_network
 from training.architectures.network import HEAD, SOURCE_HEAD, Network
-from training.datasets.splits import Parts
+from training.datasets.splits import Split
 from training.errors import RecipeError
 from training.files.array_file import read_arrays
 from training.learning import interleaved_task as interleaved
 from training.learning.checkpoints import load_network, save_network
 from training.learning.classification_task import Samples
-from training.learning.devices import Place
+from training.learning.devices import Worker
 from training.learning.interleaved_step import Learner
 from training.learning.interleaved_task import InterleavedTask, Side
 from training.learning.loop import InterruptedTrainingError, LoopOptions, train
@@ -35,7 +35,7 @@ from training.recipes.config import Augmentation, ClassWeights, Input, InputKind
 
 pytestmark = pytest.mark.slow
 
-CPU = Place(torch.device("cpu"))
+CPU = Worker(torch.device("cpu"))
 NOTHING = np.zeros(0, np.int64)
 STAGE = Stage(
     input=Input(kind=InputKind.REGISTERED_SHARPENED, side=SIDE),
@@ -63,14 +63,14 @@ def _sides(stage: Stage = STAGE, source_batch: int = 6, multi_label: bool = Fals
     train_on = np.flatnonzero(np.arange(len(target)) % 4 != 0)
     validation = np.flatnonzero(np.arange(len(target)) % 4 == 0)
     of_source = HOW.source_stage(stage, source_batch)
-    return Side(source, Parts(np.arange(len(source)), NOTHING, NOTHING), of_source, multi_label), Side(
-        target, Parts(train_on, validation, NOTHING), stage, False
+    return Side(source, Split(np.arange(len(source)), NOTHING, NOTHING), of_source, multi_label), Side(
+        target, Split(train_on, validation, NOTHING), stage, False
     )
 
 
-def _task(variant: str = "regular", stage: Stage = STAGE, at: Place = CPU, network: Network | None = None, **how: Any) -> InterleavedTask:
+def _task(variant: str = "regular", stage: Stage = STAGE, worker: Worker = CPU, network: Network | None = None, **how: Any) -> InterleavedTask:
     changed = HOW.model_copy(update={"variant": Variant(variant), **how})
-    return InterleavedTask(network or _network(), changed, *_sides(stage), 5, at)
+    return InterleavedTask(network or _network(), changed, *_sides(stage), 5, worker)
 
 
 def _options(folder: Path, seconds: float = 60.0) -> LoopOptions:
@@ -308,18 +308,18 @@ def test_a_multi_label_source_is_learned_by_its_own_loss() -> None:
 @pytest.mark.parametrize("variant", ["greedy", "greedy_legacy"])
 def test_greedy_is_refused_in_several_processes(variant: str) -> None:
     with pytest.raises(RecipeError, match=f"variant {variant} .* one process, not 2; start it without torchrun"):
-        _task(variant, at=Place(torch.device("cpu"), 0, 2))
+        _task(variant, worker=Worker(torch.device("cpu"), 0, 2))
 
 
 def _join(folder: Path) -> None:
     """What each process of ``torchrun`` runs."""
-    from training.learning.devices import place
+    from training.learning.devices import start_worker
 
     torch.set_num_threads(1)
-    with place("cpu") as at:
-        task = _task(stage=STAGE.model_copy(update={"selection": Selection.LAST}), at=at)
-        train(task, _options(folder), at)
-        save_network(folder / f"rank{at.rank}.safetensors", task.judged, {"count": at.count})
+    with start_worker("cpu") as worker:
+        task = _task(stage=STAGE.model_copy(update={"selection": Selection.LAST}), worker=worker)
+        train(task, _options(folder), worker)
+        save_network(folder / f"rank{worker.rank}.safetensors", task.judged, {"count": worker.count})
 
 
 def test_two_processes_end_with_the_same_trained_weights(tmp_path: Path) -> None:

@@ -23,13 +23,13 @@ from training.errors import ArrayFileError, RecipeError, TrainingError
 from training.files.array_file import read_arrays
 from training.learning.checkpoints import load_network, save_network
 from training.learning.classification_task import ClassificationTask, Normaliser, Samples, make_optimiser
-from training.learning.devices import Place
+from training.learning.devices import Worker
 from training.learning.loop import InterruptedTrainingError, LoopOptions, train
 from training.recipes.config import Augmentation, ClassWeights, Input, InputKind, Optimiser, Precision, Selection, Stage
 
 pytestmark = pytest.mark.slow
 
-CPU = Place(torch.device("cpu"))
+CPU = Worker(torch.device("cpu"))
 STAGE = Stage(
     input=Input(kind=InputKind.REGISTERED_SHARPENED, side=32),
     augmentation=Augmentation(rotation=180, noise=0.02),
@@ -47,13 +47,13 @@ def _samples() -> Samples:
     return Samples(pack.pixels, pack.labels, pack.labels.argmax(axis=1), pack.groups)
 
 
-def _task(stage: Stage = STAGE, at: Place = CPU, seed: int = 5) -> ClassificationTask:
+def _task(stage: Stage = STAGE, worker: Worker = CPU, seed: int = 5) -> ClassificationTask:
     samples = _samples()
     network = small_network(8, seed=seed, width=16)
     network.dropout.p = 0.3
     chosen = np.arange(len(samples)) % 4 != 0
     return ClassificationTask(
-        network, stage, samples.select(chosen), samples.select(~chosen), Normaliser((0.7,) * 3, (0.2,) * 3), at, multi_label=False, seed=seed
+        network, stage, samples.select(chosen), samples.select(~chosen), Normaliser((0.7,) * 3, (0.2,) * 3), worker, multi_label=False, seed=seed
     )
 
 
@@ -219,13 +219,13 @@ def test_tensorboard_has_every_epoch(tmp_path: Path) -> None:
 
 def _join(folder: Path) -> None:
     """What each process of ``torchrun`` runs."""
-    from training.learning.devices import place
+    from training.learning.devices import start_worker
 
     torch.set_num_threads(1)
-    with place("cpu") as at:
-        task = _task(STAGE.model_copy(update={"selection": Selection.LAST}), at)
-        train(task, _options(folder), at)
-        save_network(folder / f"rank{at.rank}.safetensors", task.network, {"count": at.count})
+    with start_worker("cpu") as worker:
+        task = _task(STAGE.model_copy(update={"selection": Selection.LAST}), worker)
+        train(task, _options(folder), worker)
+        save_network(folder / f"rank{worker.rank}.safetensors", task.network, {"count": worker.count})
 
 
 def test_two_processes_of_torchs_launcher_end_with_the_same_trained_weights(tmp_path: Path) -> None:
@@ -250,14 +250,14 @@ def test_two_processes_of_torchs_launcher_end_with_the_same_trained_weights(tmp_
 
 def test_batches_that_cannot_be_shared_or_filled_are_refused() -> None:
     with pytest.raises(RecipeError, match="cannot be shared by 3 processes"):
-        _task(at=Place(torch.device("cpu"), 0, 3))
+        _task(worker=Worker(torch.device("cpu"), 0, 3))
     with pytest.raises(RecipeError, match="fewer than a batch"):
         _task(STAGE.model_copy(update={"batch": 512}))
 
 
 def test_processes_share_the_images_of_a_step_without_overlap() -> None:
     whole = _task().batch(9)
-    parts = [_task(at=Place(torch.device("cpu"), rank, 2)).batch(9) for rank in (0, 1)]
+    parts = [_task(worker=Worker(torch.device("cpu"), rank, 2)).batch(9) for rank in (0, 1)]
     assert [len(p.pixels) for p in parts] == [4, 4]
     assert torch.equal(torch.stack([p.labels for p in parts], 1).flatten(0, 1), whole.labels)
     assert not torch.equal(parts[0].pixels, parts[1].pixels)

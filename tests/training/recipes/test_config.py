@@ -10,7 +10,19 @@ from training.architectures.build import Architecture, NetworkConfig, build_netw
 from training.architectures.lbp import Kernel
 from training.architectures.network import HEAD, parameter_count
 from training.errors import RecipeError
-from training.recipes.config import ClassWeights, InputKind, Normalisation, ScheduleKind, Selection, Variant, as_json, load_recipe, recipe_names
+from training.files.array_file import read_arrays
+from training.recipes.config import (
+    ClassWeights,
+    InputKind,
+    Normalisation,
+    Recipe,
+    ScheduleKind,
+    Selection,
+    Variant,
+    as_json,
+    load_recipe,
+    recipe_names,
+)
 
 
 def test_the_recipes_that_there_are() -> None:
@@ -30,7 +42,7 @@ def test_published_is_what_the_papers_programs_do(name: str, repetitions: int, b
     assert (target.input.kind, target.input.center_crop, target.input.side) == (InputKind.CENTER_CROP, 256, 224)
     assert (target.batch, target.epochs, target.augmentation.rotation, target.normalisation) == (batch, 100, 90.0, Normalisation.NONE)
     assert (target.schedule.kind, target.schedule.step_epochs, target.schedule.gamma) == (ScheduleKind.STEP, 20, 0.5)
-    assert (recipe.division.by, recipe.division.shares, recipe.division.repetitions) == ("image", (0.4, 0.1, 0.5), repetitions)
+    assert (recipe.split.by, recipe.split.shares, recipe.split.repetitions) == ("image", (0.4, 0.1, 0.5), repetitions)
 
 
 def test_published_patches_are_trained_as_their_author_does() -> None:
@@ -45,7 +57,7 @@ def test_published_patches_are_trained_as_their_author_does() -> None:
     assert (target.schedule.kind, target.schedule.low) == (ScheduleKind.COSINE, 1e-6)
     assert (target.class_weights, target.orthogonality_weight, target.selection) == (ClassWeights.POSITIVE, 0.1, Selection.BEST)
     assert (target.augmentation.flips, target.augmentation.rotation) == (True, 180.0)
-    assert (recipe.division.by, load_recipe("all_idb_patches").division.by) == ("multi_label_folds", "group")
+    assert (recipe.split.by, load_recipe("all_idb_patches").split.by) == ("multi_label_folds", "group")
 
 
 def test_published_metric_learning_is_what_the_papers_program_does() -> None:
@@ -58,7 +70,7 @@ def test_published_metric_learning_is_what_the_papers_program_does() -> None:
     assert (target.schedule.kind, target.schedule.step_epochs, target.schedule.gamma) == (ScheduleKind.STEP, 20, 0.5)
     assert (target.batch, target.epochs, target.selection, target.class_weights) == (8, 90, Selection.BEST, ClassWeights.INVERSE_COUNT)
     assert (target.triplet_weight, target.triplet_margin, target.orthogonality_weight, target.orthogonality_legacy) == (1.0, 0.05, 0.1, True)
-    assert (recipe.network.embedding, recipe.division.shares) == (0, (0.6, 0.2, 0.2))
+    assert (recipe.network.embedding, recipe.split.shares) == (0, (0.6, 0.2, 0.2))
     ours = load_recipe("dss").fine_tuning
     assert (ours.contrastive_weight, ours.triplet_weight, ours.orthogonality_legacy) == (0.0, 1.0, False)
 
@@ -80,10 +92,10 @@ def test_published_source_and_target_are_learned_at_once_as_in_the_papers_progra
     assert (target.optimiser.kind, target.optimiser.rate, target.optimiser.momentum, target.optimiser.weight_decay) == ("sgd", 2e-4, 0.9, 5e-4)
     assert (target.schedule.kind, target.batch, target.epochs, target.selection) == (ScheduleKind.CONSTANT, 8, 100, Selection.BEST)
     assert (target.class_weights, target.contrastive_weight) == (ClassWeights.INVERSE_COUNT, 0.0)
-    assert (recipe.division.by, recipe.division.shares, recipe.division.repetitions) == ("image", (0.7, 0.2, 0.1), 1)
+    assert (recipe.split.by, recipe.split.shares, recipe.split.repetitions) == ("image", (0.7, 0.2, 0.1), 1)
 
 
-def test_the_source_has_one_place() -> None:
+def test_the_source_is_learned_once() -> None:
     both = [
         "pretraining.enabled=true",
         "pretraining.batch=8",
@@ -107,10 +119,23 @@ def test_the_published_allnet_is_the_one_with_342082_parameters() -> None:
     assert parameter_count(build_network(recipe.network, {HEAD: 2}, 224)) == 342_082
 
 
+@pytest.mark.parametrize("path", sorted(Path("docs/runs").glob("*.safetensors")), ids=lambda path: path.stem)
+def test_the_recipe_of_a_kept_run_is_read_and_written_as_it_stands(path: Path) -> None:
+    kept = read_arrays(path)[1]["recipe"]
+    recipe = Recipe.model_validate(kept)
+    assert (recipe.split.by, recipe.injection.source) == ("group", "background")
+    assert as_json(recipe) == kept
+
+
+def test_the_names_of_earlier_recipes_are_read() -> None:
+    by_old_names = load_recipe("plain_resnet", changes=["division.by=image", "injection.nothing=0.1", "injection.source=places"])
+    assert by_old_names == load_recipe("plain_resnet", changes=["split.by=image", "injection.nothing=0.1", "injection.source=background"])
+
+
 @pytest.mark.parametrize("name", recipe_names())
 def test_grouped_is_by_patient_and_small(name: str) -> None:
     recipe = load_recipe(name)
-    assert recipe.division.by == "group"
+    assert recipe.split.by == "group"
     assert recipe.fine_tuning.input.side <= 128
     assert recipe.fine_tuning.input.kind is (InputKind.REGISTERED_SHARPENED if recipe.learns == "cells" else InputKind.CENTER_CROP)
     assert recipe.fine_tuning.selection is Selection.LAST
@@ -137,7 +162,7 @@ def test_changes_are_values_or_bare_words() -> None:
         ("fine_tuning.selection=best", "kept by selection last only"),
     ],
 )
-def test_changes_that_make_no_sense_are_refused_with_their_place(change: str, message: str) -> None:
+def test_changes_that_make_no_sense_are_refused_with_their_name(change: str, message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         load_recipe("allnet", changes=[change])
 

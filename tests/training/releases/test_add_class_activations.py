@@ -35,8 +35,8 @@ class _Older(ServedNetwork):
         self.outputs = OUTPUTS
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        logits, embedding, patches = self.network(self.normalised(images))
-        return logits / self.temperature, embedding, patches
+        logits, embedding, places = self.network(self.normalised(images))
+        return logits / self.temperature, embedding, places
 
 
 @pytest.fixture(scope="module")

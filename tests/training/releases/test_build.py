@@ -26,7 +26,7 @@ from training.crops.packs import write_pack
 from training.crops.sources import Sources
 from training.errors import GateError, RecipeError
 from training.export.gates import GateReport
-from training.learning.devices import Place
+from training.learning.devices import Worker
 from training.metrics.by_patient import Interval
 from training.recipes.config import Gates, load_recipe
 from training.releases import build as release_build
@@ -42,7 +42,7 @@ from training.runs.transfer import run
 pytestmark = pytest.mark.slow
 
 MODELS = ROOT / "model_repository"
-CPU = Place(torch.device("cpu"))
+CPU = Worker(torch.device("cpu"))
 
 
 def test_what_is_built_is_what_services_load(built: Path) -> None:
@@ -175,9 +175,9 @@ def test_list_shows_every_release(built: Path) -> None:
 def test_a_limit_that_is_found_later_is_stated_everywhere(built: Path, tmp_path: Path) -> None:
     for part in ("releases", "model_repository"):
         shutil.copytree(built / part, tmp_path / part)
-    places = ["--releases", str(tmp_path / "releases"), "--model-repository", str(tmp_path / "model_repository")]
+    folders = ["--releases", str(tmp_path / "releases"), "--model-repository", str(tmp_path / "model_repository")]
     limit = "Takes monocytes for blasts: 3 of 10."
-    assert CliRunner().invoke(app, ["release", "add-limit", "small-1", limit, *places]).exit_code == 0
+    assert CliRunner().invoke(app, ["release", "add-limit", "small-1", limit, *folders]).exit_code == 0
     (release,) = ReleaseStore(tmp_path / "releases", tmp_path / "model_repository").releases
     assert release.limits[-1] == limit
     model = tmp_path / "model_repository" / release.network.model
@@ -185,11 +185,11 @@ def test_a_limit_that_is_found_later_is_stated_everywhere(built: Path, tmp_path:
     assert (model / "MODEL_CARD.md").read_text(encoding="utf-8").endswith(f"\n- {limit}\n")
     assert list(check_releases(tmp_path / "releases", tmp_path / "model_repository"))
     (model / "metadata.json").write_text("[", encoding="utf-8")
-    broken = CliRunner().invoke(app, ["release", "add-limit", "small-1", "Another.", *places])
+    broken = CliRunner().invoke(app, ["release", "add-limit", "small-1", "Another.", *folders])
     assert broken.exit_code == 1
     assert "does not describe a model" in broken.output
     assert ReleaseStore(tmp_path / "releases", tmp_path / "model_repository").releases[0].limits[-1] == limit
-    again = CliRunner().invoke(app, ["release", "add-limit", "small-1", limit, *places])
+    again = CliRunner().invoke(app, ["release", "add-limit", "small-1", limit, *folders])
     assert again.exit_code == 1
     assert "not stated yet" in again.output
 

@@ -22,7 +22,7 @@ from training.crops.composition import Composition, compose_pack
 from training.crops.packs import write_pack
 from training.crops.sources import Sources
 from training.errors import RecipeError
-from training.learning.devices import Place
+from training.learning.devices import Worker
 from training.recipes.config import load_recipe
 from training.releases.build import SCORED_FILE
 from training.releases.build_patches import PatchBuildOptions, build
@@ -32,7 +32,7 @@ from training.runs.patches import run
 
 pytestmark = pytest.mark.slow
 
-CPU = Place(torch.device("cpu"))
+CPU = Worker(torch.device("cpu"))
 FEW = Composition(training=2, judged=2, training_scales=(0.5, 0.6), judged_scales=(0.5, 0.6))
 
 
@@ -101,7 +101,7 @@ def test_the_model_is_whole_and_its_card_says_what_it_is(built: Built) -> None:
     assert (folder / CPU_CONFIG_FILE).is_file()
     card = (folder / "MODEL_CARD.md").read_text()
     assert card.startswith("# small_patches_1\n")
-    for words in ("class activations, of which the logits are the mean", "must not be called a detector of ALL", "composed of single cells"):
+    for words in ("class activations (the logits are their mean", "must not be called a detector of ALL", "composed of single cells"):
         assert words in card
     whole = [line for line in check_releases(built.releases, built.model_repository) if line.startswith("small-patches-1: whole; plain_resnet_128")]
     assert "patches by small_patches_1" in whole[0]

@@ -44,10 +44,10 @@ def references(library: ReferenceLibrary, count: int = ADDED, *, is_blast: bool 
     of_class = np.flatnonzero(library.is_blast == is_blast)[:count]
     made = []
     for number, index in enumerate(of_class):
-        of_index = library.patch_embeddings(int(index))
+        of_index = library.places_of(int(index))
         assert of_index is not None
-        patches = of_index + random.normal(0, 0.01, library.patches.shape[1:]).astype(np.float32)
-        made.append(NewReference(is_blast, "lymphocyte", f"n{number}", patches.mean(axis=(0, 1)), patches, f"{number:064x}", 5.0, 6.0, 7.0))
+        places = of_index + random.normal(0, 0.01, library.place_embeddings.shape[1:]).astype(np.float32)
+        made.append(NewReference(is_blast, "lymphocyte", f"n{number}", places.mean(axis=(0, 1)), places, f"{number:064x}", 5.0, 6.0, 7.0))
     return made
 
 
@@ -95,9 +95,9 @@ def test_a_cell_that_was_added_is_its_own_nearest_neighbour(copy: Path) -> None:
     assert (similarity.argmax(axis=0) >= len(library) - ADDED).all()
     assert np.allclose(np.linalg.norm(library.embeddings, axis=1), 1.0, atol=1e-3)
     for index in range(len(library) - ADDED, len(library)):
-        patches = library.patch_embeddings(index)
-        assert patches is not None
-        assert np.allclose(patches.mean(axis=(0, 1)), library.embeddings[index], atol=0.02)
+        places = library.places_of(index)
+        assert places is not None
+        assert np.allclose(places.mean(axis=(0, 1)), library.embeddings[index], atol=0.02)
 
 
 def test_withdrawn_additions_go_into_no_library(copy: Path, trained: Path) -> None:
@@ -119,8 +119,8 @@ def test_the_gate_sees_abstention_and_false_alarms() -> None:
     nothing = np.zeros((6, 1), np.float32)
     cells = CalibrationCells(nothing, nothing, blasts, groups, np.ones(6, np.bool_))
 
-    def figures(suspected: list[int], undecided: list[int]) -> list[float]:
-        flags = np.isin(np.arange(6), suspected), np.isin(np.arange(6), undecided)
+    def figures(suspected: list[int], indeterminate: list[int]) -> list[float]:
+        flags = np.isin(np.arange(6), suspected), np.isin(np.arange(6), indeterminate)
         return list(gated_figures(cells, Verdicts(np.full(6, 0.5), *flags)).values())
 
     assert list(gated_figures(cells, Verdicts(np.full(6, 0.5), blasts, ~blasts))) == list(GATED)
@@ -196,8 +196,8 @@ def test_a_library_of_another_shape_takes_nothing(copy: Path) -> None:
     (first, *_) = add(copy).read()
     store = ReleaseStore(copy / "releases", copy / "model_repository")
     library = open_library(store.library_path(store.resolve("small")))
-    other = replace(first, reference=replace(first.reference, patches=np.zeros((7, 5, library.dimension), np.float32)))
-    with pytest.raises(RecipeError, match="patch embeddings"):
+    other = replace(first, reference=replace(first.reference, place_embeddings=np.zeros((7, 5, library.dimension), np.float32)))
+    with pytest.raises(RecipeError, match="place embeddings"):
         grown_library(library, [other])
 
 
@@ -243,8 +243,8 @@ def test_growing_a_grown_library_takes_every_addition_once_and_none_that_was_wit
     stripped = without_additions(second)
     for name, array in vars(first).items():
         np.testing.assert_array_equal(getattr(stripped, name), array, err_msg=name)
-    np.testing.assert_array_equal(third.patch_embeddings(0), first.patch_embeddings(0))
-    assert third.patch_embeddings(len(third) - 1) is not None
+    np.testing.assert_array_equal(third.places_of(0), first.places_of(0))
+    assert third.places_of(len(third) - 1) is not None
 
 
 @pytest.mark.parametrize("subset", [Subset.CALIBRATION, Subset.TEST])

@@ -17,10 +17,10 @@ def _candidates(groups: dict[tuple[str, str, bool], int], seed: int = 0) -> Cand
     """Cells by (class, patient, blast or not) and number."""
     rows = [key for key, count in groups.items() for _ in range(count)]
     generator = np.random.default_rng(seed)
-    patches = generator.normal(0.5, 1.0, (len(rows), 2, 2, 8)).astype(np.float32)
+    places = generator.normal(0.5, 1.0, (len(rows), 2, 2, 8)).astype(np.float32)
     return Candidates(
-        embeddings=patches.mean(axis=(1, 2)),
-        patches=patches,
+        embeddings=places.mean(axis=(1, 2)),
+        place_embeddings=places,
         is_blast=np.array([blast for _, _, blast in rows]),
         reference_ids=np.array([f"source/{c}/{i}" for i, (c, _, _) in enumerate(rows)]),
         cell_classes=np.array([c for c, _, _ in rows]),
@@ -92,14 +92,14 @@ def test_a_library_is_built_saved_and_opened(candidates: Candidates, tmp_path: P
     np.testing.assert_allclose(opened.embeddings, candidates.embeddings[chosen] / lengths, atol=1e-6)
 
 
-def test_quantised_patches_keep_their_mean(candidates: Candidates) -> None:
+def test_quantised_place_embeddings_keep_their_mean(candidates: Candidates) -> None:
     library = build(candidates, np.arange(24))
     for index in range(24):
-        patches = library.patch_embeddings(index)
-        assert patches is not None
-        np.testing.assert_allclose(patches.mean(axis=(0, 1)), library.embeddings[index], atol=2 * float(library.patch_scales[index]))
-        exact = candidates.patches[index] / np.linalg.norm(candidates.embeddings[index])
-        assert np.abs(patches - exact).max() <= 0.51 * library.patch_scales[index]
+        places = library.places_of(index)
+        assert places is not None
+        np.testing.assert_allclose(places.mean(axis=(0, 1)), library.embeddings[index], atol=2 * float(library.place_scales[index]))
+        exact = candidates.place_embeddings[index] / np.linalg.norm(candidates.embeddings[index])
+        assert np.abs(places - exact).max() <= 0.51 * library.place_scales[index]
 
 
 def test_the_same_library_gives_the_same_file(candidates: Candidates, tmp_path: Path) -> None:

@@ -23,20 +23,20 @@ from training.datasets.dataset import GroupKind, Subset
 from training.datasets.splits import greedy_folds
 from training.errors import DatasetError, RecipeError
 from training.learning.checkpoints import load_network
-from training.learning.devices import Place
+from training.learning.devices import Worker
 from training.metrics.by_patient import auc
 from training.recipes.config import Input, InputKind, Interleaving, Variant, load_recipe
 from training.releases.build import BuildOptions, build
 from training.releases.verify import check_releases
 from training.runs.arms import read_arm
 from training.runs.folder import Predictions, TransferOptions, load_trained
-from training.runs.interleaved import group_labels, run, source_parts, source_samples
+from training.runs.interleaved import group_labels, run, source_samples, source_split
 from training.runs.report import write_report
 from training.runs.transfer import run as run_alone
 
 pytestmark = pytest.mark.slow
 
-CPU = Place(torch.device("cpu"))
+CPU = Worker(torch.device("cpu"))
 SELF = Interleaving(variant=Variant.SELF, input=Input(kind=InputKind.CENTER_CROP, side=SIDE))
 
 
@@ -147,16 +147,16 @@ def test_what_a_source_teaches() -> None:
 def test_which_source_images_are_learned_from() -> None:
     pack = tissue_pack()
     samples = source_samples(pack, SELF)
-    assert len(source_parts(samples, SELF, 0).train) == 60
+    assert len(source_split(samples, SELF, 0).train) == 60
     published = SELF.model_copy(update={"part": "published"})
     thirds = replace(samples, fine=np.arange(60) // 20)
-    parts = source_parts(thirds, published, 0)
-    assert [len(chosen) for chosen in (parts.train, parts.validation, parts.test)] == [42, 12, 6]
-    assert np.bincount(thirds.fine[parts.train]).tolist() == [14] * 3
+    split = source_split(thirds, published, 0)
+    assert [len(chosen) for chosen in (split.train, split.validation, split.test)] == [42, 12, 6]
+    assert np.bincount(thirds.fine[split.train]).tolist() == [14] * 3
     regular = published.model_copy(update={"variant": Variant.REGULAR})
-    parts = source_parts(source_samples(pack, regular), regular, 0)
+    split = source_split(source_samples(pack, regular), regular, 0)
     fold = greedy_folds(pack.labels)
-    assert [np.unique(fold[chosen]).tolist() for _, chosen in parts.named()] == [list(range(8)), [8], [9]]
+    assert [np.unique(fold[chosen]).tolist() for _, chosen in split.named()] == [list(range(8)), [8], [9]]
 
 
 def _adp(folder: Path) -> Pack:
@@ -186,7 +186,7 @@ def test_the_published_protocol_runs_on_a_multi_label_source(tmp_path: Path) -> 
 
 
 def test_what_cannot_be_run_is_told_before_anything_is_written(tmp_path: Path, sources: Sources) -> None:
-    several = Place(torch.device("cpu"), 0, 2)
+    several = Worker(torch.device("cpu"), 0, 2)
     with pytest.raises(RecipeError, match="runs in one process, not 2"):
         run(_options(tmp_path, "interleaving.variant=greedy"), sources, several)
     with pytest.raises(RecipeError, match="has no interleaving"):

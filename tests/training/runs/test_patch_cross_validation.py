@@ -13,18 +13,18 @@ from tests.training.small import SIDE, cell_pack, patch_pack, write_patch_recipe
 from training.crops.packs import Pack, PackHeader, write_pack
 from training.crops.sources import Sources
 from training.datasets.dataset import GroupKind, ImageKind, Subset
-from training.datasets.splits import Parts
+from training.datasets.splits import Split
 from training.errors import DatasetError, RecipeError, SplitError
-from training.learning.devices import Place
+from training.learning.devices import Worker
 from training.recipes.config import load_recipe
 from training.runs.folder import Predictions, TransferOptions
-from training.runs.patch_cross_validation import parts_of_patches, run
+from training.runs.patch_cross_validation import run, split_of_patches
 from training.runs.report import write_report
-from training.runs.target import divisions
+from training.runs.target import splits
 
 pytestmark = pytest.mark.slow
 
-CPU = Place(torch.device("cpu"))
+CPU = Worker(torch.device("cpu"))
 NOT_LOCATED = 3
 
 
@@ -77,10 +77,10 @@ def test_what_is_finished_stays_and_test_patients_are_judged_where_all_are_asked
 
 def test_a_fold_learns_no_patch_of_the_patients_that_it_judges(tmp_path: Path) -> None:
     patches, cells = patch_pack(), _cells()
-    folds = divisions(cells, _options(tmp_path))
+    folds = splits(cells, _options(tmp_path))
     assert len(folds) == 3
     for judged in folds.values():
-        learned = parts_of_patches(patches, cells, judged)
+        learned = split_of_patches(patches, cells, judged)
         assert set(patches.groups[learned.train]) == set(cells.groups[judged.train])
         assert set(patches.groups[learned.validation]) == set(cells.groups[judged.validation])
         assert not set(patches.groups[learned.train]) & set(cells.groups[judged.validation])
@@ -88,18 +88,18 @@ def test_a_fold_learns_no_patch_of_the_patients_that_it_judges(tmp_path: Path) -
 
 def test_a_patient_without_patches_is_judged_all_the_same() -> None:
     patches, cells = patch_pack(), _cells()
-    judged = Parts(np.flatnonzero(cells.groups != "P00"), np.flatnonzero(cells.groups == "P00"), np.zeros(0, np.int64))
-    learned = parts_of_patches(patches.select(patches.groups != "P00"), cells, judged)
+    judged = Split(np.flatnonzero(cells.groups != "P00"), np.flatnonzero(cells.groups == "P00"), np.zeros(0, np.int64))
+    learned = split_of_patches(patches.select(patches.groups != "P00"), cells, judged)
     assert len(learned.validation) == 0
     assert len(learned.train) == len(patches) - 6
 
 
 def test_what_makes_no_sense_is_refused(tmp_path: Path, sources: Sources) -> None:
-    for options in (_options(tmp_path, "division.by=multi_label_folds"), _options(tmp_path, target="all_idb_patches")):
+    for options in (_options(tmp_path, "split.by=multi_label_folds"), _options(tmp_path, target="all_idb_patches")):
         with pytest.raises(RecipeError, match="by patient on composed_fields alone"):
             run(options, sources, CPU)
     with pytest.raises(DatasetError, match="aml_cells"):
         run(_options(tmp_path), _write(tmp_path, patch_pack()), CPU)
     blasts = patch_pack()
     with pytest.raises(SplitError):
-        parts_of_patches(blasts.select(blasts.labels[:, 1] == 0), _cells(), next(iter(divisions(_cells(), _options(tmp_path)).values())))
+        split_of_patches(blasts.select(blasts.labels[:, 1] == 0), _cells(), next(iter(splits(_cells(), _options(tmp_path)).values())))

@@ -19,14 +19,14 @@ from training.datasets.all_idb_patches import write_patches
 from training.datasets.dataset import Subset
 from training.errors import ArrayFileError, DatasetError, RecipeError, SplitError
 from training.learning.checkpoints import load_network
-from training.learning.devices import Place
+from training.learning.devices import Worker
 from training.recipes.config import load_recipe
 from training.runs.folder import Predictions, TransferOptions, load_trained
-from training.runs.patches import PatchPredictions, divisions, run, write_patch_report
+from training.runs.patches import PatchPredictions, run, splits, write_patch_report
 
 pytestmark = pytest.mark.slow
 
-CPU = Place(torch.device("cpu"))
+CPU = Worker(torch.device("cpu"))
 
 
 def _options(folder: Path, *changes: str, folds: int = 0, name: str = "run") -> TransferOptions:
@@ -90,26 +90,26 @@ def test_a_patient_on_both_sides_is_refused() -> None:
     pack = patch_pack()
     recipe = load_recipe("all_idb_patches")
     with pytest.raises(SplitError, match="leaks"):
-        divisions(replace(pack, groups=np.where(pack.groups == "P02", "P00", pack.groups)), recipe, 0)
+        splits(replace(pack, groups=np.where(pack.groups == "P02", "P00", pack.groups)), recipe, 0)
 
 
 def test_groups_without_subsets_are_given_some() -> None:
     pack = patch_pack()
     unassigned = replace(pack, subsets=np.array([""] * len(pack)))
-    parts = divisions(unassigned, load_recipe("all_idb_patches"), 0)["final"]
-    assert len(parts.validation) == 4 * 6
-    assert len(parts.test) == 0
-    assert len(parts.train) == len(pack) - 8 * 6
+    split = splits(unassigned, load_recipe("all_idb_patches"), 0)["final"]
+    assert len(split.validation) == 4 * 6
+    assert len(split.test) == 0
+    assert len(split.train) == len(pack) - 8 * 6
 
 
 def test_the_papers_folds_part_patches_of_a_patient() -> None:
     pack = patch_pack()
     recipe = load_recipe("all_idb_patches", "published")
-    parts = divisions(pack, recipe, 0)["final"]
-    assert len(parts.train) + len(parts.validation) + len(parts.test) == len(pack)
-    assert set(pack.groups[parts.train]) & set(pack.groups[parts.test])
-    changed = load_recipe("all_idb_patches", "published", ["division.by=image", "division.repetitions=2"])
-    assert list(divisions(pack, changed, 0)) == ["repetition-0", "repetition-1"]
+    split = splits(pack, recipe, 0)["final"]
+    assert len(split.train) + len(split.validation) + len(split.test) == len(pack)
+    assert set(pack.groups[split.train]) & set(pack.groups[split.test])
+    changed = load_recipe("all_idb_patches", "published", ["split.by=image", "split.repetitions=2"])
+    assert list(splits(pack, changed, 0)) == ["repetition-0", "repetition-1"]
 
 
 def test_predictions_of_cells_are_none_of_patches(tmp_path: Path) -> None:
@@ -129,10 +129,10 @@ def _all_idb1(root: Path) -> Path:
     for number in range(8):
         name = f"Im{number + 1:03d}_{int(number % 4 > 0)}"
         pixels = np.full((460, 460, 3), 220, np.uint8)
-        for folder, shade, places in (("xyc", 60, corners[: number % 4]), ("other", 140, [corners[number % 3 + 1]])):
-            for x, y in places:
+        for folder, shade, points in (("xyc", 60, corners[: number % 4]), ("other", 140, [corners[number % 3 + 1]])):
+            for x, y in points:
                 pixels[np.hypot(rows - y, columns - x) < 30] = shade
-            (root / folder / f"{name}.xyc").write_text("".join(f"{x} {y}\n" for x, y in places), encoding="ascii")
+            (root / folder / f"{name}.xyc").write_text("".join(f"{x} {y}\n" for x, y in points), encoding="ascii")
         noisy = np.clip(pixels + generator.normal(0, 4, pixels.shape), 0, 255).astype(np.uint8)
         Image.fromarray(noisy).save(root / "im" / f"{name}.jpg", quality=95)
     return root

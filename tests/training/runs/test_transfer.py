@@ -22,7 +22,7 @@ from training.crops.sources import Sources
 from training.datasets.dataset import GroupKind, Subset
 from training.errors import ArrayFileError, DatasetError, RecipeError, SplitError
 from training.learning.checkpoints import load_network
-from training.learning.devices import Place
+from training.learning.devices import Worker
 from training.recipes.config import Input, InputKind, load_recipe
 from training.runs.arms import read_arm
 from training.runs.fitting import start_from
@@ -32,7 +32,7 @@ from training.runs.transfer import run
 
 pytestmark = pytest.mark.slow
 
-CPU = Place(torch.device("cpu"))
+CPU = Worker(torch.device("cpu"))
 
 
 def _options(folder: Path, *changes: str, preset: str = "grouped", seed: int = 0, folds: int = 0, name: str = "run") -> TransferOptions:
@@ -71,7 +71,7 @@ def test_metric_learning_trains_as_published(tmp_path: Path) -> None:
         "pretraining.enabled=false",
         "fine_tuning.epochs=2",
         "warm_up.epochs=1",
-        "division.repetitions=1",
+        "split.repetitions=1",
         "injection.nothing=0.3",
     ]
     recipe = load_recipe("dss", "published", [*small, f"fine_tuning.input.side={SIDE}"])
@@ -212,7 +212,7 @@ def test_packs_of_another_level_or_focus_are_told(tmp_path: Path) -> None:
     write_pack(replace(adp, header=replace(adp.header, dataset="adp")), tmp_path / "adp.pack")
     write_pack(cell_pack(), tmp_path / "cells.pack")
     sources = Sources.find([tmp_path / "adp.pack", tmp_path / "cells.pack"], tmp_path)
-    with pytest.raises(RecipeError, match="dl4all pack --level 3"):
+    with pytest.raises(RecipeError, match="dl4all data pack --level 3"):
         run(_options(tmp_path, "pretraining.level=3"), sources, CPU)
     wanted = Input(kind=InputKind.REGISTERED_SHARPENED, side=32)
     assert len(sources.pack("aml_cells", wanted, focus=FocusParameters(**FOCUS)))
@@ -221,7 +221,7 @@ def test_packs_of_another_level_or_focus_are_told(tmp_path: Path) -> None:
     tuned = wanted.model_copy(update={"threshold": "tuned"})
     assert len(sources.pack("aml_cells", tuned)), "a pack that does not say"
     write_pack(replace(pack := cell_pack(), header=replace(pack.header, threshold="quantile")), tmp_path / "cells.pack")
-    with pytest.raises(RecipeError, match="dl4all pack --threshold tuned"):
+    with pytest.raises(RecipeError, match="dl4all data pack --threshold tuned"):
         sources.pack("aml_cells", tuned)
 
 
@@ -239,7 +239,7 @@ def test_torchs_launcher_trains_source_and_target_and_goes_on(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("broken", ["leak", "unknown", "one class", "no blast in calibration"])
-def test_divisions_that_leak_or_lack_a_class_write_nothing(tmp_path: Path, broken: str) -> None:
+def test_splits_that_leak_or_lack_a_class_write_nothing(tmp_path: Path, broken: str) -> None:
     pack = cell_pack()
     subsets, is_blast, grouped_by = pack.subsets.copy(), pack.is_blast.copy(), GroupKind.PATIENT
     if broken == "leak":
