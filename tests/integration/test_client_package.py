@@ -92,6 +92,11 @@ def test_all_examples_are_tried() -> None:
     assert len(EXAMPLES) == 6
 
 
+def test_the_example_of_the_project_runs(folder: Path, server: ServerProcess) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
+    assert "INDETERMINATE" in _run(code, folder, server)
+
+
 def test_the_example_of_the_package_runs(folder: Path, server: ServerProcess) -> None:
     text = inspect.getdoc(dl4all_client)
     assert text is not None

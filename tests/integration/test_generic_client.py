@@ -1,4 +1,4 @@
-"""``dl4all call``: a generic client by reflection; every RPC from the README's own lines."""
+"""``dl4all call``: a generic client by reflection; every RPC from the lines of ``docs/calling.md``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from clients.cli.call import CallError, ReflectedServer, put_file, read_messages
 from clients.cli.stack.parts import Ports
 from dl4all.classification.v1 import classification_pb2
-from dl4all.diagnosis.v1 import diagnosis_pb2
+from dl4all.diagnosis.v1 import diagnosis_pb2, library_pb2
 from dl4all.patching.v1 import patching_pb2
 from dl4all.preprocessing.v1 import preprocessing_pb2
 from dl4all.retrieval.v1 import retrieval_pb2
@@ -21,20 +21,19 @@ from tests.integration.conftest import start_server
 from tests.paths import ROOT
 from tests.running import Stack
 
-MODULES = (classification_pb2, diagnosis_pb2, patching_pb2, preprocessing_pb2, retrieval_pb2)
-WANT_A_STORE = {"RetrievalService/AddReferences", "RetrievalService/WithdrawReferences"}
+MODULES = (classification_pb2, diagnosis_pb2, library_pb2, patching_pb2, preprocessing_pb2, retrieval_pb2)
+WANT_A_STORE = {"LibraryService/AddReferences", "RetrievalService/AddReferences", "RetrievalService/WithdrawReferences"}
 """What a server refuses that was not given a file for it; tried in ``test_library.py``."""
 RPCS = {f"{s.name}/{m.name}" for module in MODULES for s in module.DESCRIPTOR.services_by_name.values() for m in s.methods} - WANT_A_STORE
 
 
-def _readme_lines() -> str:
-    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
-    (block,) = (b for b in blocks if "dl4all call" in b)
-    return block
+def _shown_lines() -> str:
+    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "docs" / "calling.md").read_text(encoding="utf-8"), re.S)
+    return "".join(block for block in blocks if "dl4all call" in block)
 
 
-def test_every_rpc_from_the_lines_of_the_readme(stack: Stack, tmp_path: Path) -> None:
-    lines = _readme_lines()
+def test_every_rpc_from_the_lines_of_the_page(stack: Stack, tmp_path: Path) -> None:
+    lines = _shown_lines()
     assert set(re.findall(r"dl4all call (\w+Service/\w+)", lines)) == RPCS
     for name in SERVICES:
         lines = lines.replace(f"localhost:{Ports.default().grpc[name]}", stack[name].address)
@@ -82,7 +81,7 @@ def test_what_does_not_fit_is_told(server: object) -> None:
         ):
             with pytest.raises(CallError, match=said):
                 list(reflected.call(name, messages))
-        assert list(reflected.call("DiagnosisService/ListSystems", [{"unknown": 1}], ignore_unknown=True))
+        assert list(reflected.call("DiagnosisService/ListReleases", [{"unknown": 1}], ignore_unknown=True))
     finally:
         reflected.close()
 
