@@ -1,7 +1,7 @@
-"""One room per deployable service, and the floor they stand on."""
+"""One folder per deployable service, and `common`, which they share."""
 
 import os
 
-# gRPC reads this when it is imported. Its own lines are plain text on standard error, where ours are JSON; what they say of failed
-# connections reaches the log as the status of the call. Set it to INFO or DEBUG to see them.
+# gRPC reads this when it is imported. Its own lines are plain text on standard error, where ours are JSON. A failed connection reaches the log as
+# the status of the call. Set it to INFO or DEBUG to see them.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")

@@ -19,7 +19,7 @@ from tests.running import Stack
 
 os.environ.setdefault(HOME_VARIABLE, str(ROOT))
 signal.signal(signal.SIGINT, signal.default_int_handler)
-"""A shell that starts the tests in the background has them ignore Ctrl-C, and so would every process that they start."""
+"""Let Ctrl-C work: a shell that starts the tests in the background makes them, and every process that they start, ignore it."""
 
 
 @pytest.fixture(scope="session")
@@ -56,7 +56,7 @@ def triton_installed() -> None:
 
 @pytest.fixture(scope="session")
 def stack(triton_installed: None) -> Iterator[Stack]:
-    """Five services in processes of their own and a Triton, whose models can be unloaded; tests leave it as they found it."""
+    """Five services in processes of their own and a Triton, whose models can be unloaded. Tests leave it as they found it."""
     made = Stack.make({"DL4ALL_WORKERS": "2"}, triton=("--model-control", "explicit"))
     try:
         yield made.start()

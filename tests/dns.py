@@ -48,12 +48,12 @@ class DnsServer:
 
     def _answer(self, query: bytes) -> bytes:
         identifier = _HEADER.unpack(query[:12])[0]
-        labels, place = [], 12
-        while query[place]:
-            labels.append(query[place + 1 : place + 1 + query[place]].decode())
-            place += 1 + query[place]
-        question = query[12 : place + 5]
-        name, kind = ".".join(labels).lower(), struct.unpack(">H", query[place + 1 : place + 3])[0]
+        labels, position = [], 12
+        while query[position]:
+            labels.append(query[position + 1 : position + 1 + query[position]].decode())
+            position += 1 + query[position]
+        question = query[12 : position + 5]
+        name, kind = ".".join(labels).lower(), struct.unpack(">H", query[position + 1 : position + 3])[0]
         known = name in self.records
         addresses = self.records.get(name, []) if kind == _TYPE_A else []
         header = _HEADER.pack(identifier, 0x8580 if known else 0x8583, 1, len(addresses), 0, 0)

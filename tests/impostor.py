@@ -1,4 +1,4 @@
-"""A real gRPC server that stands between two parts and passes calls on, late or spoilt, as a test tells it."""
+"""A real gRPC server between two parts that passes calls on, late or spoilt, as a test says."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Impostor(grpc.GenericRpcHandler):
 
     Attributes:
         delay: seconds before a call is passed on; health is never delayed.
-        spoil: what becomes of each answer, by method and bytes; health is never spoilt.
+        spoil: makes the passed answer from method and bytes; health is never spoilt.
         passed: methods of the calls that came, health left out.
         cancelled: methods of the calls that were cancelled by their caller.
     """

@@ -1,4 +1,4 @@
-"""A plugin of pytest: minutes per folder of tests, so that it is seen what grows."""
+"""A plugin of pytest: minutes per folder of tests, which show what grows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The focus score and adaptive unsharpening as their definitions say, in double precision with SciPy: what ours is compared with."""
+"""The focus score and adaptive unsharpening as defined, in double precision with SciPy: the reference for ours."""
 
 from __future__ import annotations
 

@@ -41,14 +41,14 @@ TEST_SETTINGS = {
 
 
 PATIENCE = 28.0
-"""Seconds that anything may take on a machine that has other work: far more than it takes, less than a part that hangs would."""
+"""Seconds that any step may take on a busy machine: far more than it needs, and less than a part that hangs would take."""
 
 START_PATIENCE = 300.0
 """Seconds that a part may take to start: a Triton warms up all models, and several may do so beside other work."""
 
 
 def eventually(condition: Callable[[], bool], seconds: float = 0.0, what: str = "") -> float:
-    """Wait until something is so, ``PATIENCE`` at least; returns how long it took."""
+    """Wait until a condition holds, ``PATIENCE`` at least; returns the seconds that it took."""
     started = time.monotonic()
     limit = max(seconds, PATIENCE)
     while not condition():
@@ -125,14 +125,14 @@ class Running:
 
     @property
     def address(self) -> str:
-        """By name, as the certificates have it, where it listens on the usual loopback address."""
+        """Address by the name in the certificates, where it listens on the usual loopback address."""
         return f"{'localhost' if self.host == '127.0.0.1' else self.host}:{self.part.port}"
 
     def channel(self) -> grpc.Channel:
         return open_channel(self.address, self.tls)
 
     def health(self, service: str = "", timeout: float = 5.0) -> int:
-        """What ``grpc.health.v1`` says; ``UNREACHABLE`` where nobody answers."""
+        """Status by ``grpc.health.v1``; ``UNREACHABLE`` where nothing answers."""
         with self.channel() as channel:
             try:
                 return int(

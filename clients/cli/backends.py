@@ -34,7 +34,7 @@ async def open_client(address: str | None) -> AsyncIterator[AsyncDiagnosisClient
 
 
 async def find_release(client: AsyncDiagnosisClient, release_id: str) -> diagnosis_pb2.Release | None:
-    """A release, by id; None where it is not listed, or where the gateway cannot be asked any more."""
+    """A release, by id; None where it is not listed, or where the gateway does not answer any more."""
     try:
         return next((r for r in await client.list_releases() if r.release_id == release_id), None)
     except ServiceError:

@@ -23,14 +23,14 @@ _DEFAULT_TIMEOUT: Final = 60.0
 
 
 class CallError(Exception):
-    """What was asked for cannot be called, or the given message does not fit."""
+    """There is no such RPC, or the given message does not fit it."""
 
 
 class ReflectedServer:
     """A server as its reflection describes it.
 
     Args:
-        address: where it is.
+        address: its ``host:port``.
         timeout: seconds per call.
     """
 
@@ -116,7 +116,7 @@ def read_messages(text: str) -> list[dict[str, Any]]:
     """JSON objects, one after the other, white space between them.
 
     Raises:
-        CallError: it is something else.
+        CallError: the text is something else.
     """
     decoder, messages, start = json.JSONDecoder(), [], 0
     text = text.strip()
@@ -146,26 +146,26 @@ def put_file(message: dict[str, Any], assignment: str) -> None:
     except OSError as error:
         raise CallError(f"{file} cannot be read: {error.strerror}.") from error
     names = path.split(".")
-    place: Any = message
+    container: Any = message
     for name, following in pairwise(names):
-        place = _child(place, name, [] if following.isdigit() else {}, path)
-    _set(place, names[-1], content, path)
+        container = _child(container, name, [] if following.isdigit() else {}, path)
+    _set(container, names[-1], content, path)
 
 
-def _child(place: Any, name: str, empty: Any, path: str) -> Any:
-    if isinstance(place, dict):
-        return place.setdefault(name, empty)
-    if isinstance(place, list) and name.isdigit() and int(name) <= len(place):
-        if int(name) == len(place):
-            place.append(empty)
-        return place[int(name)]
+def _child(container: Any, name: str, empty: Any, path: str) -> Any:
+    if isinstance(container, dict):
+        return container.setdefault(name, empty)
+    if isinstance(container, list) and name.isdigit() and int(name) <= len(container):
+        if int(name) == len(container):
+            container.append(empty)
+        return container[int(name)]
     raise CallError(f"{path} does not fit the message at {name!r}.")
 
 
-def _set(place: Any, name: str, content: str, path: str) -> None:
-    if isinstance(place, dict):
-        place[name] = content
-    elif isinstance(place, list) and name.isdigit() and int(name) <= len(place):
-        place[int(name) : int(name) + 1] = [content]
+def _set(container: Any, name: str, content: str, path: str) -> None:
+    if isinstance(container, dict):
+        container[name] = content
+    elif isinstance(container, list) and name.isdigit() and int(name) <= len(container):
+        container[int(name) : int(name) + 1] = [content]
     else:
         raise CallError(f"{path} does not fit the message at {name!r}.")

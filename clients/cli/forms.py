@@ -83,9 +83,8 @@ def cells_form(path: str, located: diagnosis_pb2.LocateCellsResponse) -> dict[st
 def release_form(release: diagnosis_pb2.Release) -> dict[str, Any]:
     """``{system, release, detects, default, current, title, figures: [{name, value, low, high}], limits}``."""
     form = _plain(release)
-    form["release"] = form.pop("release_id")
-    form["detects"] = form["detects"].lower()
-    return form
+    first = {"release": form.pop("release_id")}
+    return {**first, **form, "detects": form["detects"].lower()}
 
 
 def error_form(path: str, error: ServiceError) -> dict[str, Any]:
@@ -97,7 +96,7 @@ def _quality_form(quality: imaging_pb2.ImageQuality) -> dict[str, Any]:
     """Quality with its focus map as ``{rows, columns, blur: [px or null, row by row]}``."""
     form = _plain(quality)
     if quality.HasField("focus_map"):
-        blur = np.frombuffer(quality.focus_map.values, "<f4").tolist()
+        blur = [float(str(value)) for value in np.frombuffer(quality.focus_map.values, "<f4")]
         form["focus_map"] = {"rows": quality.focus_map.height, "columns": quality.focus_map.width, "blur": [_number(value) for value in blur]}
     return form
 

@@ -11,7 +11,7 @@ from services.common.image_files import IMAGE_SUFFIXES
 
 
 def expand(paths: Sequence[Path]) -> list[Path]:
-    """Files as named; folders as the images in them and below, sorted. What does not exist is kept, to be reported."""
+    """Files as named; folders as the images in them and below, sorted. A path that does not exist is kept, to be reported."""
     found: list[Path] = []
     for path in paths:
         if path.is_dir():

@@ -37,7 +37,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="markdown",
-    help="Pre-read blood smears for leukaemic blasts, with reasons. Assists a qualified reader; never signs out a result.",
+    help="Look for leukaemic blasts in images of blood smears, and say why. It assists a qualified reader and never signs out a result.",
 )
 
 for command in EVERYDAY:

@@ -1,4 +1,4 @@
-"""Arguments and options that several commands share, and how their errors are told."""
+"""Arguments and options that several commands share, and the form of their errors."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ Models = Annotated[Path, typer.Option(help="Folder of models.", envvar="DL4ALL_M
 RELEASES: Final = home() / RELEASES_FOLDER
 MODELS: Final = home() / MODEL_REPOSITORY
 BUILD: Final = Path("build")
-"""Folder of what training makes: runs and packs."""
+"""Folder of the runs and packs of training."""
 
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Turn what a user can put right into one line and exit status 1; an interruption into 130."""
+    """Turn an error that a user can put right into one line and exit status 1, and an interruption into 130."""
     from services.common.errors import DomainError
 
     caught: tuple[Any, ...] = (DomainError, OSError)
@@ -64,6 +64,8 @@ def explained() -> Iterator[None]:
         raise typer.Exit(1) from error
     except KeyboardInterrupt as error:
         raise typer.Exit(130) from error
+    except BrokenPipeError:  # the reader of the output has gone; Typer ends without a message
+        raise
     except caught as error:
         interrupted = type(error).__name__ == "InterruptedTrainingError"
         process = f" (process {os.environ['RANK']})" if "RANK" in os.environ else ""

@@ -45,10 +45,10 @@ async def for_each_image(
     Returns:
         How many images failed.
     """
-    places = asyncio.Semaphore(IN_FLIGHT)
+    slots = asyncio.Semaphore(IN_FLIGHT)
 
     async def one(path: Path) -> Outcome[Answer]:
-        async with places:
+        async with slots:
             try:
                 return Outcome(path, await work(path, _read(path)), None)
             except ServiceError as error:
@@ -83,6 +83,8 @@ def asyncio_exit(work: Coroutine[Any, Any, int]) -> None:
         failed = error if isinstance(error, ServiceError) else ServiceError.from_rpc(error)
         say(f"failed: {failed.message} ({failed.reason})", "red")
         raise typer.Exit(1) from error
+    except BrokenPipeError:  # the reader of the output has gone; Typer ends without a message
+        raise
     except OSError as error:
         say(f"failed: {error}", "red")
         raise typer.Exit(1) from error
@@ -93,17 +95,17 @@ def asyncio_exit(work: Coroutine[Any, Any, int]) -> None:
 
 
 def say(text: str, style: str = "") -> None:
-    """Tell a person something on standard error, lines left whole.
+    """Print a text for people on standard error, without wrapping its lines.
 
     Args:
-        text: what to say; nothing in it is read as markup.
+        text: the text; it is not read as markup.
         style: colour of the text, for rich.
     """
     console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 def in_a_folder(path: Path | None) -> Path | None:
-    """Refuse a file to write whose folder is not there, before any work is done for it."""
+    """Refuse an output file whose folder does not exist, before any work is done for it."""
     if path is not None and (path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK)):
         raise typer.BadParameter(
             f"{path} cannot be written: {'it is a folder' if path.is_dir() else f'there is no folder {path.parent} to write to'}."

@@ -1,8 +1,8 @@
-"""Draw the architecture from what the project states of itself: the table of parts and the floors of training.
+"""Draw the architecture from the project's own tables: the parts of a stack and the floors of training.
 
     python -m deploy.ci.architecture_picture
 
-Writes ``docs/pictures/architecture.svg``. A test says when the picture is no longer of the project.
+Writes ``docs/pictures/architecture.svg``. A test fails when the picture is out of date.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def _serving() -> list[str]:
     floor = _Box(8, 462, _SERVING_WIDTH, "services/common", "servers, settings, errors, telemetry, image codec, engines, releases", _FLOOR)
     store = _Box(8, 540, _SERVING_WIDTH, "releases/ and model_repository/", "what belongs together, with checksums; found in DL4ALL_HOME", _FLOOR)
     heading = '<text x="336" y="32" class="head">Serving: one process, or one a part</text>'
-    note = '<text x="336" y="620" class="note">An arrow: calls. Services never import each other; all stand on the floor below them.</text>'
+    note = '<text x="336" y="620" class="note">An arrow: calls. Services never import each other; all import services/common below them.</text>'
     return [heading, *arrows, *(box.svg() for box in (*boxes.values(), floor, store)), note]
 
 
@@ -117,7 +117,7 @@ def _training() -> list[str]:
     floors = training_floors()
     boxes = [_Box(712, 56 + 50 * i, 320, name.replace(" | ", ", "), _FLOORS_SAY.get(name, "")) for i, name in enumerate(floors)]
     heading = '<text x="872" y="32" class="head">training: from images to a release</text>'
-    note = '<text x="872" y="620" class="note">A floor imports from those below it, never from above.</text>'
+    note = '<text x="872" y="620" class="note">A layer imports from those below it, never from above.</text>'
     return [heading, *(box.svg() for box in boxes), note]
 
 

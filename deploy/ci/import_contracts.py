@@ -39,7 +39,7 @@ class FloorWithoutRooms(ForbiddenContract):
 
 
 class ForbiddenInRooms(ForbiddenContract):
-    """No module of a service's room, or of a further folder, imports what is forbidden, directly or by others; listed exceptions may.
+    """No module of a service's room, or of a further folder, imports a forbidden module, directly or through others; listed exceptions may.
 
     A module that is added falls under the rule unless it is listed, so that nothing is forgotten. A pattern of an exception that fits no
     module any more is an error.

@@ -1,9 +1,9 @@
-"""Lock what is installed: compile ``requirements/*.txt`` from the projects, every file with its hashes.
+"""Lock the installed packages: compile ``requirements/*.txt`` from the projects, every file with its hashes.
 
     python -m deploy.ci.lock
 
-Needs uv and a package index. The first line of each file is a digest of what it was compiled from, by which a test tells that it is
-stale. Our own two distributions are no lines of them: they are installed afterwards, without an index. ``train`` and ``gpu`` are left
+Needs uv and a package index. The first line of each file is a digest of its sources, by which a test finds that it is stale. Our own two
+distributions are not in the files: they are installed afterwards, without an index. ``train`` and ``gpu`` are left
 out: their lock would take gigabytes of CUDA. The two locks of the client are the ends of its ranges, at which a test calls a server.
 """
 
@@ -25,7 +25,7 @@ _OLDEST_PYTHON: Final = "3.11"
 
 @dataclass(frozen=True)
 class Lock:
-    """What a lock is compiled from.
+    """The sources of a lock.
 
     Attributes:
         projects: folders of the projects whose requirements it pins; the first is compiled, the others are installed by it.
@@ -61,7 +61,7 @@ def declared(name: str) -> list[str]:
 
 
 def stamp(name: str) -> str:
-    """First line of a lock: what it was compiled from."""
+    """First line of a lock: a digest of its sources."""
     return f"# Compiled by `make lock` from what has the SHA-256 {hashlib.sha256(json.dumps(declared(name)).encode()).hexdigest()}"
 
 

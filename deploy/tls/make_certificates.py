@@ -57,7 +57,7 @@ def make_authority(name: str, days: int) -> Authority:
 
 
 def issue(authority: Authority, names: Sequence[str], days: int) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
-    """A certificate for servers and clients of these names; with negative days one that is over."""
+    """A certificate for servers and clients of these names; with negative days an expired one."""
     key = ec.generate_private_key(ec.SECP256R1())
     alternatives = [_alternative(name) for name in names]
     purposes = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]

@@ -2,7 +2,7 @@
 
     python deploy/triton/serve.py [--grpc-port 8001] [--metrics-port 8002] [-- any further flag of tritonserver]
 
-This process becomes ``tritonserver``: what is sent to it (SIGTERM, Ctrl-C) reaches the server itself. TLS follows the
+This process becomes ``tritonserver``: signals to it (SIGTERM, Ctrl-C) reach the server itself. TLS follows the
 same variables as the services: ``DL4ALL_TLS_CERTIFICATE``, ``DL4ALL_TLS_KEY``, ``DL4ALL_TLS_CA``, ``DL4ALL_TLS_MUTUAL``.
 The HTTP endpoint stays closed: the services speak gRPC, and it has no TLS. Traces go to
 ``OTEL_EXPORTER_OTLP_ENDPOINT`` where ``DL4ALL_TRACING`` is true.
@@ -57,7 +57,7 @@ def server_command(given: argparse.Namespace, environment: Mapping[str, str]) ->
 
 
 def server_environment(installed: Path, environment: Mapping[str, str]) -> dict[str, str]:
-    """What the server and its Python processes need to find their libraries."""
+    """Environment in which the server and its Python processes find their libraries."""
     packages = _packages(installed)
     libraries = [packages / "nvidia_pytriton.libs", sysconfig.get_config_var("LIBDIR")]
     return {
@@ -69,7 +69,7 @@ def server_environment(installed: Path, environment: Mapping[str, str]) -> dict[
 
 
 def remove_stale_shared_memory(folder: Path = SHARED_MEMORY) -> None:
-    """Remove what servers that were killed have left in shared memory."""
+    """Remove the shared memory that killed servers have left."""
     for path in folder.glob(f"{SHARED_MEMORY_PREFIX}*"):
         owner = path.name.removeprefix(SHARED_MEMORY_PREFIX).partition("_")[0]
         if owner.isdigit() and not Path("/proc", owner).exists():

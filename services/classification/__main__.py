@@ -17,7 +17,7 @@ from services.common.workers import Workers
 
 @asynccontextmanager
 async def opened(common: CommonSettings, tls: TlsSettings) -> AsyncIterator[Sequence[Registration]]:
-    """The servicer with its engine; a model that is not there yet is a matter of health, not of starting."""
+    """The servicer with its engine; a model that is not loaded yet shows in health and does not stop the start."""
     workers = Workers(common.workers)
     engine = open_engine(ClassificationSettings(), common, tls, workers)
     try:

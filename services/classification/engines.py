@@ -1,4 +1,4 @@
-"""Which engine runs the models: a matter of settings."""
+"""Choose the engine that runs the models."""
 
 from __future__ import annotations
 

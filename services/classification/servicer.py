@@ -26,14 +26,14 @@ Outputs = dict[str, NDArray[np.float32]]
 
 
 class ClassificationServicer(classification_pb2_grpc.ClassificationServiceServicer):
-    """Runs the network and the embedder of a release on the cells of an image, once each, and its network of patches on a field."""
+    """Runs the network and the embedder of a release once each on the cells of an image, and its network of patches on a field."""
 
     def __init__(self, releases: ReleaseStore, engine: InferenceEngine) -> None:
         self._releases = releases
         self._engine = engine
 
     def registration(self) -> Registration:
-        """What a server needs to serve this; ready while the engine has the models of the default release."""
+        """Registration at a server; ready while the engine has the models of the default release."""
         return Registration(DESCRIPTOR, classification_pb2_grpc.add_ClassificationServiceServicer_to_server, self, self._needs)
 
     def _needs(self) -> Needs:
@@ -87,7 +87,7 @@ class ClassificationServicer(classification_pb2_grpc.ClassificationServiceServic
         return classification_pb2.ClassifyPatchesResponse(patches=patches, engine=self._engine.name, model=self._served_model(network))
 
     async def _run(self, release: Release, images: NDArray[np.uint8], with_places: bool, timeout: float | None) -> tuple[Outputs, Outputs]:
-        """What the network and the embedder say; one inference where they are one model."""
+        """Outputs of the network and of the embedder; one inference where they are one model."""
         embedding = [EMBEDDING, PLACE_EMBEDDINGS] if with_places else [EMBEDDING]
         judgement = [LOGITS, CLASS_ACTIVATIONS] if with_places and release.class_activations else [LOGITS]
         if release.embedder == release.network:

@@ -13,7 +13,7 @@ from services.common.settings import ServiceSettings
 
 
 class ClassificationSettings(ServiceSettings):
-    """What the classification service can be told."""
+    """Settings of the classification service."""
 
     model_config = SettingsConfigDict(env_prefix="DL4ALL_CLASSIFICATION_", extra="ignore", use_attribute_docstrings=True)
 
@@ -24,13 +24,13 @@ class ClassificationSettings(ServiceSettings):
     """Port of the Prometheus metrics; 0 for any free one."""
 
     engine: Literal["onnxruntime", "triton"] = "onnxruntime"
-    """What runs the models: ONNX Runtime in this process, or a Triton Inference Server."""
+    """Engine that runs the models: ONNX Runtime in this process, or a Triton Inference Server."""
 
     device: Role = Role.CPU
-    """Where the models run; ONNX Runtime needs the extra ``gpu`` for it."""
+    """Hardware that runs the models; for a GPU, ONNX Runtime needs the extra ``gpu``."""
 
     triton_address: str = default_address("triton")
-    """Triton's gRPC endpoint; every address of the name takes its turn."""
+    """Triton's gRPC endpoint; round robin over all addresses of the name."""
 
     inference_threads: int = Field(default=1, ge=1, le=64)
     """Threads of one inference of ONNX Runtime; 1 serves most images per second, more answer a lone image sooner."""

@@ -1,4 +1,4 @@
-"""Names of what networks tell apart, and the columns of their logits: one list for serving and training."""
+"""Class names and the columns of the networks' logits, the same for serving and training."""
 
 from __future__ import annotations
 

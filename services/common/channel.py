@@ -1,4 +1,4 @@
-"""Channels to other services: round robin over what DNS names, retries with a budget, keepalive, limits, TLS."""
+"""Channels to other services: round robin over the addresses that DNS gives, retries with a budget, keepalive, limits, TLS."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from services.common.tls import channel_credentials
 Options = list[tuple[str, Any]]
 
 RETRIED: Final = ("UNAVAILABLE", "CANCELLED")
-"""What is retried between our services. CANCELLED, where the caller cancelled nothing, is how a server of gRPC turns calls away that arrive
-in the instant in which it stops listening; what the caller itself cancels is never retried."""
+"""Statuses that are retried between our services. A gRPC server answers CANCELLED to calls that arrive in the instant in which it stops listening.
+A call that the caller itself cancels is never retried."""
 
 
 def _service_config(retried: Sequence[str]) -> str:
     """Round robin; at most three retries, with a budget.
 
-    Each failure costs a token, each success returns one, and at fifty of a hundred tokens or fewer nothing is retried. So
-    one of two replicas may turn everything away while it ends (as Triton does) without a call being lost, and a service
-    that is down altogether is spared after some fifty failures.
+    Each failure costs a token and each success returns one. At fifty of a hundred tokens or fewer nothing is retried. One of two replicas can turn
+    all calls away while it ends (as Triton does), and no call is lost. A service that is down altogether gets no more retries after some fifty
+    failures.
     """
     retry = {
         "maxAttempts": 4,
@@ -58,8 +58,8 @@ def channel_options(common: CommonSettings, tls: TlsSettings, retried: Sequence[
         ("grpc.max_send_message_length", common.max_message_bytes),
         ("grpc.keepalive_time_ms", int(1000 * common.keepalive_seconds)),
         ("grpc.keepalive_timeout_ms", int(1000 * common.keepalive_timeout_seconds)),
-        # What is sent, such as a health check, puts the keepalive off; a connection on which nothing comes back any more is then noticed by
-        # the transport's own pings, whose patience is a minute unless it is told.
+        # Sent data, such as a health check, postpones the keepalive. The transport's own pings then detect a dead connection; without this option
+        # they wait a minute for an answer.
         ("grpc.http2.ping_timeout_ms", int(1000 * common.keepalive_timeout_seconds)),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_pings_without_data", 0),
@@ -77,7 +77,7 @@ def open_channel(address: str, tls: TlsSettings, common: CommonSettings) -> grpc
     """Open a channel; it connects when it is first used.
 
     Args:
-        address: ``dns:///name:port`` (every address of the name takes its turn), ``ipv4:a:port,b:port`` or ``host:port``.
+        address: ``dns:///name:port`` (round robin over all addresses of the name), ``ipv4:a:port,b:port`` or ``host:port``.
         tls: how to trust and be trusted.
         common: limits and keepalive.
 

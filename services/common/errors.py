@@ -1,4 +1,4 @@
-"""Domain errors: what can go wrong, named once. Free of gRPC: ``status.py`` turns them into statuses."""
+"""Domain errors. They do not depend on gRPC; ``status.py`` turns them into statuses."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ class InvalidImageError(InvalidRequestError):
 
 
 class NotFoundError(DomainError):
-    """What the request names does not exist."""
+    """The request names something that does not exist."""
 
     code = "NOT_FOUND"
 
 
 class FailedPreconditionError(DomainError):
-    """This service does not hold what the request needs, such as the release."""
+    """This service lacks something that the request needs, such as the release."""
 
     code = "FAILED_PRECONDITION"
 
@@ -71,7 +71,7 @@ class DependencyUnavailableError(DomainError):
 
 
 class DeadlineError(DomainError):
-    """The time that the caller gave is over."""
+    """The caller's deadline has passed."""
 
     code = "DEADLINE_EXCEEDED"
 

@@ -1,4 +1,4 @@
-"""What surrounds every call: bounded concurrency, deadlines, a span, metrics, one log line, errors as rich statuses."""
+"""The guard around every call: bounded concurrency, deadlines, a span, metrics, one log line, errors as rich statuses."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from services.common.tracing import SpanScope, extract, note_outcome, server_spa
 
 MAX_REQUEST_ID: Final = 128
 _SAME_MOMENT_SECONDS: Final = 0.25
-"""A caller whose time is over cancels; its clock runs ahead of ours by as long as the request took to arrive."""
+"""A caller cancels at its deadline, which passes earlier than ours by the time that the request took to arrive."""
 _log = structlog.get_logger("dl4all")
 
 
@@ -45,10 +45,10 @@ class Admission:
 
     @contextmanager
     def admitted(self) -> Iterator[None]:
-        """Hold a place for the duration of a call.
+        """Hold a slot for the duration of a call.
 
         Raises:
-            OverloadedError: all places are taken.
+            OverloadedError: all slots are taken.
         """
         if self.under_way >= self._limit:
             metrics.REFUSED.inc()
@@ -61,7 +61,7 @@ class Admission:
 
 
 class ServedContext(Protocol):
-    """What the guard reads of a servicer context, remote or local."""
+    """The part of a servicer context that the guard reads, remote or local."""
 
     def time_remaining(self) -> float | None:
         """Seconds until the deadline."""
@@ -79,13 +79,13 @@ async def guarded(
     *,
     scope: SpanScope = SpanScope.BLOCK,
 ) -> AsyncIterator[None]:
-    """Run a call: trace, count and log it, and turn whatever it raises into ``CallFailedError``.
+    """Run a call: trace, count and log it, and turn every exception into ``CallFailedError``.
 
     Args:
         method: full method name.
         request_id: the caller's identifier, for the log and for internal errors.
-        admission: places, or None for calls within one process.
-        context: of the call; with it a deadline that is over is told from a cancellation, and the caller's trace goes on.
+        admission: slots of the server, or None for calls within one process.
+        context: of the call; it tells a passed deadline from a cancellation and carries the caller's trace.
         scope: see ``tracing.SpanScope``.
 
     Raises:
@@ -112,7 +112,7 @@ async def guarded(
             raise CallFailedError(status_of(error)) from error
         except (TimeoutError, asyncio.TimeoutError) as error:
             code = "DEADLINE_EXCEEDED"
-            raise CallFailedError(status_of(DeadlineError("DEADLINE_EXCEEDED", "The time that the caller gave is over."))) from error
+            raise CallFailedError(status_of(DeadlineError("DEADLINE_EXCEEDED", "The caller's deadline has passed."))) from error
         except (asyncio.CancelledError, grpc.aio.AbortError, GeneratorExit):
             code = "DEADLINE_EXCEEDED" if _is_over(context) else "CANCELLED"
             raise
@@ -129,7 +129,7 @@ async def guarded(
 
 
 def _inner(error: InternalError) -> str:
-    """What another service said, for the log."""
+    """The answer of another service, for the log."""
     cause = error.__cause__
     return f"{cause.code().name}: {cause.details()}" if isinstance(cause, grpc.aio.AioRpcError) else ""
 
@@ -140,7 +140,7 @@ def _is_over(context: ServedContext | None) -> bool:
 
 
 def _loggable(request_id: str) -> str:
-    """The caller's identifier if it is short and printable, else one made up, so that log and answer can be matched."""
+    """The caller's identifier if it is short and printable, else a new one, so that log and answer can be matched."""
     sound = 0 < len(request_id) <= MAX_REQUEST_ID and request_id.isascii() and request_id.isprintable()
     return request_id if sound else uuid.uuid4().hex
 
@@ -150,6 +150,6 @@ def _internal_error(request_id: str) -> InternalError:
 
 
 def request_id_of(request: Any) -> str:
-    """The request id of a request, wherever it is; empty if it has none."""
+    """The request id of a request, or of the request inside it; empty if there is none."""
     inner = getattr(request, "request", request)
     return str(getattr(inner, "request_id", ""))

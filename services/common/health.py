@@ -1,6 +1,6 @@
-"""Health that tells the truth: what a service needs is asked anew at every check.
+"""Health of services: every check probes anew what a service needs.
 
-Names that can be asked for, besides the services' own: ``""`` (the whole server), ``live`` (the process runs; for
+Health names, besides those of the services: ``""`` (the whole server), ``live`` (the process runs; for
 liveness probes, which must not depend on others), ``release/<id>`` and ``model/<name>/<version>``.
 """
 
@@ -37,12 +37,12 @@ def model_name(model: str) -> str:
 
 @dataclass(frozen=True)
 class Needs:
-    """What a service needs to be ready.
+    """Dependencies that a service needs to be ready.
 
     Attributes:
-        dependencies: probes by name of the part that is asked; all of them are shown in the metrics.
-        releases: for every release that the service holds, the names of the dependencies without which it cannot be used.
-        default_release: the release whose needs are the needs of the service itself; None for a service that uses none.
+        dependencies: probes by name of the dependency; the metrics show all of them.
+        releases: for every release that the service holds, the names of the dependencies that it needs.
+        default_release: the release whose needs are those of the service itself; None for a service that uses no release.
         models: names of dependencies that are models.
     """
 
@@ -53,11 +53,11 @@ class Needs:
 
 
 NeedsNow = Callable[[], Needs]
-"""What a service needs as things stand: releases are taken in while it runs, so it is told anew in every round of questions."""
+"""Returns what a service needs now; called in every round of probes, because releases are taken in while the service runs."""
 
 
 def composed(parts: Mapping[str, NeedsNow]) -> NeedsNow:
-    """What a service needs that composes others in its own process: all that they need, named ``<part> <dependency>``.
+    """Needs of a service that composes others in its own process: all of their needs, named ``<part> <dependency>``.
 
     Args:
         parts: what each of them needs, by its name. A part that holds no releases is needed for every release.
@@ -90,11 +90,11 @@ async def _never() -> bool:
 
 
 class Readiness:
-    """Knows whether services are ready, by asking what they need; checks that come together share one round of questions.
+    """Says whether services are ready by probing what they need; checks at the same time share one round of probes.
 
     Args:
         services: full names of the gRPC services of this server.
-        needs: what each of them needs, by full name.
+        needs: what each of them needs, by full name. Services that share one callable share its probes.
         timeout: seconds that a probe may take.
     """
 
@@ -106,7 +106,7 @@ class Readiness:
         self.draining = False
 
     async def statuses(self) -> dict[str, int]:
-        """Status by health name, asked now."""
+        """Status by health name, probed now."""
         if self._round is None or self._round.done():
             self._round = asyncio.create_task(self._ask())
         return dict(await asyncio.shield(self._round))
@@ -117,13 +117,17 @@ class Readiness:
 
     async def _ask(self) -> dict[str, int]:
         found: dict[str, int] = {LIVE: _Status.SERVING}
+        probed: dict[NeedsNow, tuple[Needs, dict[str, bool]] | None] = {}
         for service in self._services:
-            needs = self._needs_of(service)
-            if needs is None:
+            told = self._needs.get(service, Needs)
+            if told not in probed:
+                probed[told] = await self._probe_needs(service, told)
+            outcome = probed[told]
+            if outcome is None:
                 metrics.READY.labels(service).set(False)
                 self._note(found, service, False)
                 continue
-            ready = await self._probe_all(needs.dependencies)
+            needs, ready = outcome
             for name, is_ready in ready.items():
                 metrics.DEPENDENCY_READY.labels(service, name).set(is_ready)
             for release, wanted in needs.releases.items():
@@ -139,13 +143,14 @@ class Readiness:
         self._note(found, "", all(found[service] == _Status.SERVING for service in self._services))
         return found
 
-    def _needs_of(self, service: str) -> Needs | None:
-        """What a service needs; None where it cannot even say that, which is logged and must not end the looking."""
+    async def _probe_needs(self, service: str, told: NeedsNow) -> tuple[Needs, dict[str, bool]] | None:
+        """Needs of a service, and which are ready; None where it cannot tell them, which is logged and does not end the rounds."""
         try:
-            return self._needs.get(service, Needs)()
+            needs = told()
         except Exception:
             _log.exception("readiness unknown", service=service)
             return None
+        return needs, await self._probe_all(needs.dependencies)
 
     def _note(self, found: dict[str, int], name: str, ready: bool) -> None:
         good = ready and not self.draining and found.get(name) != _Status.NOT_SERVING
@@ -159,7 +164,7 @@ class Readiness:
         try:
             async with asyncio.timeout(self._timeout):
                 return await probe()
-        except Exception:  # whatever keeps a part from saying that it is ready: it is not
+        except Exception:  # a part that cannot say that it is ready is not ready
             return False
 
 
@@ -167,8 +172,8 @@ class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
     """``grpc.health.v1`` over a ``Readiness``.
 
     Args:
-        readiness: who is asked.
-        interval: seconds between two looks for watchers and metrics.
+        readiness: of the services.
+        interval: seconds between two rounds of probes for watchers and metrics.
     """
 
     def __init__(self, readiness: Readiness, interval: float) -> None:
@@ -180,16 +185,16 @@ class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
         self._watching: asyncio.Task[None] | None = None
 
     async def Check(self, request: health_pb2.HealthCheckRequest, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-        """Ask now; nobody else is asked whether this process lives."""
+        """Probe now; the check ``live`` probes nothing."""
         if request.service == LIVE:
             return _Status(status=_Status.SERVING)
         status = (await self._readiness.statuses()).get(request.service)
         if status is None:
-            await context.abort(grpc.StatusCode.NOT_FOUND, f"Nothing is called {request.service!r} here.")
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"There is no service {request.service!r} here.")
         return _Status(status=status)
 
     async def Watch(self, request: health_pb2.HealthCheckRequest, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
-        """Say what is, then what changes."""
+        """Send the status now, then each change."""
         while not self._closed:
             said = self._status(request.service)
             yield _Status(status=said)
@@ -197,19 +202,19 @@ class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
                 await self._changed.wait_for(partial(self._has_news, request.service, said))
 
     async def start(self) -> None:
-        """Look once, then go on looking."""
+        """Probe once, then at every interval."""
         await self.look()
         self._watching = asyncio.create_task(self._look_on())
 
     async def look(self) -> None:
-        """Look now and tell watchers what changed."""
+        """Probe now and tell watchers of changes."""
         seen = await self._readiness.statuses()
         async with self._changed:
             self._seen = seen
             self._changed.notify_all()
 
     async def stop(self) -> None:
-        """Look no more and let watchers go."""
+        """Stop probing and end the watchers."""
         async with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -229,5 +234,5 @@ class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
             await asyncio.sleep(self._interval)
             try:
                 await self.look()
-            except Exception:  # whatever it is: a service that looks no more says for ever what it said last
+            except Exception:  # any error: without further rounds the last status would stay for ever
                 _log.exception("looking failed")

@@ -1,4 +1,4 @@
-"""Decode images of callers: header checked before anything is allocated, refused kinds named.
+"""Decode images of callers. The header is checked before memory is allocated, and a refusal names its reason.
 
 Accepted: JPEG, PNG, TIFF, BMP in RGB of 8 bit; opaque alpha (dropped); 16-bit RGB (scaled, noted); EXIF orientation
 (applied). Everything else is refused with a reason.
@@ -44,13 +44,13 @@ _DAMAGE: Final = (
     struct.error,
     zlib.error,
 )
-"""What Pillow raises on damaged files; it also decodes where only a tag or the number of frames is asked for."""
+"""Exceptions of Pillow on damaged files. Pillow also decodes to read a tag or the number of frames."""
 
 Image.MAX_IMAGE_PIXELS = None  # the limit is MAX_PIXELS, checked on the header below
 
 
 class ImageNote(StrEnum):
-    """What was noticed about an accepted image."""
+    """Notes on an accepted image."""
 
     SCALED_FROM_16_BIT = "SCALED_FROM_16_BIT"
     ORIENTATION_APPLIED = "ORIENTATION_APPLIED"
@@ -66,7 +66,7 @@ class DecodedImage:
         pixels: uint8 (H, W, 3) RGB, upright.
         format: one of ``FORMATS``.
         sha256: hex digest of the encoded bytes.
-        notes: what was noticed.
+        notes: notes on the image.
     """
 
     pixels: Bytes
@@ -115,7 +115,7 @@ def _checked(image: Image.Image, encoded: bytes) -> DecodedImage:
         raise InvalidImageError("IMAGE_TOO_LARGE", "The image does not fit in the memory of this service.") from error
     if array.shape[2] == 4:
         if upright.mode == "RGBA" and array[..., 3].min() < 255:
-            raise InvalidImageError("IMAGE_TRANSPARENT", "The image is partly transparent; what lies behind a smear cannot be guessed.")
+            raise InvalidImageError("IMAGE_TRANSPARENT", "The image is partly transparent; the background behind it is not known.")
         notes.append(ImageNote.ALPHA_DROPPED)
         array = array[..., :3]
     _check_content(array)
@@ -128,7 +128,7 @@ def _check_header(image: Image.Image) -> None:
     if width * height > MAX_PIXELS:
         raise InvalidImageError("IMAGE_TOO_LARGE", f"The image has {width} x {height} pixels; at most {MAX_PIXELS // 10**6} megapixels are read.")
     if image.mode == "RGB" and "transparency" in image.info:
-        raise InvalidImageError("IMAGE_TRANSPARENT", "One colour of the image is transparent; what lies behind a smear cannot be guessed.")
+        raise InvalidImageError("IMAGE_TRANSPARENT", "One colour of the image is transparent; the background behind it is not known.")
     if min(width, height) < MIN_SIDE:
         raise InvalidImageError("IMAGE_TOO_SMALL", f"The image is {width} x {height} px; both sides must have at least {MIN_SIDE} px.")
     if _has_more_frames(image):
@@ -146,7 +146,7 @@ def _check_header(image: Image.Image) -> None:
 
 
 def _has_more_frames(image: Image.Image) -> bool:
-    """Whether there is a second frame; the pages of a TIFF are not counted, for a file can chain a hundred thousand of them."""
+    """Whether there is a second frame; the pages of a TIFF are not counted, because a file can chain a hundred thousand of them."""
     if image.format != "TIFF":
         return getattr(image, "n_frames", 1) > 1
     try:

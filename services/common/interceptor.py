@@ -14,8 +14,8 @@ from services.common.tracing import SpanScope
 
 _UNGUARDED = ("/grpc.health.", "/grpc.reflection.")
 _PUSHBACK = (("grpc-retry-pushback-ms", "-1"),)
-"""Tells the caller's channel not to retry: what a service answers itself does not get better within a retry's milliseconds, and retries of
-every hop would multiply. Calls that no service answered are retried (``channel.py``)."""
+"""Tells the caller's channel not to retry: a service's own answer would be the same some milliseconds later, and retries of every hop would
+multiply. Calls that no service answered are retried (``channel.py``)."""
 
 
 class GuardInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]

@@ -16,7 +16,7 @@ def configure_logs(level: str, service: str = "") -> None:
 
     Args:
         level: DEBUG, INFO, WARNING or ERROR.
-        service: name that every line carries, where several services log to one place.
+        service: name that every line carries, where several services share one log.
     """
 
     def add_service(_: WrappedLogger, __: str, event: EventDict) -> EventDict:

@@ -1,4 +1,4 @@
-"""Between the one message for maps and NumPy arrays."""
+"""Conversion between the message for maps and NumPy arrays."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def float_map_message(values: NDArray[np.float32]) -> imaging_pb2.SpatialMap:
 
 
 def is_feature_map(message: imaging_pb2.SpatialMap, channels: int) -> bool:
-    """Whether a message is a whole feature map in half precision with so many channels."""
+    """Whether a message is a whole feature map in half precision with this many channels."""
     return (
         message.value_type == imaging_pb2.VALUE_TYPE_FLOAT16
         and min(message.height, message.width) >= 1

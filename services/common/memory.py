@@ -1,4 +1,4 @@
-"""How the C allocator treats what is freed."""
+"""How the C allocator treats freed memory."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _MOST_KEPT: Final = 2**31 - 1
 def keep_freed_memory(*, of_any_size: bool = False) -> bool:
     """Let glibc reuse the memory of image-sized arrays instead of returning it to the kernel after each use.
 
-    A float32 image of 256 px is above the 128 KiB from which glibc maps and unmaps every block, and first touching mapped pages costs
-    several times as much as the arithmetic on them. The process keeps at most 256 MiB of what it once needed at a time. To be called
-    at the start, before there are threads; elsewhere than on glibc it does nothing.
+    A float32 image of 256 px is above the 128 KiB from which glibc maps and unmaps every block, and the first access to mapped pages costs several
+    times as much as the arithmetic on them. The process keeps at most 256 MiB of the memory that it once needed at a time. Call it at the start,
+    before there are threads; without glibc it does nothing.
 
     Args:
-        of_any_size: reuse arrays above 32 MiB as well, such as what a network in training holds of a batch, and keep 2 GiB.
+        of_any_size: reuse arrays above 32 MiB as well, such as the arrays of a batch in training, and keep 2 GiB.
 
     Returns:
         Whether it took effect.

@@ -1,4 +1,4 @@
-"""What every service counts, for Prometheus. One registry a process, as Prometheus has it; base units: seconds, bytes."""
+"""Metrics of every service, for Prometheus. One registry per process; base units: seconds, bytes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 REQUESTS: Final = Counter("dl4all_requests", "RPCs that ended, by canonical status.", ("service", "method", "code"))
 REQUEST_SECONDS: Final = Histogram("dl4all_request_seconds", "Duration of RPCs.", ("service", "method"), buckets=_SECONDS)
 IN_PROGRESS: Final = Gauge("dl4all_requests_in_progress", "RPCs under way.", ("service", "method"))
-REFUSED: Final = Counter("dl4all_requests_refused", "RPCs refused because all places were taken.")
+REFUSED: Final = Counter("dl4all_requests_refused", "RPCs refused because all slots were taken.")
 
 STAGE_SECONDS: Final = Histogram("dl4all_stage_seconds", "Duration of a stage, waiting included.", ("stage",), buckets=_SECONDS)
 WORK_SECONDS: Final = Histogram("dl4all_work_seconds", "Duration of a piece of work in a worker thread.", ("stage",), buckets=_SECONDS)
@@ -30,7 +30,7 @@ INFERENCE_SECONDS: Final = Histogram(
 )
 BATCH_SIZE: Final = Histogram("dl4all_inference_batch_size", "Cells of one inference.", ("engine", "model"), buckets=_SIZES)
 
-CELLS: Final = Counter("dl4all_cells", "Cells that were answered for.", ("release", "verdict"))
+CELLS: Final = Counter("dl4all_cells", "Cells in answers.", ("release", "verdict"))
 CELLS_PER_IMAGE: Final = Histogram("dl4all_image_cells", "Cells of an image.", buckets=(0, *_SIZES))
 ABSTENTIONS: Final = Counter("dl4all_cell_abstentions", "Reasons of cells that could not be decided.", ("release", "reason"))
 FINDINGS: Final = Counter("dl4all_findings", "Findings per image.", ("release", "finding"))
@@ -41,14 +41,14 @@ DEPENDENCY_ERRORS: Final = Counter("dl4all_dependency_errors", "Calls of other p
 
 READY: Final = Gauge("dl4all_ready", "1 while the service's health says SERVING.", ("service",))
 RELEASE_READY: Final = Gauge("dl4all_release_ready", "1 while the release can be used at this service.", ("service", "release"))
-DEPENDENCY_READY: Final = Gauge("dl4all_dependency_ready", "1 while what the service needs says that it is ready.", ("service", "dependency"))
+DEPENDENCY_READY: Final = Gauge("dl4all_dependency_ready", "1 while a dependency of the service says that it is ready.", ("service", "dependency"))
 
 
 def serve_metrics(host: str, port: int) -> tuple[int, Callable[[], None]]:
     """Serve ``/metrics`` from a thread.
 
     Returns:
-        The port, and what to call to stop.
+        The port, and a function that stops the server.
 
     Raises:
         ConfigurationError: the port is taken.

@@ -17,12 +17,12 @@ CPU_CONFIG_FILE: Final = "configs/cpu.pbtxt"
 BACKEND: Final = "onnxruntime"
 """Triton backend that runs all models."""
 SHA256: Final = "sha256"
-"""Parameter that states the checksum of the served file, so that whoever asks a Triton for its configuration learns which file it serves."""
+"""Parameter that states the checksum of the served file, so that a Triton's configuration says which file it serves."""
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """What an engine needs to know of a model.
+    """The configuration of a model, as far as an engine needs it.
 
     Attributes:
         name: model name.

@@ -1,7 +1,7 @@
-"""The parts of a stack: what each is called, how it is run, where it listens, and whom it calls.
+"""The parts of a stack: name, command, ports and calls of each.
 
-The one table of them. Settings take their ports and addresses from it, `dl4all up` what it starts, the certificates their names, the
-log its colours, the linter the rooms that must not know each other, and the tests all of these.
+This is the only table of them. Settings take their ports and addresses from it, `dl4all up` the processes that it starts, the certificates their
+names, the log its colours, and the linter the packages that must not import each other.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ class Part:
     """One process of a stack.
 
     Attributes:
-        name: of the service, of its room below ``services``, and of its host on a cluster.
+        name: of the service, of its package below ``services``, and of its host on a cluster.
         port: of its gRPC endpoint.
         metrics_port: of its Prometheus metrics.
-        calls: names of the parts that it calls; nobody else may call them.
+        calls: names of the parts that it calls; no other part may call them.
         faces_outside: whether callers outside may reach it.
         is_service: whether it is a service of this project, ``python -m services.<name>``.
     """
@@ -40,7 +40,7 @@ class Part:
         return f"DL4ALL_{self.name.upper()}_{name.upper()}"
 
     def address_setting(self, called: str) -> str:
-        """Environment variable that says where it finds a part that it calls."""
+        """Environment variable with the address of a part that it calls."""
         return self.setting(f"{called}_address")
 
 
@@ -55,7 +55,7 @@ _PARTS: Final = (
     Part("retrieval", port=50055, metrics_port=9055),
     Part(GATEWAY, port=50051, metrics_port=9051, calls=("patching", "preprocessing", "classification", "retrieval"), faces_outside=True),
 )
-"""In the order in which they are started: who is called before who calls."""
+"""In the order of their start: a part comes before the parts that call it."""
 
 PARTS: Final = {part.name: part for part in _PARTS}
 SERVICES: Final = tuple(part.name for part in _PARTS if part.is_service)
@@ -63,5 +63,5 @@ INNER_SERVICES: Final = tuple(part.name for part in _PARTS if part.is_service an
 
 
 def default_address(name: str) -> str:
-    """Where a part is found on this machine at its usual port."""
+    """Address of a part on this machine at its usual port."""
     return f"dns:///localhost:{PARTS[name].port}"

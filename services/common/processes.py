@@ -6,7 +6,7 @@ import os
 
 
 def is_alive(process: int) -> bool:
-    """Whether a process with this number runs, of whichever user."""
+    """Whether a process with this number runs, under any user."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:

@@ -23,28 +23,28 @@ RELEASE_FILE: Final = "release.json"
 RELEASE_ID: Final = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 INDEX_FILE: Final = "index.json"
 _RETRY_SECONDS: Final = 1.0
-"""An index that was refused is read again by requests at most so often: what it names may be put there after it."""
+"""Seconds between two readings of a refused index by requests: the release that it names may be added after it."""
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Parsed = TypeVar("Parsed", bound=BaseModel)
 
 
 class Role(StrEnum):
-    """What an engine runs on, and so which file of a model it serves."""
+    """Hardware of an engine; it selects the file of a model that the engine serves."""
 
     CPU = "cpu"
     GPU = "gpu"
 
 
 class Detects(StrEnum):
-    """What the network of a release was trained to detect."""
+    """Cells that the network of a release was trained to detect."""
 
     LYMPHOBLAST = "lymphoblast"
     BLAST_LINEAGE_UNSPECIFIED = "blast_lineage_unspecified"
 
 
 class InputKind(StrEnum):
-    """What the networks of a release are given."""
+    """Input of the networks of a release."""
 
     REGISTERED_SHARPENED = "registered_sharpened"
     REGISTERED = "registered"
@@ -78,7 +78,7 @@ class Model(_Part):
 
 
 class Input(_Part):
-    """What the networks are given: kind and side in px."""
+    """Input of the networks: kind and side in px."""
 
     kind: InputKind
     side: int = Field(ge=32, le=1024)
@@ -109,8 +109,8 @@ class Calibration(_Part):
         network_weight: weight of the network in the fused probability; the vote has the rest.
         coverage: nominal coverage of the prediction sets, per class.
         min_probability: per class, the smallest fused probability of that class that keeps it in the prediction set.
-        max_disagreement: largest |network - vote| that is not a disagreement.
-        min_nothing: softmax probability of no cell from which a cell is not decided, where the network learned that class; not calibrated.
+        max_disagreement: above this |network - vote| the two disagree.
+        min_nothing: softmax probability of no cell from which on a cell is indeterminate, where the network learned that class; not calibrated.
         nearest_distances: distances to the nearest reference at evenly spaced quantiles 0..1 of calibration cells.
     """
 
@@ -156,11 +156,11 @@ class DecisionRule(_Part):
 
 
 class Patches(_Part):
-    """How the patches of a field are judged: which of them show blasts or other nucleated cells, and where.
+    """How patches of a field are judged: whether they show blasts or other nucleated cells, and where.
 
     Attributes:
-        network: takes ``images``, uint8 (N, side, side, 3); says ``logits`` (N, 2), blast present and other nucleated cell present,
-            calibrated, and ``class_activations`` (N, h, w, 2), whose mean over places they are.
+        network: takes ``images``, uint8 (N, side, side, 3); gives calibrated ``logits`` (N, 2), blast present and other nucleated cell present, and
+            ``class_activations`` (N, h, w, 2); the logits are their mean over places.
         side: side of the network's input in px.
         patch_side: side of a patch in px of a field of nominal scale.
         overlap: share of the side that neighbouring patches have in common.
@@ -213,7 +213,7 @@ class Release(_Part):
     classes: tuple[str, ...] = CLASSES
     """Columns of the network's logits: normal, blast and, where it was injected, nothing."""
     class_activations: bool = False
-    """Whether the network gives the class activations of which its logits are the mean over places."""
+    """Whether the network gives class activations; its logits are their mean over places."""
     data: dict[str, str]
     figures: tuple[Figure, ...]
     limits: tuple[str, ...]
@@ -232,18 +232,19 @@ class Release(_Part):
 
 
 class Index(_Part):
-    """Which release a request gets that names a system, or nothing."""
+    """The release for a request that names a system, or no release."""
 
     default: str
     current: dict[str, str]
 
 
 class ReleaseStore:
-    """The releases that are held, each checked once.
+    """The releases that this service holds, each checked once.
 
-    A release that is put there later is taken in when it is first asked for or at the next ``take_in``, and another index when a name is next
-    resolved or then: what is broken is logged and left out, and tried again at the next occasion, and what was in use stays in use. What was handed out stays valid: a release
-    that is held is not read again, so that what is said of it afterwards, such as a limit, is seen at the next start.
+    A release that is added later is taken in at the first request for it or at the next ``take_in``. A changed index is taken in when a name is
+    next resolved or at the next ``take_in``. A broken release or index is logged, left out and tried again the next time; the one in use stays in
+    use. A release that was handed out stays valid, because a held release is not read again: a later change of it, such as a new limit, takes
+    effect at the next start.
 
     Args:
         releases: folder of releases.
@@ -288,7 +289,7 @@ class ReleaseStore:
         return release
 
     def take_in(self) -> None:
-        """Take in what was put there since: releases and another index."""
+        """Take in releases and an index that were added since."""
         for path in sorted(self._folder.glob(f"*/{RELEASE_FILE}")):
             self._find(path.parent.name)
         self._retry_at = 0.0
@@ -306,7 +307,7 @@ class ReleaseStore:
         return release
 
     def _find(self, release_id: str) -> Release | None:
-        """The release with this id, taken in now if it was put there since; None where there is none or it is broken."""
+        """The release with this id, taken in now if it was added since; None where there is none or it is broken."""
         if release_id in self._releases or re.fullmatch(RELEASE_ID, release_id) is None:
             return self._releases.get(release_id)
         path = self._folder / release_id / RELEASE_FILE

@@ -1,4 +1,4 @@
-"""Server bootstrap: one place that knows how a gRPC server of ours starts, listens, drains and stops."""
+"""Server bootstrap: one module that starts, drains and stops our gRPC servers."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Server:
         self._stop_metrics: Callable[[], None] = lambda: None
 
     async def start(self) -> None:
-        """Accept calls; health says from the first moment what is true."""
+        """Accept calls; health is right from the first moment."""
         metrics_port = 0
         if self._settings.metrics:
             metrics_port, self._stop_metrics = serve_metrics(self._settings.host, self._metrics_port)
@@ -80,7 +80,7 @@ class Server:
         _log.info("serving", address=f"{self._settings.host}:{self.port}", tls=self._tls, metrics_port=metrics_port, services=self._names)
 
     async def stop(self) -> None:
-        """Say NOT_SERVING, go on for a moment for those who have not heard, refuse new calls, finish the accepted ones."""
+        """Say NOT_SERVING, serve for a moment until callers have noticed, refuse new calls, finish the accepted ones."""
         self._readiness.drain()
         try:
             await self._health.look()
@@ -111,7 +111,7 @@ class Server:
             return int(self._server.add_secure_port(address, credentials))
         except RuntimeError as error:
             raise ConfigurationError(
-                "PORT_TAKEN", f"{address} cannot be listened on: another server runs there, or the TLS files are no PEM."
+                "PORT_TAKEN", f"The server cannot listen on {address}: another server runs there, or the TLS files are not PEM."
             ) from error
 
 

@@ -22,7 +22,7 @@ Opener = Callable[[CommonSettings, TlsSettings], AbstractAsyncContextManager[Seq
 
 
 def run_service(name: str, kind: type[ServiceSettings], opener: Opener) -> None:
-    """Entry point of ``python -m services.<name>``: serve until SIGTERM or SIGINT, then finish what was accepted.
+    """Entry point of ``python -m services.<name>``: serve until SIGTERM or SIGINT, then finish the accepted calls.
 
     Args:
         name: of the service.
@@ -63,7 +63,7 @@ async def serve_until_signal(name: str, common: CommonSettings, tls: TlsSettings
 
 
 def _help(name: str, kinds: Sequence[type[BaseSettings]]) -> None:
-    """Answer ``--help`` with every setting, its default and what it does."""
+    """Answer ``--help`` with every setting, its default and its meaning."""
     lines = [f"Serve {name} over gRPC until Ctrl-C. Settings are environment variables:", ""]
     for kind in kinds:
         prefix = str(kind.model_config.get("env_prefix", ""))

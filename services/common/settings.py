@@ -19,16 +19,16 @@ class CommonSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="DL4ALL_", extra="ignore", use_attribute_docstrings=True)
 
     home: Path = Path()
-    """Folder that holds ``releases`` and ``model_repository``; the working folder unless said otherwise."""
+    """Folder that holds ``releases`` and ``model_repository``; by default the working folder."""
 
     model_repository: Path = Field(default_factory=lambda given: given["home"] / MODEL_REPOSITORY)
-    """Folder of models, as Triton reads it; ``model_repository`` in DL4ALL_HOME unless said otherwise."""
+    """Folder of models, as Triton reads it; by default ``model_repository`` in DL4ALL_HOME."""
 
     releases: Path = Field(default_factory=lambda given: given["home"] / RELEASES)
-    """Folder of releases; ``releases`` in DL4ALL_HOME unless said otherwise."""
+    """Folder of releases; by default ``releases`` in DL4ALL_HOME."""
 
     host: str = "127.0.0.1"
-    """Address to listen on; the loopback unless said otherwise."""
+    """Address to listen on; by default the loopback."""
 
     reflection: bool = True
     """Whether clients may list the services (gRPC server reflection)."""
@@ -37,8 +37,8 @@ class CommonSettings(BaseSettings):
     """Whether Prometheus metrics are served, on a port of their own."""
 
     tracing: bool = False
-    """Whether spans are exported by OpenTelemetry; needs the extra ``tracing``. Where to is said by its own variables, first of all
-    OTEL_EXPORTER_OTLP_ENDPOINT. Trace context of callers is passed on in any case."""
+    """Whether spans are exported by OpenTelemetry; needs the extra ``tracing``. OpenTelemetry's own variables name the receiver, first of all
+    OTEL_EXPORTER_OTLP_ENDPOINT. The callers' trace context is passed on in any case."""
 
     workers: int = Field(default=2, ge=1, le=256)
     """Threads for images, science and inference; as many as cores is best."""
@@ -51,25 +51,25 @@ class CommonSettings(BaseSettings):
     """Largest message on the wire."""
 
     max_connection_age_seconds: float = Field(default=600.0, gt=0.0)
-    """Age at which a connection is closed in peace, so that callers find new replicas; calls under way are finished."""
+    """Age at which a connection is closed so that callers find new replicas; calls under way are finished."""
 
     keepalive_seconds: float = Field(default=5.0, gt=0.0)
-    """A connection to another part on which nothing comes is pinged after this time."""
+    """Time without incoming data after which a connection to another part is pinged."""
 
     keepalive_timeout_seconds: float = Field(default=3.0, gt=0.0)
-    """A ping that is not answered in this time ends the connection, and its calls with UNAVAILABLE: a part that hangs is noticed."""
+    """Time for the answer to a ping. Without an answer the connection ends, and its calls end with UNAVAILABLE: this detects a part that hangs."""
 
     drain_delay_seconds: float = Field(default=1.0, ge=0.0)
-    """How long a server that was told to stop still accepts calls while its health says NOT_SERVING, so that balancers turn away first."""
+    """How long a stopping server still accepts calls while its health says NOT_SERVING, so that balancers turn away first."""
 
     drain_seconds: float = Field(default=75.0, ge=0.0)
-    """How long calls that were accepted may go on after that; more than the longest deadline that callers are given."""
+    """How long accepted calls may go on after that; set it longer than the longest deadline of callers."""
 
     health_interval_seconds: float = Field(default=1.0, gt=0.0)
-    """How often readiness is looked at for metrics and health watchers; health checks look anew each time."""
+    """Interval of the readiness probes for metrics and health watchers; a health check probes anew each time."""
 
     health_timeout_seconds: float = Field(default=1.0, gt=0.0)
-    """How long a model or another service may take to say that it is ready."""
+    """How long a model or another service may take to answer whether it is ready."""
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """DEBUG, INFO, WARNING or ERROR."""
@@ -105,7 +105,7 @@ class TlsSettings(BaseSettings):
         if self.mutual and (self.ca is None or self.certificate is None):
             raise ValueError("DL4ALL_TLS_MUTUAL needs DL4ALL_TLS_CA, DL4ALL_TLS_CERTIFICATE and DL4ALL_TLS_KEY")
         if self.certificate is not None and self.ca is None:
-            raise ValueError("DL4ALL_TLS_CERTIFICATE needs DL4ALL_TLS_CA: without it this part could not check whom it calls")
+            raise ValueError("DL4ALL_TLS_CERTIFICATE needs DL4ALL_TLS_CA: without it this part could not check the servers that it calls")
         return self
 
 

@@ -1,4 +1,4 @@
-"""The one place where domain errors become gRPC statuses, and statuses of other services become domain errors."""
+"""One module that turns domain errors into gRPC statuses, and statuses of other services into domain errors."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from services.common.errors import DomainError
 
 DOMAIN: Final = "dl4all"
 OVERLOADED: Final = "OVERLOADED"
-"""Reason of a server that has as many calls under way as it accepts (``guard.py``); others are of what was asked."""
+"""Reason of a server that has as many calls under way as it accepts (``guard.py``); other reasons concern the request itself."""
 _OF_CALLER: Final = (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.ALREADY_EXISTS, grpc.StatusCode.RESOURCE_EXHAUSTED)
 _STATUS_LOST: Final = "Internal error from Core"
-"""What asyncio gRPC says where a service ended a call that was still being written to, instead of the service's status (grpc/grpc#36066)."""
+"""Text of asyncio gRPC, instead of the service's status, where a service ended a call that was still being written to (grpc/grpc#36066)."""
 STATUS_METADATA_KEY: Final = "grpc-status-details-bin"
 _BY_CODE: Final[dict[str, type[DomainError]]] = {
     "INVALID_ARGUMENT": errors.InvalidRequestError,
@@ -60,13 +60,13 @@ def error_of(status: status_pb2.Status) -> DomainError:
 def error_of_rpc(error: grpc.aio.AioRpcError, dependency: str, *, of_caller: bool = False) -> DomainError:
     """Domain error for a failed call of another service.
 
-    What a service refused of the caller's own image, slide or reference passes through. An argument that it refused otherwise was the
-    gateway's, and is INTERNAL. What is wrong between the services themselves becomes UNAVAILABLE or INTERNAL.
+    A refusal of the caller's own image, slide or reference passes through. Any other refused argument came from the gateway and is INTERNAL. A
+    fault between the services themselves becomes UNAVAILABLE or INTERNAL.
 
     Args:
         error: the failed call.
         dependency: name of the service that was called.
-        of_caller: whether the service was given what the caller sent.
+        of_caller: whether the call carried the caller's own image, slide or reference.
     """
     status = rpc_status.from_call(error)  # type: ignore[arg-type]
     if error.code() is grpc.StatusCode.INVALID_ARGUMENT and not of_caller:
@@ -83,7 +83,7 @@ def error_of_rpc(error: grpc.aio.AioRpcError, dependency: str, *, of_caller: boo
     ):
         return error_of(status)
     if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
-        return errors.DeadlineError("DEADLINE_EXCEEDED", "The time that the caller gave is over.")
+        return errors.DeadlineError("DEADLINE_EXCEEDED", "The caller's deadline has passed.")
     if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
         message = f"The {dependency} service cannot be reached; try again later."
         return errors.DependencyUnavailableError("DEPENDENCY_UNAVAILABLE", message, metadata={"dependency": dependency})

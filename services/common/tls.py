@@ -1,4 +1,4 @@
-"""Credentials from TLS settings: one place that reads certificates."""
+"""Credentials from TLS settings: one module that reads certificates."""
 
 from __future__ import annotations
 

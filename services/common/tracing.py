@@ -23,14 +23,14 @@ _tracer = trace.get_tracer("dl4all")
 
 
 def configure_tracing(service: str, enabled: bool) -> Callable[[], None]:
-    """Export spans of this process, if asked for.
+    """Export spans of this process, if enabled.
 
     Args:
         service: ``service.name`` of the spans.
-        enabled: whether to export; where to is OpenTelemetry's own setting.
+        enabled: whether to export; OpenTelemetry's own settings name the receiver.
 
     Returns:
-        What to call at the end, so that the last spans are sent.
+        A function to call at the end: it sends the last spans.
 
     Raises:
         ConfigurationError: the extra ``tracing`` is not installed.
@@ -77,14 +77,14 @@ def metadata() -> tuple[tuple[str, str], ...]:
 
 
 class SpanScope(Enum):
-    """For how long what runs belongs to a span."""
+    """How long a span is the current span."""
 
     BLOCK = "block"
-    """While the block runs, which must begin and end in one context: a plain call."""
+    """While the block runs: for a plain call. The block must begin and end in one context."""
     TASK = "task"
-    """Until the task ends, which is the call's own: a call over the wire. An asynchronous generator may be closed in another context."""
+    """Until the task ends: for a call over the wire, which has its own task. An asynchronous generator may be closed in another context."""
     NONE = "none"
-    """Not at all: a generator that hands control to its caller, in whose context it runs."""
+    """Never: for a generator, which runs in the context of its caller."""
 
 
 @contextmanager
@@ -94,7 +94,7 @@ def server_span(method: str, parent: Context | None, scope: SpanScope) -> Iterat
     Args:
         method: full method name.
         parent: the caller's context; None for the context of the running code.
-        scope: what belongs to it.
+        scope: how long it is the current span.
     """
     service, _, rpc = method.lstrip("/").partition("/")
     attributes = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": rpc}

@@ -1,4 +1,4 @@
-"""Worker threads for images, science and inference: what NumPy, OpenCV and ONNX Runtime do outside the interpreter lock."""
+"""Worker threads for images, science and inference: NumPy, OpenCV and ONNX Runtime release the interpreter lock."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class Workers:
         """Run a function in a worker thread. After a cancellation a running function finishes; a waiting one never starts.
 
         Args:
-            stage: what the work is counted as in the metrics.
-            function: what to run, with its arguments.
+            stage: name of the work in the metrics.
+            function: function to run, with its arguments.
         """
         submitted = time.perf_counter()
 

@@ -18,7 +18,7 @@ from services.gateway.settings import GatewaySettings
 
 @asynccontextmanager
 async def opened(common: CommonSettings, tls: TlsSettings) -> AsyncIterator[Sequence[Registration]]:
-    """The servicers with their channels; services that are not there yet are a matter of health, not of starting."""
+    """The servicers with their channels; a service that does not run yet shows in health and does not stop the start."""
     settings = GatewaySettings()
     releases = ReleaseStore(common.releases, common.model_repository)
     async with open_dependencies(settings, common, tls, releases) as (stubs, needs):

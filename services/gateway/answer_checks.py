@@ -21,7 +21,7 @@ from services.common.status import error_of
 
 
 def check_piece(piece: patching_pb2.LocateCellsResponse | None, *, first: bool) -> patching_pb2.LocateCellsResponse:
-    """A piece of located cells: the first carries the header, every cell its crop.
+    """Check a piece of located cells: the first has the header, and every cell has its crop.
 
     Raises:
         InternalError: patching answered something else.
@@ -36,7 +36,7 @@ def check_piece(piece: patching_pb2.LocateCellsResponse | None, *, first: bool) 
 
 
 def check_slide_cells(cells: patching_pb2.SlideCells, found: int) -> None:
-    """Cells of a slide, numbered on from those that were found before, each with its crop and its position.
+    """Check cells of a slide: numbered on from the cells before, each with its crop and its position.
 
     Raises:
         InternalError: patching answered something else.
@@ -48,7 +48,7 @@ def check_slide_cells(cells: patching_pb2.SlideCells, found: int) -> None:
 
 
 def check_total(header: patching_pb2.LocateCellsHeader, cells: int) -> None:
-    """All announced cells have come.
+    """Check that all announced cells have come.
 
     Raises:
         InternalError: some are missing, or there are too many.
@@ -58,7 +58,7 @@ def check_total(header: patching_pb2.LocateCellsHeader, cells: int) -> None:
 
 
 def check_positions(cells: Iterable[imaging_pb2.Cell]) -> None:
-    """Cells with a radius and a centre.
+    """Check that cells have a radius and a centre.
 
     Raises:
         InternalError: patching answered something else.
@@ -67,15 +67,15 @@ def check_positions(cells: Iterable[imaging_pb2.Cell]) -> None:
         raise _nonsense("patching", "a cell without a position")
 
 
-def check_enhanced(answer: preprocessing_pb2.EnhanceResponse | None, asked: Sequence[int], side: int) -> preprocessing_pb2.EnhanceResponse:
-    """One outcome per crop, in order; every cell at the side of the release.
+def check_enhanced(answer: preprocessing_pb2.EnhanceResponse | None, wanted: Sequence[int], side: int) -> preprocessing_pb2.EnhanceResponse:
+    """Check that there is one outcome per crop, in order, and that every cell has the side of the release.
 
     Raises:
         InternalError: preprocessing answered something else.
     """
     if answer is None:
         raise _nonsense("preprocessing", "a message that cannot be read")
-    _same_cells("preprocessing", [o.cell_id for o in answer.outcomes], asked)
+    _same_cells("preprocessing", [o.cell_id for o in answer.outcomes], wanted)
     for outcome in answer.outcomes:
         kind = outcome.WhichOneof("result")
         if kind is None or (kind == "enhanced" and len(outcome.enhanced.pixels) != 3 * side * side):
@@ -83,15 +83,15 @@ def check_enhanced(answer: preprocessing_pb2.EnhanceResponse | None, asked: Sequ
     return answer
 
 
-def check_classified(answer: classification_pb2.ClassifyResponse | None, asked: Sequence[int], classes: int) -> classification_pb2.ClassifyResponse:
-    """One judgement per cell, in order: a finite logit per class and a finite embedding; class activations, if any, whole.
+def check_classified(answer: classification_pb2.ClassifyResponse | None, wanted: Sequence[int], classes: int) -> classification_pb2.ClassifyResponse:
+    """Check that there is one judgement per cell, in order: a finite logit per class, a finite embedding, and class activations whole or absent.
 
     Raises:
         InternalError: classification answered something else.
     """
     if answer is None:
         raise _nonsense("classification", "a message that cannot be read")
-    _same_cells("classification", [c.cell_id for c in answer.cells], asked)
+    _same_cells("classification", [c.cell_id for c in answer.cells], wanted)
     if any(len(c.logits) != classes or not c.embedding or not _finite([*c.logits, *c.embedding]) for c in answer.cells):
         raise _nonsense("classification", "logits or embeddings that are not finite numbers")
     if any(c.HasField("class_activations") and not is_feature_map(c.class_activations, classes) for c in answer.cells):
@@ -100,7 +100,7 @@ def check_classified(answer: classification_pb2.ClassifyResponse | None, asked: 
 
 
 def check_patches(piece: patching_pb2.CutPatchesResponse | None, found: int, side: int) -> patching_pb2.CutPatchesResponse:
-    """Patches of a field, numbered on from those before, at the side of the network.
+    """Check patches of a field: numbered on from the patches before, at the side of the network.
 
     Raises:
         InternalError: patching answered something else.
@@ -114,32 +114,31 @@ def check_patches(piece: patching_pb2.CutPatchesResponse | None, found: int, sid
 
 
 def check_classified_patches(
-    answer: classification_pb2.ClassifyPatchesResponse | None, asked: Sequence[int]
+    answer: classification_pb2.ClassifyPatchesResponse | None, wanted: Sequence[int]
 ) -> classification_pb2.ClassifyPatchesResponse:
-    """One judgement per patch, in order: two finite logits and activations.
+    """Check that there is one judgement per patch, in order: two finite logits and activations.
 
     Raises:
         InternalError: classification answered something else.
     """
     if answer is None:
         raise _nonsense("classification", "a message that cannot be read")
-    _same_cells("classification", [p.patch_id for p in answer.patches], asked)
+    _same_cells("classification", [p.patch_id for p in answer.patches], wanted)
     if any(len(p.logits) != 2 or not _finite(p.logits) or not is_feature_map(p.activations, 2) for p in answer.patches):
         raise _nonsense("classification", "logits that are not finite numbers, or no activations")
     return answer
 
 
-def check_explained(answer: retrieval_pb2.ExplainResponse | None, asked: Sequence[int]) -> retrieval_pb2.ExplainResponse:
-    """One outcome per cell, in order, explained, with a vote in 0..1 and at least one neighbour.
+def check_explained(answer: retrieval_pb2.ExplainResponse | None, wanted: Sequence[int]) -> retrieval_pb2.ExplainResponse:
+    """Check that there is one outcome per cell, in order, explained, with a vote in 0..1 and at least one neighbour.
 
     Raises:
-        InternalError: retrieval answered something else, or refused a cell. Every cell that it was asked about came checked from
-            classification: that it cannot use one means that the services do not fit together, and without its vote the release's rule
-            cannot be applied.
+        InternalError: retrieval answered something else, or refused a cell. Every cell came checked from classification, so a refusal means that
+            the services do not fit together. Without the vote the release's rule cannot be applied.
     """
     if answer is None:
         raise _nonsense("retrieval", "a message that cannot be read")
-    _same_cells("retrieval", [o.cell_id for o in answer.outcomes], asked)
+    _same_cells("retrieval", [o.cell_id for o in answer.outcomes], wanted)
     for outcome in answer.outcomes:
         if outcome.HasField("error"):
             raise _refused("retrieval", outcome.cell_id, outcome.error)
@@ -149,7 +148,7 @@ def check_explained(answer: retrieval_pb2.ExplainResponse | None, asked: Sequenc
 
 
 def check_models(models: Iterable[classification_pb2.ServedModel], release: Release) -> None:
-    """Classification ran the very files that the release names.
+    """Check that classification ran the very files that the release names.
 
     Raises:
         FailedPreconditionError: RELEASE_DIFFERS: its release of this id is another.
@@ -161,7 +160,7 @@ def check_models(models: Iterable[classification_pb2.ServedModel], release: Rele
 
 
 def check_library(sha256: str, release: Release) -> None:
-    """Retrieval searched the very library that the release names.
+    """Check that retrieval searched the very library that the release names.
 
     Raises:
         FailedPreconditionError: RELEASE_DIFFERS: its release of this id is another.
@@ -176,9 +175,9 @@ def _another(service: str, release: Release) -> FailedPreconditionError:
     return FailedPreconditionError("RELEASE_DIFFERS", message, metadata={"dependency": service})
 
 
-def _same_cells(service: str, found: Iterable[int], asked: Iterable[int]) -> None:
-    if list(found) != list(asked):
-        raise _nonsense(service, "other cells than were asked for")
+def _same_cells(service: str, found: Iterable[int], wanted: Iterable[int]) -> None:
+    if list(found) != list(wanted):
+        raise _nonsense(service, "other cells than requested")
 
 
 def _finite(numbers: Iterable[Any]) -> bool:

@@ -1,4 +1,4 @@
-"""From what was judged and decided to the messages of the contract."""
+"""Messages of the contract, from judgements and decisions."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ def diagnosis_message(image: JudgedImage, decided: DecidedImage, context: Reques
     """The diagnosis of one image.
 
     Args:
-        image: what was judged.
-        decided: what was decided of it.
+        image: the judged image.
+        decided: its decision.
         context: of the request.
-        milliseconds: that the request took in all.
+        milliseconds: duration of the whole request.
     """
     decision = decided.decision
     return diagnosis_pb2.Diagnosis(
@@ -71,8 +71,8 @@ def specimen_message(tally: Tally, release: Release) -> diagnosis_pb2.SpecimenDi
     """The aggregate over the images of one specimen.
 
     Args:
-        tally: what its images add up to.
-        release: that judged all of them.
+        tally: sums over its images.
+        release: the release that judged all of them.
     """
     decision = decide_specimen(tally.images, image_rule(release))
     return diagnosis_pb2.SpecimenDiagnosis(
@@ -89,7 +89,7 @@ def specimen_message(tally: Tally, release: Release) -> diagnosis_pb2.SpecimenDi
 
 
 def slide_message(slide: JudgedSlide, decision: Decision, context: RequestContext, milliseconds: float) -> diagnosis_pb2.SlideDiagnosis:
-    """The diagnosis of one slide that was read to its end; arguments as for ``diagnosis_message``."""
+    """The diagnosis of one slide that was read to the end; arguments as for ``diagnosis_message``."""
     assert slide.end is not None
     return diagnosis_pb2.SlideDiagnosis(
         request_id=context.request_id,
@@ -109,7 +109,7 @@ def slide_message(slide: JudgedSlide, decision: Decision, context: RequestContex
 
 
 def slide_part_message(part: SlideProgress | Sequence[CellAnswer], release: Release) -> diagnosis_pb2.DiagnoseSlideResponse:
-    """How far the diagnosis of a slide is, or cells of it that were judged."""
+    """Progress of the diagnosis of a slide, or judged cells of it."""
     if isinstance(part, SlideProgress):
         return diagnosis_pb2.DiagnoseSlideResponse(progress=diagnosis_pb2.DiagnoseSlideProgress(**asdict(part)))
     cells = diagnosis_pb2.JudgedSlideCells(cells=[cell_message(cell, release) for cell in part])
@@ -122,13 +122,13 @@ def check_size(message: Message, most: int, cells: int) -> None:
     Args:
         message: the answer.
         most: bytes that can be sent.
-        cells: that it tells of.
+        cells: number of cells in it.
 
     Raises:
         InvalidRequestError: ANSWER_TOO_LARGE.
     """
     if message.ByteSize() > most:
-        text = f"The diagnosis of {cells} cells is too large to send with all that was asked for; ask for less in display."
+        text = f"The diagnosis of {cells} cells is too large to send with everything in display; request less there."
         raise InvalidRequestError("ANSWER_TOO_LARGE", text, field="display")
 
 
@@ -136,8 +136,8 @@ def cell_message(cell: CellAnswer, release: Release, *, crops: bool = False) -> 
     """The diagnosis of one cell.
 
     Args:
-        cell: what was judged.
-        release: that judged it.
+        cell: the judged cell.
+        release: the release that judged it.
         crops: whether its registered pixels are shown.
     """
     judged, evidence, verdict = cell.judged, cell.evidence, cell.judged.verdict

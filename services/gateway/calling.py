@@ -1,4 +1,4 @@
-"""Calls of the other services, and what their failures mean to the caller."""
+"""Calls of the other services, and the caller's error where they fail."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ async def call(dependency: str, called: Coroutine[Any, Any, Any], *, of_caller: 
     Args:
         dependency: name of the service.
         called: the call.
-        of_caller: whether it was given what the caller sent, so that the caller hears what it refuses.
+        of_caller: whether the call carries the caller's own image, slide or reference; a refusal of it passes through to the caller.
 
     Raises:
-        DomainError: what it refused, or that it is down.
+        DomainError: the service refused the call, or is down.
     """
     try:
         return await called
@@ -32,7 +32,7 @@ async def call(dependency: str, called: Coroutine[Any, Any, Any], *, of_caller: 
 
 
 def failed(error: grpc.aio.AioRpcError, dependency: str, *, of_caller: bool = False) -> Exception:
-    """What a failure of another service means to the caller; counted and logged. Arguments as for ``call``."""
+    """The caller's error for a failure of another service; counted and logged. Arguments as for ``call``."""
     metrics.DEPENDENCY_ERRORS.labels(dependency, error.code().name).inc()
     _log.warning("dependency failed", dependency=dependency, code=error.code().name, details=error.details())
     return error_of_rpc(error, dependency, of_caller=of_caller)

@@ -21,9 +21,9 @@ Explained = Mapping[int, retrieval_pb2.ExplainedCell]
 
 
 class CellCalls:
-    """Asks preprocessing, classification and retrieval about cells, at most 32 at a time.
+    """Calls preprocessing, classification and retrieval, for at most 32 cells at a time.
 
-    Every method raises DomainError: what a service refused, that one is down, or that one answered nonsense.
+    Every method raises DomainError: a service refused the call, is down, or gave an answer that makes no sense.
 
     Args:
         stubs: the four services.
@@ -42,12 +42,12 @@ class CellCalls:
             return check_enhanced(answer, [crop.cell_id for crop in crops], context.release.input.side).outcomes
 
     async def classify(self, pixels: Mapping[int, bytes], context: RequestContext, stats: RunStats, *, with_places: bool) -> Classified:
-        """What the networks say of registered cells, by cell id.
+        """Judgements of the networks on registered cells, by cell id.
 
         Args:
             pixels: registered cells by cell id, at the side of the release.
             context: of the request.
-            stats: what it takes is added here.
+            stats: models and times are added here.
             with_places: whether place embeddings and class activations are wanted.
         """
         with stats.timed("classify"):

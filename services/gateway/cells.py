@@ -1,4 +1,4 @@
-"""A cell that was judged, as numbers."""
+"""A judged cell, as numbers."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from services.gateway.fusion import CellVerdict
 
 @dataclass(frozen=True)
 class JudgedCell:
-    """What is said of one cell.
+    """The judgement of one cell.
 
     Attributes:
         cell_id: its number within the image.
-        verdict: what follows from the numbers below.
-        network_probability: of a blast, of the network alone, 0..1; NaN where the cell was not judged.
+        verdict: the verdict that follows from the numbers below.
+        network_probability: probability of a blast by the network alone, 0..1; NaN where the cell was not judged.
         neighbour_vote: share of blasts among the nearest known cells, 0..1; NaN where the cell was not judged.
-        nothing_probability: that no nucleated cell is here, 0..1; NaN where it was not judged or the release does not tell.
+        nothing_probability: probability that no nucleated cell is here, 0..1; NaN where the cell was not judged or the release has no such class.
         focus_before: focus score before sharpening.
         focus_after: focus score after sharpening.
         unsharp_radius: 0 where nothing was sharpened.
         upscale_factor: registered pixels per input pixel.
         distance_quantile: distance to the nearest known cell as a quantile of calibration cells, 0..1.
-        position: in the latent map, x and y; None where it was not judged.
+        position: in the latent map, x and y; None where the cell was not judged.
     """
 
     cell_id: int

@@ -1,7 +1,7 @@
-"""The decision of a network place by place, as two small maps of one scale.
+"""The decision of a network by place, as two small maps on one scale.
 
-Class activation mapping (Zhou et al., CVPR 2016) of a network whose logits are the mean over places of what its head says of each: nothing is
-approximated, the mean of the log odds of all places is the log odds of the cell.
+Class activation mapping (Zhou et al., CVPR 2016) of a network whose logits are the mean of its head's outputs over all places. Nothing is
+approximated: the mean of the log odds of all places is the log odds of the cell.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class EvidenceMaps:
 
 
 def log_odds(activations: Float) -> Float:
-    """Log odds of a blast at each place, float32 (h, w), of class activations (h, w, classes); their mean is that of the cell."""
+    """Log odds of a blast at each place, float32 (h, w), from class activations (h, w, classes); their mean is the log odds of the cell."""
     return np.asarray(activations[..., BLAST_COLUMN] - activations[..., NORMAL_COLUMN], np.float32)
 
 

@@ -1,4 +1,4 @@
-"""The way of an image: located, then judged batch by batch. Knows stubs, not servers."""
+"""Compose the diagnosis of an image: locate its cells, then judge them batch by batch. Uses stubs, no servers."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ from services.gateway.stubs import Stubs
 
 @dataclass
 class JudgedImage:
-    """All that the services said of one image.
+    """All answers of the services for one image.
 
     Attributes:
         header: facts of the image.
         cells: judged cells, top to bottom.
         latent_map: reference cells, if they are to be shown.
         patches: judged patches, where the release judges them.
-        stats: what it took.
+        stats: models and times.
     """
 
     header: patching_pb2.LocateCellsHeader
@@ -73,7 +73,7 @@ def poor_reasons_of(quality: imaging_pb2.ImageQuality) -> tuple[Reason, ...]:
 
 
 class Composer:
-    """Takes an image all the way.
+    """Locates and judges all cells of an image.
 
     Args:
         stubs: the four services.
@@ -97,7 +97,7 @@ class Composer:
             context: of the checked request.
 
         Raises:
-            DomainError: what a service refused, or that one is down; nothing is answered by another rule.
+            DomainError: a service refused a call, or is down; no other rule replaces that of the release.
             TimeoutError: the deadline passed before a slot was free.
         """
         async with self._slots.taken(context.deadline):
@@ -163,13 +163,13 @@ class Composer:
 
 
 def locate_request(image: EncodedImage, request_id: str) -> patching_pb2.LocateCellsRequest:
-    """Asks patching for the cells of an image."""
+    """The request to patching for the cells of an image."""
     kind = imaging_pb2.ImageKind.ValueType(image.kind)
     return patching_pb2.LocateCellsRequest(request_id=request_id, image=image.content, kind=kind, microns_per_pixel=image.microns_per_pixel)
 
 
 def raise_first_failure(batches: Sequence[asyncio.Task[Any]]) -> None:
-    """End an image as soon as a batch of it has failed: the rest would be work for nothing."""
+    """End an image as soon as one of its batches has failed: the rest would be wasted work."""
     for batch in batches:
         if batch.done():
             batch.result()

@@ -1,4 +1,4 @@
-"""Count what is answered, for Prometheus."""
+"""Count answers, for Prometheus."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from services.gateway.decision import Counts, DecidedImage, Decision
 
 
 def count_image(release: str, image: DecidedImage, cells: Iterable[JudgedCell]) -> None:
-    """Count an image that was decided.
+    """Count a decided image.
 
     Args:
         release: release id.
-        image: what was decided.
+        image: the decided image.
         cells: its cells.
     """
     count_decision(release, image.decision, image.counts)
@@ -29,7 +29,7 @@ def count_decision(release: str, decision: Decision, counts: Counts) -> None:
 
     Args:
         release: release id.
-        decision: what was decided.
+        decision: the decision.
         counts: the cells that it rests on.
     """
     metrics.FINDINGS.labels(release, decision.finding).inc()

@@ -1,4 +1,4 @@
-"""What is said of an image or a specimen: counts, bounds of the blast fraction, the finding, and why."""
+"""The decision on an image or a specimen: counts, bounds of the blast fraction, finding and reasons."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 
 class Finding(StrEnum):
-    """What is found."""
+    """Finding of an image, a slide or a specimen."""
 
     BLASTS_SUSPECTED = "BLASTS_SUSPECTED"
     NO_BLASTS_SEEN = "NO_BLASTS_SEEN"
@@ -18,7 +18,7 @@ class Finding(StrEnum):
 
 
 class Reason(StrEnum):
-    """Why a finding is what it is, or why a reader must look."""
+    """Reason of a finding, or of a review."""
 
     SUSPECTED_CELLS_ABOVE_CHANCE = "SUSPECTED_CELLS_ABOVE_CHANCE"
     SUSPECTED_CELLS_WITHIN_CHANCE = "SUSPECTED_CELLS_WITHIN_CHANCE"
@@ -70,11 +70,11 @@ class Decision:
     """Finding with its reasons and bounds.
 
     Attributes:
-        finding: what is found.
+        finding: the finding.
         requires_review: whether a qualified reader must look, whatever the finding.
         reasons: machine-readable.
         lower, upper: bounds of the blast fraction, all indeterminate cells counted once as normal, once as blasts.
-        false_blast_quantile: suspected cells that false alarms alone exceed in at most 1 % of such images.
+        false_blast_quantile: number of suspected cells that false alarms alone exceed in at most 1 % of such images.
     """
 
     finding: Finding
@@ -93,9 +93,9 @@ def blast_fraction(counts: Counts) -> tuple[float, float]:
 
 
 def false_blast_quantile(cells: int, table: Sequence[tuple[int, int]]) -> int:
-    """Falsely suspected cells that at most 1 % of images with this many cells exceed.
+    """Number of falsely suspected cells that at most 1 % of images with this many cells exceed.
 
-    Between two entries the one with more cells holds; beyond the last, its share.
+    Between two entries the one with more cells holds; beyond the last entry its share of cells holds.
     """
     for count, quantile in table:
         if cells <= count:
@@ -119,7 +119,7 @@ def decide(
         rule: numbers of the release.
         phantom: whether the image is a drawing.
         single_cell: whether the image shows one cell only; such an image is never NO_BLASTS_SEEN.
-        poor: what is wrong with the image as a whole; such an image is never NO_BLASTS_SEEN, for cells may have been missed in it.
+        poor: reasons why the image as a whole is poor; such an image is never NO_BLASTS_SEEN, because cells may have been missed in it.
     """
     barred = [*([Reason.SINGLE_CELL] if single_cell else []), *poor]
     return _decision(counts, counts, rule, barred, _noted(rule, phantom))
@@ -127,14 +127,14 @@ def decide(
 
 @dataclass(frozen=True)
 class DecidedImage:
-    """An image and what was decided of it.
+    """An image and its decision.
 
     Attributes:
         sha256: of the encoded image.
         counts: its cells.
         poor: why the image as a whole is too poor for a negative; empty where it is not.
         phantom: whether it is a drawing.
-        decision: what follows.
+        decision: the decision.
     """
 
     sha256: str
@@ -152,15 +152,15 @@ def decide_image(sha256: str, counts: Counts, rule: ImageRule, *, phantom: bool,
 
 @dataclass(frozen=True)
 class SpecimenImages:
-    """What the images of a specimen add up to.
+    """Sums over the images of a specimen.
 
     Attributes:
         counts: cells of all images.
         clear: cells of the images that are not poor as a whole.
-        suspected: images in which, alone, blasts are suspected.
+        suspected: images that alone are BLASTS_SUSPECTED.
         failed: images that could not be judged.
         poor: images that are blurred, badly exposed or crowded as a whole.
-        phantom: whether one is a drawing.
+        phantom: whether an image is a drawing.
     """
 
     counts: Counts = Counts(0, 0, 0)
@@ -172,8 +172,8 @@ class SpecimenImages:
 
 
 def decide_specimen(images: SpecimenImages, rule: ImageRule) -> Decision:
-    """Decide a specimen. It is NO_BLASTS_SEEN only if no image failed, none alone is BLASTS_SUSPECTED, and the images that are not poor suffice
-    for it by themselves: in the others cells may have been missed.
+    """Decide a specimen. It is NO_BLASTS_SEEN only if no image failed, none alone is BLASTS_SUSPECTED, and the images that are not poor suffice by
+    themselves. Cells may have been missed in poor images.
 
     Args:
         images: its images.
@@ -185,7 +185,7 @@ def decide_specimen(images: SpecimenImages, rule: ImageRule) -> Decision:
 
 
 def _noted(rule: ImageRule, phantom: bool) -> list[Reason]:
-    """Why a reader must look, whatever the finding."""
+    """Reasons of review, whatever the finding."""
     return [
         *([] if rule.trained_on_lymphoblasts else [Reason.MODEL_NOT_TRAINED_ON_LYMPHOBLASTS]),
         *([Reason.PHANTOM] if phantom else []),
@@ -193,13 +193,13 @@ def _noted(rule: ImageRule, phantom: bool) -> list[Reason]:
 
 
 def _decision(counts: Counts, clear: Counts, rule: ImageRule, barred: Sequence[Reason], noted: Sequence[Reason]) -> Decision:
-    """Decide by all cells; a negative must hold for the clear ones too.
+    """Decide by all cells; NO_BLASTS_SEEN must hold for the clear cells too.
 
     Args:
-        counts, clear: all cells, and those by which alone a negative must hold as well.
+        counts, clear: all cells, and the cells of images that are not poor.
         rule: numbers of the release.
-        barred: why it cannot be negative, whatever the cells.
-        noted: why a reader must look, whatever the finding.
+        barred: reasons that exclude NO_BLASTS_SEEN, whatever the cells.
+        noted: reasons of review, whatever the finding.
     """
     limit = false_blast_quantile(counts.total, rule.false_blasts)
     finding, reasons = _find(counts, clear, rule, limit, barred)

@@ -34,7 +34,7 @@ _WITHOUT_RELEASES: Final = "patching"
 async def open_dependencies(
     settings: GatewaySettings, common: CommonSettings, tls: TlsSettings, releases: ReleaseStore
 ) -> AsyncIterator[tuple[Stubs, NeedsNow]]:
-    """Open channels to the four services; they need not be there yet.
+    """Open channels to the four services; they need not run yet.
 
     Raises:
         ConfigurationError: a TLS file cannot be read.
@@ -49,13 +49,13 @@ async def open_dependencies(
 
 
 def dependency_needs(channels: Mapping[str, grpc.aio.Channel], releases: ReleaseStore, timeout: float) -> Needs:
-    """What the gateway needs: patching, and for each release the three others, asked whether they can use it.
+    """Needs of the gateway: patching, and for each release the other three services, if they can use it.
 
-    Releases that were put there since are taken in first.
+    Releases that were added since are taken in first.
 
     Args:
         channels: by service name.
-        releases: what the gateway offers; it is not ready without the default release.
+        releases: the releases that the gateway offers; it is not ready without the default release.
         timeout: seconds that a dependency may take to answer.
     """
     releases.take_in()

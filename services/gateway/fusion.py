@@ -1,4 +1,4 @@
-"""What is said of one cell: network and neighbours fused, the classes that cannot be excluded, and why not to judge."""
+"""The verdict on one cell: probability of network and neighbours fused, prediction set, and reasons not to decide."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class CellRule:
     Attributes:
         network_weight: weight 0..1 of the network in the fused probability.
         min_probability: per class, the smallest fused probability of it that keeps it in the prediction set.
-        max_disagreement: largest |network - vote| that is not a disagreement.
-        min_nothing: probability that no cell is there from which a cell is not decided.
+        max_disagreement: above this |network - vote| the two disagree.
+        min_nothing: probability of no cell from which on a cell is indeterminate.
     """
 
     network_weight: float
@@ -41,14 +41,14 @@ class CellRule:
 
 @dataclass(frozen=True)
 class CellVerdict:
-    """What is said of one cell.
+    """The verdict on one cell.
 
     Attributes:
         probability: fused probability 0..1 of a blast.
         prediction_set: classes that cannot be excluded, of ``NORMAL`` and ``BLAST``.
         suspected: only ``BLAST`` remains and nothing speaks against judging.
         indeterminate: the cell could not be decided.
-        reasons: why not, or what is poor.
+        reasons: why the cell could not be decided, or what is poor.
     """
 
     probability: float
@@ -65,7 +65,7 @@ def blast_probability(logits: ArrayLike) -> NDArray[np.float64]:
 
 
 def nothing_probability(logits: ArrayLike) -> NDArray[np.float64]:
-    """Softmax probability that no nucleated cell is there, of temperature-scaled logits (..., 3); NaN for (..., 2), which do not tell."""
+    """Softmax probability that no nucleated cell is there, from temperature-scaled logits (..., 3); NaN for (..., 2), which lack this class."""
     values = np.asarray(logits, np.float64)
     if values.shape[-1] <= NOTHING_COLUMN:
         return np.full(values.shape[:-1], np.nan)
@@ -93,9 +93,9 @@ def judge_cell(
         network: probability of the network, 0..1.
         vote: neighbour vote, 0..1.
         accepted: whether preprocessing lets a network judge this cell.
-        quality_reasons: what preprocessing said of it.
+        quality_reasons: reasons that preprocessing gave.
         rule: numbers of the release.
-        nothing: probability that there is no nucleated cell, 0..1; NaN where the release does not tell.
+        nothing: probability that there is no nucleated cell, 0..1; NaN where the release has no such class.
     """
     probability = float(fuse(network, vote, rule.network_weight))
     remaining = prediction_set(probability, rule.min_probability)

@@ -23,14 +23,14 @@ def answer_images(
     tally: Tally,
     window: int,
 ) -> AsyncGenerator[Answer, None]:
-    """Diagnose images as they come. An image that fails is an answer with its status.
+    """Diagnose images as they come. A failed image is answered with its status.
 
     Args:
         requests: the images.
         diagnose: diagnoses one.
         method: full name of the RPC; its images are counted and logged as ``<method>#image``.
         tally: adds up the images.
-        window: images that are read and not yet answered, at most.
+        window: most images that are read and not yet answered.
     """
 
     async def answer(request: diagnosis_pb2.DiagnoseRequest, refusal: DomainError | None = None) -> Answer:

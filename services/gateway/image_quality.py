@@ -11,16 +11,16 @@ MAX_BLUR_TO_RED_CELL: Final = 0.1
 """Blur, in radii of a red cell, above which chromatin cannot be seen. In-focus fields of two hospitals have 0.04 to 0.09; a phantom
 that is blurred by 0.12 radii has 0.11 (docs/location.md)."""
 MAX_OVEREXPOSED: Final = 0.6
-"""Share of saturated pixels above which not only the background can be saturated: half of a thin smear is background."""
+"""Share of saturated pixels above which more than the background is saturated: half of a thin smear is background."""
 MAX_UNDEREXPOSED: Final = 0.05
 """Share of black pixels: nothing of a stained smear is black."""
 MAX_COVERED: Final = 0.8
-"""Share of the image under cells above which they lie upon each other; good fields have up to 0.7 (docs/location.md)."""
+"""Share of the image under cells above which cells overlap; good fields have up to 0.7 (docs/location.md)."""
 
 
 @dataclass(frozen=True)
 class Quality:
-    """What patching measured of an image.
+    """Measurements of patching on an image.
 
     Attributes:
         blur: of the sharpest edges, px; NaN where there are none.

@@ -1,4 +1,4 @@
-"""How many images are worked on at once; others wait their turn."""
+"""Slots that limit how many images are worked on at once; other images wait."""
 
 from __future__ import annotations
 

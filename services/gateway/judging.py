@@ -1,4 +1,4 @@
-"""The way of a batch of cells: enhanced, classified, explained, fused into one verdict each."""
+"""Judge a batch of cells: enhance, classify and explain them, and fuse one verdict for each."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from services.gateway.run_stats import RunStats
 
 @dataclass(frozen=True)
 class CellEvidence:
-    """What can be shown of a cell. It decides nothing.
+    """Evidence that can be shown for a cell. It does not change the decision.
 
     Attributes:
         located: where the cell is.
         side: of the registered square, px; 0 where the cell was not registered.
         pixels: uint8 RGB of the registered square.
         neighbours: nearest known cells, as retrieval answered them.
-        activation: which places speak for which class; None where the network does not tell, or it is not to be shown.
+        activation: which places speak for which class; None where the network has no class activations, or they are not to be shown.
     """
 
     located: imaging_pb2.Cell
@@ -41,7 +41,7 @@ class CellEvidence:
 
 @dataclass(frozen=True)
 class CellAnswer:
-    """One cell: what was judged, and what can be shown of it."""
+    """One cell: its judgement and its evidence."""
 
     judged: JudgedCell
     evidence: CellEvidence
@@ -63,7 +63,7 @@ class CellJudge:
         """Judge at most 32 cells by their crops, in order.
 
         Raises:
-            DomainError: what a service refused, or that one is down.
+            DomainError: a service refused a call, or is down.
         """
         outcomes = await self._calls.enhance(crops, context, stats)
         pixels = {outcome.cell_id: outcome.enhanced.pixels for outcome in outcomes if outcome.HasField("enhanced")}
@@ -83,7 +83,7 @@ class CellJudge:
         """Nearest known cells of at most 32 registered cells, by cell id, with the maps that are to be shown.
 
         Raises:
-            DomainError: what a service refused, or that one is down.
+            DomainError: a service refused a call, or is down.
         """
         classified = await self._calls.classify(pixels, context, stats, with_places=context.display.maps)
         explained = await self._calls.explain(classified, context, stats)

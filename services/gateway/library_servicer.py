@@ -1,8 +1,9 @@
-"""The reference library over gRPC: what it holds, and images of confirmed cells for its next version."""
+"""The reference library over gRPC: its content, and images of confirmed cells for its next version."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any, Final
 
 import grpc
@@ -29,11 +30,11 @@ _Requests = AsyncIterator[library_pb2.AddReferencesRequest]
 
 
 class LibraryServicer(library_pb2_grpc.LibraryServiceServicer):
-    """Says what a library holds, and makes references of images. Every method is described in ``library.proto``.
+    """Describes a library, and makes references from images. Every method is described in ``library.proto``.
 
     Args:
         settings: of the gateway.
-        releases: that can be chosen.
+        releases: the releases that can be chosen.
         stubs: the four services.
         slots: how many images are worked on at once.
     """
@@ -44,42 +45,46 @@ class LibraryServicer(library_pb2_grpc.LibraryServiceServicer):
         self._stubs = stubs
 
     def registration(self, needs: NeedsNow) -> Registration:
-        """What a server needs to serve this; ready while what it composes is."""
+        """Registration at a server; ready while the composed services are ready."""
         return Registration(DESCRIPTOR, library_pb2_grpc.add_LibraryServiceServicer_to_server, self, needs)
 
     async def GetLibrary(self, request: library_pb2.GetLibraryRequest, context: _Context) -> library_pb2.GetLibraryResponse:
         """See ``library.proto``."""
-        asked = self._requests.context(request.request_id, request.release, context.time_remaining())
-        wanted = retrieval_pb2.GetLibraryRequest(request_id=asked.request_id, release=asked.release.id)
-        answer = await call("retrieval", self._stubs.retrieval.GetLibrary(wanted, timeout=asked.deadline.left, metadata=metadata()))
+        request_context = self._requests.context(request.request_id, request.release, context.time_remaining())
+        wanted = retrieval_pb2.GetLibraryRequest(request_id=request_context.request_id, release=request_context.release.id)
+        answer = await call("retrieval", self._stubs.retrieval.GetLibrary(wanted, timeout=request_context.deadline.left, metadata=metadata()))
         if answer is None:
             raise _unreadable()
-        return library_pb2.GetLibraryResponse(release=asked.release.id, library=answer.library)
+        return library_pb2.GetLibraryResponse(release=request_context.release.id, library=answer.library)
 
     async def AddReferences(self, request_iterator: _Requests, context: _Context) -> library_pb2.AddReferencesResponse:
-        """See ``library.proto``."""
+        """See ``library.proto``. Where the caller sets no deadline, each image has the usual time."""
         start = await _start(request_iterator)
-        asked = self._requests.context(start.request_id, start.release, context.time_remaining())
+        request_context = self._requests.context(start.request_id, start.release, context.time_remaining())
         wanted = retrieval_pb2.AddReferencesRequest(
-            request_id=asked.request_id,
-            release=asked.release.id,
+            request_id=request_context.request_id,
+            release=request_context.release.id,
             idempotency_key=start.idempotency_key,
             confirmed_by=start.confirmed_by,
             source=start.source,
         )
         async for message in request_iterator:
             if message.WhichOneof("part") != "reference":
-                raise InvalidRequestError("ADDITIONS_START_MISSING", "After the start come references only.", field="reference")
+                raise InvalidRequestError("ADDITIONS_START_MISSING", "All messages after the start must be references.", field="reference")
             if len(wanted.references) == MAX_REFERENCES:
                 raise InvalidRequestError("BATCH_SIZE_OUT_OF_RANGE", f"A call takes 1..{MAX_REFERENCES} references.", field="reference")
-            wanted.references.append(await self._embedded(message.reference, len(wanted.references), asked))
+            of_image = replace(request_context, deadline=self._requests.deadline(context.time_remaining()))
+            wanted.references.append(await self._embedded(message.reference, len(wanted.references), of_image))
         if not wanted.references:
             raise InvalidRequestError("BATCH_SIZE_OUT_OF_RANGE", f"A call takes 1..{MAX_REFERENCES} references.", field="reference")
-        called = self._stubs.retrieval.AddReferences(wanted, timeout=asked.deadline.left, metadata=metadata())
+        deadline = self._requests.deadline(context.time_remaining())
+        called = self._stubs.retrieval.AddReferences(wanted, timeout=deadline.left, metadata=metadata())
         answer = await call("retrieval", called, of_caller=True)
         if answer is None or len(answer.addition_ids) != len(wanted.references):
             raise _unreadable()
-        return library_pb2.AddReferencesResponse(addition_ids=answer.addition_ids, repeated_call=answer.repeated_call, release=asked.release.id)
+        return library_pb2.AddReferencesResponse(
+            addition_ids=answer.addition_ids, repeated_call=answer.repeated_call, release=request_context.release.id
+        )
 
     async def _embedded(self, reference: library_pb2.ReferenceImage, number: int, context: RequestContext) -> retrieval_pb2.NewReference:
         """The cell of an image, as the networks of the release see it. An error names the number of the image."""

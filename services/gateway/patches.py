@@ -1,4 +1,4 @@
-"""The way of a field in a release that judges patches: cut, judged, and where the network sees cells."""
+"""Judge the patches of a field: cut and classify them, and return where the network sees cells."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from services.gateway.stubs import Stubs
 
 @dataclass(frozen=True)
 class JudgedPatch:
-    """What is said of one patch.
+    """The judgement of one patch.
 
     Attributes:
         x, y: column and row of its first pixel, px of the image.
         side: px of the image.
-        blast_probability, other_probability: that it shows a blast, and another nucleated cell, 0..1.
+        blast_probability, other_probability: probability that it shows a blast, and another nucleated cell, 0..1.
         blast_present, other_present: whether these reach the release's limits.
     """
 
@@ -43,7 +43,7 @@ class JudgedPatch:
 
 @dataclass(frozen=True)
 class JudgedPatches:
-    """What the network of patches said of an image.
+    """Judgements of the network of patches on an image.
 
     Attributes:
         kind: what the image was taken for; a single cell has no patches.
@@ -73,12 +73,12 @@ class PatchJudge:
 
         Args:
             image: the encoded image.
-            patches: of the release that decides.
+            patches: how the release judges patches.
             context: of the checked request.
-            stats: what it takes is added here.
+            stats: models and times are added here.
 
         Raises:
-            DomainError: what a service refused, or that one is down.
+            DomainError: a service refused a call, or is down.
         """
         with stats.timed("patches"):
             kind = imaging_pb2.ImageKind.IMAGE_KIND_UNSPECIFIED

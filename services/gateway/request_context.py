@@ -1,4 +1,4 @@
-"""What a request asks for, as plain values."""
+"""A request as plain values."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class EncodedImage:
 
 @dataclass(frozen=True)
 class Display:
-    """What is shown; nothing of it changes the decision.
+    """Display options. They do not change the decision.
 
     Attributes:
         neighbours: per cell; 0 for the usual number.
@@ -42,12 +42,12 @@ class Display:
 
 @dataclass(frozen=True)
 class RequestContext:
-    """What every step of a request needs to know.
+    """The context that every step of a request uses.
 
     Attributes:
         request_id: correlates logs.
         release: the release that decides.
-        display: what is shown.
+        display: the display options.
         deadline: when the call ends.
     """
 

@@ -1,4 +1,4 @@
-"""From requests of the contract to plain values, checked; a missing request id is made up."""
+"""Requests of the contract as checked plain values; a missing request id is made up."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class SlideRequest:
     """A slide that is to be judged.
 
     Attributes:
-        start: what patching is told of it.
+        start: the start of the slide for patching.
         context: of the request.
         explained: how many of the most suspicious cells are explained.
     """
@@ -43,7 +43,7 @@ class RequestReader:
 
     Args:
         settings: of the gateway.
-        releases: that can be chosen.
+        releases: the releases that can be chosen.
     """
 
     def __init__(self, settings: GatewaySettings, releases: ReleaseStore) -> None:
@@ -56,12 +56,12 @@ class RequestReader:
         Args:
             request_id: the caller's; made up if empty.
             release: release id, system, or empty for the default.
-            left: seconds that the caller gives; None where it sets no deadline.
-            display: what is to be shown.
+            left: seconds until the caller's deadline; None where it sets none.
+            display: the display options.
         """
         check_identifier(request_id, "request_id")
         check_identifier(release, "release")
-        return self._context(request_id, self._releases.resolve(release), display, self._deadline(left))
+        return self._context(request_id, self._releases.resolve(release), display, self.deadline(left))
 
     def diagnose(self, request: diagnosis_pb2.DiagnoseRequest, left: float | None) -> tuple[EncodedImage, RequestContext]:
         """The image of a request and its context; ``left`` as for ``context``."""
@@ -79,7 +79,7 @@ class RequestReader:
         return Specimen(request.specimen, request.release, self._releases.resolve(request.release).id)
 
     def image(self, content: bytes, kind: int = imaging_pb2.IMAGE_KIND_AUTO, microns_per_pixel: float = 0.0) -> EncodedImage:
-        """An image that may be looked at."""
+        """An image within the limits."""
         check_microns_per_pixel(microns_per_pixel)
         if kind not in imaging_pb2.ImageKind.values():
             raise InvalidRequestError("KIND_UNKNOWN", "kind must be AUTO, CELL or FIELD.", field="kind")
@@ -100,7 +100,7 @@ class RequestReader:
         release = self._releases.resolve(start.release)
         if release.patches is not None:
             raise InvalidRequestError("RELEASE_TAKES_NO_SLIDES", f"The release {release.id} judges patches of fields, not slides.", field="release")
-        deadline = self._deadline(left, self._settings.slide_deadline_seconds)
+        deadline = self.deadline(left, self._settings.slide_deadline_seconds)
         context = self._context(start.request_id, release, start.display, deadline)
         located = patching_pb2.LocateSlideStart(request_id=context.request_id, source=start.source, microns_per_pixel=start.microns_per_pixel)
         return SlideRequest(located, context, start.explained_cells or MAX_EXPLAINED)
@@ -109,7 +109,13 @@ class RequestReader:
         shown = Display(display.neighbours, display.include_maps, display.include_crops, display.include_latent_map)
         return RequestContext(request_id or uuid.uuid4().hex, release, shown, deadline)
 
-    def _deadline(self, left: float | None, usual: float | None = None) -> Deadline:
+    def deadline(self, left: float | None, usual: float | None = None) -> Deadline:
+        """When a call ends.
+
+        Args:
+            left: seconds until the caller's deadline; None where it sets none.
+            usual: seconds without a deadline of the caller; None for those of an image.
+        """
         return Deadline((usual or self._settings.default_deadline_seconds) if left is None else left)
 
 
@@ -129,7 +135,7 @@ async def slide_start(requests: AsyncIterator[diagnosis_pb2.DiagnoseSlideRequest
 async def slide_parts(
     start: patching_pb2.LocateSlideStart, requests: AsyncIterator[diagnosis_pb2.DiagnoseSlideRequest]
 ) -> AsyncIterator[patching_pb2.LocateSlideRequest]:
-    """What patching is sent of a slide: its start, then the chunks of an upload. A message that is no chunk goes on as an empty one."""
+    """The messages to patching for a slide: its start, then the chunks of an upload. A message without a chunk becomes an empty chunk."""
     yield patching_pb2.LocateSlideRequest(start=start)
     if start.source.WhichOneof("source") != "upload_bytes":
         return

@@ -1,4 +1,4 @@
-"""What it took to judge an image or a slide: models, engine, time by stage."""
+"""Statistics of an image or a slide: models, engine, time by stage."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class ServedFile:
 
 @dataclass
 class RunStats:
-    """What it took to judge an image or a slide.
+    """Statistics of an image or a slide.
 
     Attributes:
         engine: engine that ran the models; empty where no cell was judged.
@@ -53,7 +53,7 @@ class RunStats:
         self.milliseconds[stage] += 1000.0 * seconds
 
     def add(self, other: RunStats) -> None:
-        """Add what another image took."""
+        """Add the statistics of another image."""
         self.ran(other.models, other.engine)
         for stage, milliseconds in other.milliseconds.items():
             self.milliseconds[stage] += milliseconds

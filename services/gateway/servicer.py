@@ -39,7 +39,7 @@ class DiagnosisServicer(diagnosis_pb2_grpc.DiagnosisServiceServicer):
 
     Args:
         settings: of the gateway.
-        releases: that can be chosen.
+        releases: the releases that can be chosen.
         stubs: the four services.
         slots: how many images are worked on at once.
     """
@@ -53,7 +53,7 @@ class DiagnosisServicer(diagnosis_pb2_grpc.DiagnosisServiceServicer):
         self._single_cells = SingleCells(stubs, slots)
 
     def registration(self, needs: NeedsNow) -> Registration:
-        """What a server needs to serve this; ready while what it composes is."""
+        """Registration at a server; ready while the composed services are ready."""
         return Registration(DESCRIPTOR, diagnosis_pb2_grpc.add_DiagnosisServiceServicer_to_server, self, needs)
 
     async def Diagnose(self, request: diagnosis_pb2.DiagnoseRequest, context: _Context) -> diagnosis_pb2.DiagnoseResponse:
@@ -118,16 +118,16 @@ class DiagnosisServicer(diagnosis_pb2_grpc.DiagnosisServiceServicer):
 
     async def MeasureFocus(self, request: diagnosis_pb2.MeasureFocusRequest, context: _Context) -> diagnosis_pb2.MeasureFocusResponse:
         """See ``diagnosis.proto``."""
-        asked = self._requests.context(request.request_id, "", context.time_remaining())
-        return diagnosis_pb2.MeasureFocusResponse(score=await self._single_cells.measure_focus(self._requests.image(request.image), asked))
+        request_context = self._requests.context(request.request_id, "", context.time_remaining())
+        return diagnosis_pb2.MeasureFocusResponse(score=await self._single_cells.measure_focus(self._requests.image(request.image), request_context))
 
     async def EnhanceCell(self, request: diagnosis_pb2.EnhanceCellRequest, context: _Context) -> diagnosis_pb2.EnhanceCellResponse:
         """See ``diagnosis.proto``."""
         image = self._requests.image(request.image, microns_per_pixel=request.microns_per_pixel)
-        asked = self._requests.context(request.request_id, request.release, context.time_remaining())
-        found = await self._single_cells.enhance(image, asked)
+        request_context = self._requests.context(request.request_id, request.release, context.time_remaining())
+        found = await self._single_cells.enhance(image, request_context)
         crop = found.crop if request.include_crop else None
-        return diagnosis_pb2.EnhanceCellResponse(cell=found.cell, enhanced=found.enhanced, crop=crop, release=asked.release.id)
+        return diagnosis_pb2.EnhanceCellResponse(cell=found.cell, enhanced=found.enhanced, crop=crop, release=request_context.release.id)
 
     async def ListReleases(self, request: diagnosis_pb2.ListReleasesRequest, context: _Context) -> diagnosis_pb2.ListReleasesResponse:
         """See ``diagnosis.proto``."""
@@ -135,10 +135,10 @@ class DiagnosisServicer(diagnosis_pb2_grpc.DiagnosisServiceServicer):
 
     async def _diagnose(self, context: _Context, request: diagnosis_pb2.DiagnoseRequest) -> Diagnosed:
         started = time.perf_counter()
-        encoded, asked = self._requests.diagnose(request, context.time_remaining())
-        image = await self._composer.judge(encoded, asked)
-        decided = image.decide(image_rule(asked.release))
-        message = diagnosis_message(image, decided, asked, 1000.0 * (time.perf_counter() - started))
+        encoded, request_context = self._requests.diagnose(request, context.time_remaining())
+        image = await self._composer.judge(encoded, request_context)
+        decided = image.decide(image_rule(request_context.release))
+        message = diagnosis_message(image, decided, request_context, 1000.0 * (time.perf_counter() - started))
         check_size(message, self._settings.max_answer_bytes, decided.counts.total)
-        count_image(asked.release.id, decided, (cell.judged for cell in image.cells))
+        count_image(request_context.release.id, decided, (cell.judged for cell in image.cells))
         return message, decided, image.stats

@@ -10,7 +10,7 @@ from services.common.settings import ServiceSettings
 
 
 class GatewaySettings(ServiceSettings):
-    """What the gateway can be told."""
+    """Settings of the gateway."""
 
     model_config = SettingsConfigDict(env_prefix="DL4ALL_GATEWAY_", extra="ignore", use_attribute_docstrings=True)
 
@@ -21,16 +21,16 @@ class GatewaySettings(ServiceSettings):
     """Port of the Prometheus metrics; 0 for any free one."""
 
     patching_address: str = default_address("patching")
-    """Where patching is; every address of the name takes its turn."""
+    """Address of patching; round robin over all addresses of the name."""
 
     preprocessing_address: str = default_address("preprocessing")
-    """Where preprocessing is."""
+    """Address of preprocessing."""
 
     classification_address: str = default_address("classification")
-    """Where classification is."""
+    """Address of classification."""
 
     retrieval_address: str = default_address("retrieval")
-    """Where retrieval is."""
+    """Address of retrieval."""
 
     max_image_bytes: int = Field(default=16 * 1024 * 1024, ge=1024)
     """Largest encoded image that is accepted; larger ones are for DiagnoseSlide."""
@@ -39,7 +39,7 @@ class GatewaySettings(ServiceSettings):
     """Largest diagnosis that is answered; below the largest message on the wire."""
 
     default_deadline_seconds: float = Field(default=60.0, gt=0.0)
-    """Time that a call gets whose caller set no deadline."""
+    """Seconds until the deadline of a call whose caller set none."""
 
     images_in_flight: int = Field(default=16, ge=1, le=256)
     """Images that are judged at once, over all calls; others wait. With ``batches_in_flight`` it bounds the calls of the inner services."""
@@ -48,10 +48,10 @@ class GatewaySettings(ServiceSettings):
     """Batches of one image that are judged at once."""
 
     stream_window: int = Field(default=4, ge=1, le=64)
-    """Images of one stream that are diagnosed at once; reading waits beyond that."""
+    """Images of one stream that are diagnosed at once; further images wait unread."""
 
     slides_in_flight: int = Field(default=2, ge=1, le=64)
     """Slides that are judged at once; more are refused with RESOURCE_EXHAUSTED."""
 
     slide_deadline_seconds: float = Field(default=3600.0, gt=0.0)
-    """Time that a slide gets whose caller set no deadline."""
+    """Seconds until the deadline of a slide whose caller set none."""

@@ -32,7 +32,7 @@ class LocatedCells:
     Attributes:
         header: facts of the image.
         cells: top to bottom.
-        crops: one per cell; none where they were not asked for.
+        crops: one per cell; none where they were not requested.
     """
 
     header: patching_pb2.LocateCellsHeader
@@ -53,7 +53,7 @@ class EnhancedSingleCell:
 class SingleCells:
     """Looks at the cells of images without judging them.
 
-    Every method raises DomainError: what a service refused, or that one is down; and TimeoutError where the deadline passed first.
+    Every method raises DomainError where a service refused a call or is down, and TimeoutError where the deadline passed first.
 
     Args:
         stubs: the four services.

@@ -1,4 +1,4 @@
-"""The way of a slide: read by patching, judged batch by batch as cells come; progress, cells, and the judged slide out."""
+"""Judge a slide: patching reads it, and its cells are judged batch by batch as they come. Yields progress, cells and the judged slide."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ Requests = AsyncIterator[patching_pb2.LocateSlideRequest]
 
 @dataclass(frozen=True)
 class SlideProgress:
-    """How far the diagnosis of a slide is.
+    """Progress of the diagnosis of a slide.
 
     Attributes:
         bytes_received: of the upload.
@@ -59,16 +59,16 @@ class SlideProgress:
 
 @dataclass
 class JudgedSlide:
-    """All that the services said of one slide so far.
+    """All answers of the services for one slide so far.
 
     Attributes:
         facts: of the slide; None before they are known.
-        end: what patching knows at the end; None before.
-        progress: how far the reading is.
+        end: the last message of patching; None before it.
+        progress: progress so far.
         counts: cells counted.
-        explained: the most suspicious cells, with neighbours and what is to be shown.
+        explained: the most suspicious cells, with neighbours and evidence.
         latent_map: reference cells, if they are to be shown.
-        stats: what it took.
+        stats: models and times.
     """
 
     facts: imaging_pb2.SlideFacts | None = None
@@ -129,7 +129,7 @@ class MostSuspicious:
 
 
 class SlideComposer:
-    """Takes slides all the way, a few at once.
+    """Judges slides, a few at once.
 
     Args:
         stubs: the four services.
@@ -159,12 +159,12 @@ class SlideComposer:
             Progress at least every ``PROGRESS_SECONDS``, cells as they are judged, last the slide.
 
         Raises:
-            DomainError: what a service refused, or that one is down.
+            DomainError: a service refused a call, or is down.
         """
         with self._slot():
             slide = JudgedSlide()
             events: asyncio.Queue[list[CellAnswer] | BaseException | None] = asyncio.Queue(_EVENTS_AHEAD)
-            worker = asyncio.create_task(self._work(requests, context, explained, slide, events))
+            task = asyncio.create_task(self._work(requests, context, explained, slide, events))
             reported = time.monotonic()
             try:
                 while True:
@@ -182,8 +182,8 @@ class SlideComposer:
                         reported = time.monotonic()
                         yield slide.progress
             finally:
-                worker.cancel()
-                await asyncio.wait({worker})
+                task.cancel()
+                await asyncio.wait({task})
             yield slide.progress
             yield slide
 
@@ -213,7 +213,7 @@ class SlideComposer:
             await events.put(None)
         except asyncio.CancelledError:
             raise
-        except BaseException as error:  # handed to whoever reads the events, who raises it
+        except BaseException as error:  # handed to the reader of the events, which raises it
             await events.put(error)
 
     async def _follow(
@@ -224,7 +224,7 @@ class SlideComposer:
         most: MostSuspicious,
         events: asyncio.Queue[list[CellAnswer] | BaseException | None],
     ) -> None:
-        """Judge the cells of a slide as they come. A caller who reads slowly slows the judging, and that slows the reading."""
+        """Judge the cells of a slide as they come. A slow caller slows the judging, and that slows the reading of the slide."""
         slots = asyncio.Semaphore(self._batches_in_flight)
         batches: list[asyncio.Task[None]] = []
         streaming = replace(context, display=Display())

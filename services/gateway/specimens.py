@@ -1,4 +1,4 @@
-"""What the images of one specimen share, and what they add up to."""
+"""Fields that the images of one specimen share, and sums over these images."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from services.gateway.run_stats import RunStats
 
 @dataclass(frozen=True)
 class Specimen:
-    """What all images of a specimen share, as the first image said it. The release is resolved once, whatever the index says later.
+    """Fields that all images of a specimen share, taken from the first image. The release is resolved once, even if the index changes later.
 
     Attributes:
         name: the caller's pseudonym.
@@ -24,7 +24,7 @@ class Specimen:
     release_id: str
 
     def check(self, name: str, release: str) -> None:
-        """Check that an image belongs to this specimen; what it leaves empty is that of the first.
+        """Check that an image belongs to this specimen; an empty field stands for that of the first image.
 
         Raises:
             InvalidRequestError: it is of another specimen, or asks for another release.
@@ -39,13 +39,13 @@ class Specimen:
 
 @dataclass
 class Tally:
-    """Collects what the images of a specimen add up to.
+    """Adds up the images of a specimen.
 
     Attributes:
         images: counts over the images so far.
         seen: SHA-256 of the images that were judged.
         duplicates: images that were sent again, and count once.
-        stats: what it took, over all images.
+        stats: models and times over all images.
     """
 
     images: SpecimenImages = field(default_factory=SpecimenImages)
@@ -54,11 +54,11 @@ class Tally:
     stats: RunStats = field(default_factory=RunStats)
 
     def add(self, image: DecidedImage, stats: RunStats) -> None:
-        """Count an image that was judged; one that was sent before counts once.
+        """Count a judged image; an image that is sent again counts once.
 
         Args:
-            image: what was decided.
-            stats: what it took.
+            image: the decided image.
+            stats: its models and times.
         """
         if image.sha256 in self.seen:
             self.duplicates += 1

@@ -1,4 +1,4 @@
-"""Many requests at once, a window at a time: read as answers are taken, answered in any order, one bad request never ends the others."""
+"""Many requests at once, in a window: answers come in any order, and one bad request never ends the others."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ async def answered(
     refuse: Callable[[Request, DomainError], Awaitable[Answer]],
     window: int,
 ) -> AsyncGenerator[Answer, None]:
-    """Answer what comes in and yield what is done, in any order.
+    """Answer requests and yield the answers, in any order.
 
-    A slot of the window frees when the caller has taken the answer (back-pressure): from a caller who does not read, no more is read.
+    A slot of the window frees when the caller has read the answer (back-pressure). No further request of a caller who does not read is taken.
 
     Args:
-        requests: what comes in.
+        requests: the incoming requests.
         identify: the identifier of a request, which must be set and not be in flight.
-        answer: answers one request; what fails of one request is part of its answer.
+        answer: answers one request; a failure of one request is part of its answer.
         refuse: the answer to a request whose identifier is missing or in flight.
-        window: requests that are read and not yet answered, at most.
+        window: most requests that are read and not yet answered.
 
     Raises:
-        BaseException: what the requests raised, or what ``answer`` raised.
+        BaseException: raised by the requests or by ``answer``.
     """
     done: asyncio.Queue[Answer | BaseException | None] = asyncio.Queue()
     slots = asyncio.Semaphore(window)

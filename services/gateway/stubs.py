@@ -1,4 +1,4 @@
-"""What the gateway calls of the four services that it composes."""
+"""Methods of the four services that the gateway calls."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Metadata = tuple[tuple[str, str], ...]
 
 
 class PatchingStub(Protocol):
-    """What the gateway calls of patching."""
+    """Methods of patching that the gateway calls."""
 
     def LocateCells(
         self, request: patching_pb2.LocateCellsRequest, *, timeout: float, metadata: Metadata
@@ -31,7 +31,7 @@ class PatchingStub(Protocol):
 
 
 class PreprocessingStub(Protocol):
-    """What the gateway calls of preprocessing."""
+    """Methods of preprocessing that the gateway calls."""
 
     def Enhance(self, request: preprocessing_pb2.EnhanceRequest, *, timeout: float, metadata: Metadata) -> Any: ...
 
@@ -39,7 +39,7 @@ class PreprocessingStub(Protocol):
 
 
 class ClassificationStub(Protocol):
-    """What the gateway calls of classification."""
+    """Methods of classification that the gateway calls."""
 
     def Classify(self, request: classification_pb2.ClassifyRequest, *, timeout: float, metadata: Metadata) -> Any: ...
 
@@ -47,7 +47,7 @@ class ClassificationStub(Protocol):
 
 
 class RetrievalStub(Protocol):
-    """What the gateway calls of retrieval."""
+    """Methods of retrieval that the gateway calls."""
 
     def Explain(self, request: retrieval_pb2.ExplainRequest, *, timeout: float, metadata: Metadata) -> Any: ...
 

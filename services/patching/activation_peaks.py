@@ -1,4 +1,4 @@
-"""Where the class activations of patches peak: candidates for cells, merged over patches that overlap. NumPy only."""
+"""Peaks of the class activations of patches: candidates for cells, merged over overlapping patches. NumPy only."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def peaks(activations: Float, patch: Patch, min_activation: float) -> tuple[Peak
 
     Args:
         activations: float32 (h, w, classes), logits by place; the places are equal shares of the patch.
-        patch: the square of the field that was judged, in px of the field, whatever its side is resized to for the network.
+        patch: the judged square of the field, in px of the field, before it is resized for the network.
         min_activation: maxima below this logit are no candidates.
 
     Returns:
@@ -62,24 +62,24 @@ def peaks(activations: Float, patch: Patch, min_activation: float) -> tuple[Peak
 
 
 def merge(found: Iterable[Peak], radius: float) -> tuple[Peak, ...]:
-    """Keep of all peaks that are nearer to each other than a radius only the strongest, whatever their classes: one cell, one peak.
+    """Of peaks of any class that are nearer to each other than a radius, keep only the strongest: one cell has one peak.
 
     Args:
         found: peaks of any number of patches of one field.
         radius: in px of the field; peaks exactly this far apart are two cells.
 
     Returns:
-        What is kept, the strongest first; no two are nearer than ``radius``, and every peak that was dropped is nearer than that to a
-        kept one that is at least as strong.
+        The kept peaks, the strongest first. No two are nearer than ``radius``. Every dropped peak is nearer than that to a kept peak that is at
+        least as strong.
     """
     ordered = sorted(found, key=_order)
-    places = np.array([(p.x, p.y) for p in ordered], np.float64).reshape(-1, 2)
+    positions = np.array([(p.x, p.y) for p in ordered], np.float64).reshape(-1, 2)
     free = np.ones(len(ordered), np.bool_)
     kept = []
     for i, peak in enumerate(ordered):
         if free[i]:
             kept.append(peak)
-            free &= np.hypot(*(places - places[i]).T) >= radius
+            free &= np.hypot(*(positions - positions[i]).T) >= radius
     return tuple(kept)
 
 
@@ -88,7 +88,7 @@ def _order(peak: Peak) -> tuple[float, float, float, int]:
 
 
 def _maxima(values: Double) -> Flags:
-    """Which places no neighbour exceeds, and no earlier neighbour equals, class by class."""
+    """Mark, class by class, the places that no neighbour exceeds and no earlier neighbour equals."""
     padded = np.pad(values, ((1, 1), (1, 1), (0, 0)), constant_values=-np.inf)
     height, width, _ = values.shape
     is_maximum = np.ones(values.shape, np.bool_)
@@ -103,7 +103,7 @@ def _maxima(values: Double) -> Flags:
 
 
 def _offset(line: Double, index: int) -> float:
-    """Where a parabola through a maximum and its two neighbours peaks, in places from the maximum; 0 at the ends of the line."""
+    """Peak of a parabola through a maximum and its two neighbours, in places from the maximum; 0 at the ends of the line."""
     if not 0 < index < len(line) - 1:
         return 0.0
     before, here, after = (float(v) for v in line[index - 1 : index + 2])

@@ -1,4 +1,4 @@
-"""Which of the things that look like nuclei are nuclei, and how sure that is."""
+"""Tell nuclei from parts that only look like nuclei, each with a confidence."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ MIN_NUCLEUS_TO_RED_CELL: Final = 0.62
 """A nucleus (all lobes) has at least this many red-cell radii; platelets have less."""
 MIN_MEAN_TO_THRESHOLD: Final = 1.15
 FIELD_MIN_MEAN_TO_THRESHOLD: Final = 1.1
-"""A nucleus is, on average, this much more violet than the threshold; what only grazes it is not one."""
+"""A nucleus is, on average, this much more violet than the threshold; a part that only grazes the threshold is none."""
 MIN_HULL_TO_THRESHOLD: Final = 0.8
-"""The hull of a nucleus, what lies between its lobes included, is this violet; a heap of coloured fringes is not."""
+"""The hull of a nucleus, the gaps between its lobes included, is this violet; a heap of coloured fringes is not."""
 MAX_BLUE_DENSITY: Final = 2.0
 MAX_BLUE_SHARE: Final = 0.31
-"""A nucleus lets blue through, and of its density at most this share is in blue; of that of black ink a third."""
+"""A nucleus lets blue through: at most this share of its density is in blue. For black ink this share is a third."""
 OVERLAP_MAX_HUE_DISTANCE: Final = 0.1
 OVERLAP_MAX_VIOLET: Final = 0.8
-"""What is as pale as this and has the hue of the red cells is where two of them overlap: twice the density, one hue."""
+"""A part as pale as this with the hue of the red cells is an overlap of two of them: twice the density, one hue."""
 MIN_HUE_DISTANCE: Final = 0.18
 CLEAR_DEVIATIONS: Final = 4.0
-"""A nucleus differs in hue from the red cells, or is more violet than they by this many of their deviations."""
+"""A nucleus differs in hue from the red cells, or is more violet than them by this many of their deviations."""
 MAX_PALER_ROUNDS: Final = 2
-"""How often nuclei that are paler than those found so far are looked for."""
+"""Number of searches for nuclei that are paler than those found so far."""
 PALER_MIN_DISTANCE: Final = 0.5
-"""Paler nuclei are looked for beyond this many red-cell radii from those found: nearer is their cytoplasm."""
+"""Paler nuclei are searched beyond this many red-cell radii from those found: nearer lies their cytoplasm."""
 PALER_MIN_NUCLEUS_TO_RED_CELL: Final = 0.8
 PALER_MIN_TO_FIRST: Final = 0.9
 PALER_MIN_DEVIATIONS: Final = 4.5
@@ -45,21 +45,21 @@ PALER_MIN_DENSITY: Final = 1.15
 
 @dataclass(frozen=True)
 class Candidate:
-    """A nucleus, and how sure it is that it is one, 0..1."""
+    """A nucleus with its confidence, 0..1."""
 
     nucleus: Nucleus
     confidence: float
 
 
 def nuclei_of_crop(image: StainedImage) -> list[Candidate]:
-    """The nuclei of a small image, as the released networks' crops were registered with."""
+    """The nuclei of a small image, by the rule that registered the crops of the released networks."""
     found = find_nuclei(image.violet, image.threshold, image.absorbs, image.first_unit, split_by_flooding)
     kept = _without_red_cell_overlaps(_large_and_violet(found, image.first_unit, MIN_MEAN_TO_THRESHOLD * image.threshold), image)
     return [Candidate(n, _confidence(n, image.first_unit, image.threshold)) for n in kept]
 
 
 def nuclei_of_field(image: StainedImage) -> list[Candidate]:
-    """The nuclei of a field: the darkest first, then those that are paler than they but still unlike the red cells."""
+    """The nuclei of a field: the darkest first, then paler ones that are still unlike the red cells."""
     nuclei = _without_red_cell_overlaps(_nuclei_above(image.violet, image.threshold, image), image)
     found = [Candidate(n, _confidence(n, image.unit, image.threshold)) for n in _unlike_red_cells(nuclei, image)]
     for _ in range(MAX_PALER_ROUNDS if image.unit is not None else 0):
@@ -77,13 +77,13 @@ def _nuclei_above(nuclear: stain.Float, threshold: float, image: StainedImage) -
 
 
 def _is_printed(nucleus: Nucleus, density: stain.Float) -> bool:
-    """Whether it absorbs as much blue as only ink does: scale bars and captions, grey, black or red."""
+    """Whether it absorbs as much blue as ink: scale bars and captions, grey, black or red."""
     median = np.median(density[nucleus.window][nucleus.mask], axis=0)
     return bool(median[2] > MAX_BLUE_DENSITY or median[2] > MAX_BLUE_SHARE * median.sum())
 
 
 def _unlike_red_cells(nuclei: list[Nucleus], image: StainedImage) -> list[Nucleus]:
-    """Without what is hardly more violet than the red cells and has nearly their hue: rims of red cells in a weak stain."""
+    """Drop nuclei that are hardly more violet than the red cells and have nearly their hue: rims of red cells in a weak stain."""
     if image.unit is None or not nuclei or not image.red_cells.any():
         return nuclei
     median, deviation = median_and_deviation(image.violet, image.red_cells)
@@ -97,7 +97,7 @@ def _hue_distance(nucleus: Nucleus, density: stain.Float, red_cell: stain.Float)
 
 
 def _paler_nuclei(image: StainedImage, found: list[Nucleus]) -> list[Candidate]:
-    """Nuclei among what is not yet found: a pyknotic one, or one so dark that it looks blue, sets too high a threshold."""
+    """Find paler nuclei: a pyknotic nucleus, or one so dark that it looks blue, sets too high a threshold."""
     unit = image.unit or 0.0
     free = _far_from(found, image.violet.shape, PALER_MIN_DISTANCE * unit)
     nuclear = np.where(free, image.green_over_blue, 0).astype(np.float32)
@@ -124,7 +124,7 @@ def _is_denser(nucleus: Nucleus, density: stain.Float, red_cell: stain.Float) ->
 
 
 def _far_from(nuclei: list[Nucleus], shape: tuple[int, ...], reach: float) -> Mask:
-    """What is farther than ``reach`` px from the hull of every nucleus."""
+    """Mark pixels farther than ``reach`` px from the hull of every nucleus."""
     taken = np.zeros(shape, bool)
     for nucleus in nuclei:
         taken[nucleus.window] |= stain.nucleus_core(nucleus.mask)

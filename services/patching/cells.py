@@ -1,4 +1,4 @@
-"""Where the nucleated cells of an image are (classical, from the stain alone)."""
+"""Locate the nucleated cells of an image (classical, from the stain alone)."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class LocatedCells:
 
 @dataclass(frozen=True)
 class WindowOfSlide:
-    """What a window of a slide takes from the whole slide.
+    """Values of the whole slide that a window uses.
 
     Attributes:
         reduction: whole factor by which the working copy is smaller.

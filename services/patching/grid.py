@@ -1,4 +1,4 @@
-"""The grid of ALL-IDB Patches: squares of one side that overlap, and which centres belong to which square.
+"""The grid of ALL-IDB Patches: overlapping squares of one side, and the centres that belong to each square.
 
 Source: Genovese et al., "ALL-IDB Patches: whole slide imaging for acute lymphoblastic leukemia detection using deep learning" (ICASSP
 Workshops 2023): side 256 px, overlap a quarter, tolerance 5 px.
@@ -65,8 +65,8 @@ def lay_grid(width: int, height: int, side: int = SIDE, overlap: float = OVERLAP
         raise InvalidRequestError("IMAGE_SMALLER_THAN_PATCH", f"An image of {width} x {height} px holds no patch of {side} px.")
     step = round(side * (1.0 - overlap))
     rows, columns = _starts(height, side, step, flush), _starts(width, side, step, flush)
-    places = [(x, y) for y in rows for x in columns]
-    return tuple(Patch(number, x, y, side) for number, (x, y) in enumerate(places, start=1))
+    corners = [(x, y) for y in rows for x in columns]
+    return tuple(Patch(number, x, y, side) for number, (x, y) in enumerate(corners, start=1))
 
 
 def _starts(size: int, side: int, step: int, flush: bool) -> Sequence[int]:

@@ -1,4 +1,4 @@
-"""The light of the background: what would reach the camera where nothing absorbs it.
+"""The light of the background: the light that would reach the camera where nothing absorbs it.
 
 On a field it is a smooth surface, fitted to all of the image: a polynomial in log intensity, by quantile regression, so
 that the cells, which only darken, do not pull it down and no tile without background leaves a dent.
@@ -32,7 +32,7 @@ MAX_FINE_CHANGE: Final = 0.25
 SAMPLE_SIDE: Final = 80
 """Samples along the longer side to which the surface is fitted."""
 _GRID: Final = 64
-"""Places per axis at which the surface is evaluated; between them it is as good as straight."""
+"""Grid points per axis at which the surface is evaluated; between them it is nearly straight."""
 _ITERATIONS: Final = 6
 _LEAST_RESIDUAL: Final = 0.01
 
@@ -99,9 +99,9 @@ def _terms(height: int, width: int, degree: int) -> Double:
 
 
 def _quantile_regression(terms: Float, products: Float, values: Float) -> Double:
-    """Coefficients whose surface ``BACKGROUND_PERCENTILE`` of the values lie below, by reweighted least squares.
+    """Coefficients of the surface below which ``BACKGROUND_PERCENTILE`` of the values lie, by reweighted least squares.
 
-    Sums are taken by ``einsum``: unlike BLAS it adds in one thread and in one order, so that a cell never depends on a machine's threads.
+    Sums are taken by ``einsum``: unlike BLAS it adds in one thread and in one order, so that no result depends on the number of threads.
     """
     share = BACKGROUND_PERCENTILE / 100
     count = len(terms)

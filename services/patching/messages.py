@@ -26,7 +26,7 @@ _MAX_PLACES: Final = 64
 
 @dataclass(frozen=True)
 class Activations:
-    """What a network of patches says of a field, and which of its peaks are cells."""
+    """Class activations of a network of patches on a field, and the limits by which their peaks are cells."""
 
     patches: tuple[PatchActivation, ...]
     min_activation: float
@@ -57,7 +57,7 @@ def crop_message(number: int, cell: LocatedCell, crop: CutCrop, microns_per_pixe
 
 
 def read_activations(message: patching_pb2.PatchActivations) -> Activations:
-    """What a network of patches says, checked.
+    """The class activations of a network of patches, checked.
 
     Raises:
         InvalidRequestError: ACTIVATIONS_INVALID, MAP_WRONG_SIZE or NOT_FINITE.
@@ -99,4 +99,4 @@ def patch_messages(
 
 
 def _invalid(what: str) -> InvalidRequestError:
-    return InvalidRequestError("ACTIVATIONS_INVALID", f"Of activations, {what}.", field="activations")
+    return InvalidRequestError("ACTIVATIONS_INVALID", f"In activations, {what}.", field="activations")

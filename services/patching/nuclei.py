@@ -23,13 +23,13 @@ MAX_CELL_TO_RED_CELL: Final = 2.6
 MAX_BACKGROUND: Final = 0.28
 """They are of one cell if the least circle around them is no larger than a cell and holds no more than this share of background."""
 MIN_TOUCHING_TO_RED_CELL: Final = 1.3
-"""What is larger than this many red-cell radii may be two nuclei that touch."""
+"""A part larger than this many red-cell radii may be two nuclei that touch."""
 MIN_DISK_TO_RED_CELL: Final = 0.7
 """Each of two nuclei that touch holds a disk of this many red-cell radii; lobes are smaller."""
 MAX_NECK: Final = 0.75
-"""Where two nuclei touch, what joins them is narrower than this share of the narrower one; else it is one, indented."""
+"""The neck between two nuclei that touch is narrower than this share of the narrower one; else they are one indented nucleus."""
 MIN_PART_AREA: Final = 12
-"""Smallest area in px, on the working copy, of what may be a part of a nucleus."""
+"""Smallest area in px, on the working copy, of a part of a nucleus."""
 MAX_PARTS: Final = 1000
 """Parts of nuclei that are considered, the largest first: bounds the work on speckled images."""
 MAX_TOUCHING: Final = 100
@@ -40,7 +40,7 @@ MAX_SEED_REACH: Final = 64
 
 @dataclass(frozen=True)
 class Nucleus:
-    """All lobes of one nucleus, or a part of it: a mask, bool (h, w), with its place in the image in px."""
+    """All lobes of one nucleus, or a part of it: a mask, bool (h, w), with its position in the image in px."""
 
     mask: Mask
     left: int
@@ -69,15 +69,15 @@ Split = Callable[[Nucleus, float | None], list[Nucleus]]
 def find_nuclei(
     nuclear: stain.Float, threshold: float, absorbs: Mask, unit: float | None, split: Split, foreground: Mask | None = None
 ) -> list[Nucleus]:
-    """Find what may be nuclei, of any size.
+    """Find candidates for nuclei, of any size.
 
     Args:
         nuclear: map of nuclear stain, float32 (H, W), smoothed.
         threshold: its value above which a pixel belongs to a nucleus.
-        absorbs: bool (H, W), what is not background.
+        absorbs: bool (H, W), pixels that are not background.
         unit: radius of the red cells in px; None where it is not known.
         split: cuts nuclei that touch.
-        foreground: bool (H, W), what is cells; where given, large parts with background around them are not joined.
+        foreground: bool (H, W), pixels of cells; where given, large parts with background around them are not joined.
     """
     parts = _parts(stain.fill_holes(nuclear > threshold), unit, split)
     if not parts:
@@ -152,7 +152,7 @@ def _is_one_nucleus(union: Nucleus, absorbs: Mask, scale: float) -> bool:
 
 
 def _is_wider_than_a_cell(union: Nucleus, foreground: Mask, scale: float) -> bool:
-    """Whether the least circle around large parts is not filled by one cell: lobes lie in the cytoplasm of their cell."""
+    """Whether one cell does not fill the least circle around large parts: lobes lie in the cytoplasm of their cell."""
     rows, columns = np.nonzero(union.mask)
     (x, y), radius = cv2.minEnclosingCircle(np.stack([columns, rows], axis=1).astype(np.float32))
     top, left = max(0, math.floor(union.top + y - radius)), max(0, math.floor(union.left + x - radius))
@@ -164,10 +164,10 @@ def _is_wider_than_a_cell(union: Nucleus, foreground: Mask, scale: float) -> boo
 
 
 def split_at_necks(nucleus: Nucleus, unit: float | None) -> list[Nucleus]:
-    """Cut what is too large for one nucleus where it has a neck.
+    """Cut a part that is too large for one nucleus at its neck.
 
-    Each peak of the distance map stands for a disk inscribed in one nucleus. Pixels go to the disk they have the least
-    power with respect to: the cut between two disks is the straight line through the points where they cross.
+    Each peak of the distance map stands for a disk inscribed in one nucleus. A pixel goes to the disk to which it has the least power: the cut
+    between two disks is the straight line through the points where they cross.
     """
     if unit is None or nucleus.radius < MIN_TOUCHING_TO_RED_CELL * unit:
         return [nucleus]
@@ -224,7 +224,7 @@ def _neck(depth: stain.Float, a: tuple[float, float, float], b: tuple[float, flo
 
 
 def split_by_flooding(nucleus: Nucleus, unit: float | None) -> list[Nucleus]:
-    """Cut a crop around one cell as the released networks saw it cut: seeds and ground flood the mask at one speed."""
+    """Cut nuclei in a crop around one cell as for the released networks: seeds and ground flood the mask at one speed."""
     if unit is None or nucleus.radius < MIN_TOUCHING_TO_RED_CELL * unit:
         return [nucleus]
     depth = _depth(nucleus.mask, unit)

@@ -1,4 +1,4 @@
-"""What a network of patches is given: a square of the field, resized."""
+"""Input of a network of patches: a square of the field, resized."""
 
 from __future__ import annotations
 

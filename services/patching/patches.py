@@ -1,4 +1,4 @@
-"""The patches of a field at the scale that a network of patches was trained for, and the cells where that network sees some."""
+"""The patches of a field at the scale that a network of patches was trained for, and the cells that this network sees."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from services.patching.stained import RED_CELL_MICRONS
 Bytes = NDArray[np.uint8]
 
 SCALE_RANGE: Final = (0.25, 4.0)
-"""Factors by which a patch may differ from its nominal side; beyond, the scale is not believed."""
+"""Factors by which a patch may differ from its nominal side; a scale beyond them is clipped to them."""
 WHITE_TO_RED_CELL: Final = 1.7
 """Radius of a nucleated cell, in radii of a red cell, where only the network sees it and nothing can be measured."""
 UNMEASURED_CONFIDENCE: Final = 0.3
@@ -31,7 +31,7 @@ MAX_PATCHES: Final = 2048
 
 @dataclass(frozen=True)
 class PatchActivation:
-    """What a network says of one patch.
+    """Class activations of a network on one patch.
 
     Attributes:
         patch: the square, px of the field.
@@ -77,7 +77,7 @@ def cut_patches(rgb: Bytes, patch_side: int, overlap: float, side: int) -> Itera
 
 
 def find_peaks(judged: Sequence[PatchActivation], min_activation: float, suppression_radius: float) -> tuple[Peak, ...]:
-    """Where the network sees cells, strongest first; of peaks nearer than the radius (px of the field) only the strongest."""
+    """Peaks of the network, strongest first; of peaks nearer to each other than the radius (px of the field) only the strongest."""
     return merge((peak for j in judged for peak in peaks(j.activations, j.patch, min_activation)), suppression_radius)
 
 

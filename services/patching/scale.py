@@ -14,23 +14,23 @@ from services.patching import stain
 Mask = NDArray[np.bool_]
 
 MIN_RED_CELLS: Final = 8
-"""Fewer peaks do not make a mode."""
+"""Least number of peaks for a mode."""
 MIN_NUCLEUS: Final = 0.5
-"""What is violet and larger than this many of the radii seen at first is a nucleus; less is a platelet or a fringe."""
+"""A violet part larger than this many of the radii seen at first is a nucleus; a smaller one is a platelet or a fringe."""
 LARGEST_CORRECTION: Final = 2.0
-"""The radius seen at first is at most this many times too large; a mode that asks for more is one of specks."""
+"""The radius seen at first is at most this many times too large; a mode that implies more is a mode of specks."""
 _WIDTH: Final = 0.12
 """Standard deviation of the kernel, in log radius: red cells of one smear differ by about as much."""
 
 
 def red_cell_scale(depth: stain.Float, peaks: Mask, nuclei: Mask, seen: float | None) -> float | None:
-    """Most frequent radius in px of what is not nucleated, weighted by radius: specks are many, but small.
+    """Most frequent radius in px of objects without a nucleus, weighted by radius: specks are many, but small.
 
     Nucleated cells and clumps of red cells, taller peaks of the distance map, pull a median up but not a mode.
 
     Args:
-        depth, peaks: what ``stain.distance_peaks`` says of what absorbs light.
-        nuclei: bool (H, W), what is violet.
+        depth, peaks: ``stain.distance_peaks`` of the pixels that absorb light.
+        nuclei: bool (H, W), violet pixels.
         seen: radius by ``stain.red_cell_radius``, which is kept where the mode has too few peaks.
     """
     if seen is None:

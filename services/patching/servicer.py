@@ -52,7 +52,7 @@ class PatchingServicer(patching_pb2_grpc.PatchingServiceServicer):
         self._slides = SlideCalls(settings, workers)
 
     def registration(self) -> Registration:
-        """What a server needs to serve this; it needs nothing else."""
+        """Registration at a server; this service needs no other."""
         return Registration(DESCRIPTOR, patching_pb2_grpc.add_PatchingServiceServicer_to_server, self)
 
     async def LocateCells(
@@ -84,7 +84,7 @@ class PatchingServicer(patching_pb2_grpc.PatchingServiceServicer):
                 yield response
 
     def _checked(self, request: patching_pb2.LocateCellsRequest | patching_pb2.CutPatchesRequest) -> float | None:
-        """The scale that the request gives; its other fields make sense."""
+        """Check the fields of a request; returns its scale."""
         check_identifier(request.request_id, "request_id")
         if len(request.image) > self._settings.max_image_bytes:
             limit = self._settings.max_image_bytes // (1024 * 1024)

@@ -13,7 +13,7 @@ from services.common.settings import ServiceSettings
 
 
 class PatchingSettings(ServiceSettings):
-    """What the patching service can be told."""
+    """Settings of the patching service."""
 
     model_config = SettingsConfigDict(env_prefix="DL4ALL_PATCHING_", extra="ignore", use_attribute_docstrings=True)
 
@@ -33,13 +33,13 @@ class PatchingSettings(ServiceSettings):
     """Folder below which callers may name slides by path; unset: none. Mount it read-only."""
 
     slide_uploads: Path = Path(tempfile.gettempdir()) / "dl4all-slides"
-    """Folder of uploaded slides while they are read; a file goes when its call ends, and what a killed process left goes at the next start."""
+    """Folder of uploaded slides while they are read; a file is removed when its call ends, and the files of a killed process at the next start."""
 
     max_slide_bytes: int = Field(default=4 * 1024 * 1024 * 1024, ge=1024)
     """Largest slide that may be uploaded."""
 
     slide_chunk_seconds: float = Field(default=60.0, gt=0.0, le=3600.0)
-    """Seconds that an upload may pause; then it is refused and its place is free."""
+    """Seconds that an upload may pause; then it is refused and its slot is free."""
 
     slides_at_once: int = Field(default=2, ge=1, le=64)
     """Slides that are read at once, about 350 MB of memory each; more are refused with RESOURCE_EXHAUSTED."""

@@ -1,4 +1,4 @@
-"""A slide over gRPC: chunks or a path in; facts, progress, cells with their crops, and the end out."""
+"""Slides over gRPC: chunks or a path come in; facts, progress, cells with their crops, and the end go out."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ Requests = AsyncIterator[patching_pb2.LocateSlideRequest]
 
 @dataclass
 class _Tally:
-    """What the windows of a slide add up to."""
+    """Sums over the windows of a slide."""
 
     seen: SeenCells
     cells: int = 0
@@ -57,7 +57,7 @@ class _Tally:
         return list(itertools.compress(found.cells, new))
 
     def end(self, sha256: str) -> patching_pb2.SlideEnd:
-        """What is known at the end; windows count by their cores."""
+        """The last message; windows count by their cores."""
         measured = [w.blur for w in self.windows if not math.isnan(w.blur)]
         return patching_pb2.SlideEnd(
             cell_count=self.cells,
@@ -89,7 +89,7 @@ class SlideCalls:
         Raises:
             DomainError: the request or the slide is refused.
         """
-        with self._place():
+        with self._slot():
             start = await _start_of(requests)
             check_identifier(start.request_id, "request_id")
             microns = check_microns_per_pixel(start.microns_per_pixel)
@@ -113,7 +113,7 @@ class SlideCalls:
                     )
 
     @contextmanager
-    def _place(self) -> Iterator[None]:
+    def _slot(self) -> Iterator[None]:
         if self._under_way >= self._settings.slides_at_once:
             raise OverloadedError("SLIDES_BUSY", "As many slides are read as this service reads at once; try again later.")
         self._under_way += 1
@@ -131,10 +131,12 @@ class SlideCalls:
             except StopAsyncIteration:
                 break
             except TimeoutError as error:
-                message = f"Nothing of the slide came for {self._settings.slide_chunk_seconds:g} seconds; send it again."
+                message = f"No chunk of the slide came for {self._settings.slide_chunk_seconds:g} seconds; send it again."
                 raise InvalidRequestError("UPLOAD_INCOMPLETE", message, field="chunk") from error
             if request.WhichOneof("part") != "chunk" or not 0 < len(request.chunk.data) <= MAX_CHUNK_BYTES:
-                raise InvalidRequestError("CHUNK_INVALID", f"After the start come chunks of 1 to {MAX_CHUNK_BYTES} bytes.", field="chunk")
+                raise InvalidRequestError(
+                    "CHUNK_INVALID", f"All messages after the start must be chunks of 1 to {MAX_CHUNK_BYTES} bytes.", field="chunk"
+                )
             await self._whole("receive", upload.write, request.chunk.data)
             if time.monotonic() - reported >= PROGRESS_SECONDS:
                 reported = time.monotonic()
@@ -165,7 +167,7 @@ class SlideCalls:
             slide.close()
 
     async def _searched(self, slide: Slide, windows: Iterator[Window], scale: SlideScale) -> AsyncGenerator[tuple[Window, SearchedWindow], None]:
-        """Search window by window, one ahead of what was taken: the slide is read by one thread at a time."""
+        """Search window by window, one ahead of the reader; one thread at a time reads the slide."""
 
         def begin(window: Window) -> asyncio.Task[SearchedWindow]:
             return asyncio.create_task(self._workers.run("locate", search, slide, window, scale))
@@ -182,7 +184,7 @@ class SlideCalls:
             await asyncio.wait({running})
 
     async def _whole(self, stage: str, function: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
-        """Run a function in a worker; a cancellation waits for its end, for it uses a file that must stay until then."""
+        """Run a function in a worker thread. A cancellation waits for its end, because the function uses a file that must stay until then."""
         task = asyncio.create_task(self._workers.run(stage, function, *args, **kwargs))
         try:
             return await asyncio.shield(task)
@@ -215,9 +217,9 @@ def _cells_of(window: Window, found: SearchedWindow, tally: _Tally, scale: Slide
     for batch in batches(found.pixels, tally.add(window, found)):
         message = patching_pb2.SlideCells()
         for _, cell, crop in batch:
-            placed = moved(cell, window.x, window.y)
+            on_slide = moved(cell, window.x, window.y)
             shifted = CutCrop(crop.pixels, crop.origin_x + window.x, crop.origin_y + window.y)
-            message.cells.append(cell_message(tally.cells, placed))
-            message.crops.append(crop_message(tally.cells, placed, shifted, scale.microns_per_pixel or 0.0))
+            message.cells.append(cell_message(tally.cells, on_slide))
+            message.crops.append(crop_message(tally.cells, on_slide, shifted, scale.microns_per_pixel or 0.0))
             tally.cells += 1
         yield Response(cells=message)

@@ -1,4 +1,4 @@
-"""Stain: what of an image is nucleus, cytoplasm, red cell or background.
+"""Stain: tell nucleus, cytoplasm, red cell and background of an image apart.
 
 Works in optical density (Beer-Lambert, base e), after division by the light of the background, so that
 exposure and slow unevenness of the light cancel. Nuclei of Romanowsky stains absorb much green and little blue;
@@ -28,9 +28,9 @@ ABSORBS: Final = 0.12
 RED_CELL_SHARE: Final = 0.06
 """Red cells are measured where they cover at least this share of the area of the nucleus."""
 ALONE_MIN_SOLIDITY: Final = 0.95
-"""What fills at least this share of its convex hull is one cell; two that touch fill less."""
+"""A part that fills at least this share of its convex hull is one cell; two cells that touch fill less."""
 ALONE_MIN_GAIN: Final = 1.15
-"""How much larger than by its colour a cell that stands alone must be for its shape to decide."""
+"""How much larger by its shape than by its colour a cell that stands alone must be for its shape to decide."""
 ALONE_MAX_TO_NUCLEUS: Final = 2.2
 """Largest radius of a cell that stands alone, in radii of the hull of its nucleus."""
 
@@ -79,7 +79,7 @@ def nucleus_threshold(violet: Float, nucleus_area: float) -> float:
 
 
 def foreground_mask(density: Float) -> Mask:
-    """Mark what absorbs light, the central pallor of red cells (small, convex holes) filled. bool (H, W)."""
+    """Mark pixels that absorb light, the central pallor of red cells (small, convex holes) filled. bool (H, W)."""
     scaled = np.clip(total_density(density) * 85.0, 0, 255).astype(np.uint8)
     otsu, _ = cv2.threshold(scaled, 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
     mask = cv2.morphologyEx((scaled > np.clip(0.7 * otsu, 8, 68)).astype(np.uint8), cv2.MORPH_OPEN, disk(1))
@@ -99,7 +99,7 @@ def red_cell_radius(distance: Float, at_peak: Mask) -> float | None:
     """Typical radius in px of the red cells, the most frequent cells of a smear.
 
     Args:
-        distance, at_peak: what ``distance_peaks`` says of the foreground.
+        distance, at_peak: ``distance_peaks`` of the foreground.
 
     Returns:
         The median of the peaks, each weighted by its height; None where fewer than eight peaks are seen or where the
@@ -125,7 +125,7 @@ def disk(radius: int) -> Bytes:
 
 
 def fill_holes(mask: Mask) -> Mask:
-    """Fill what the mask encloses. Holes open to the image border stay."""
+    """Fill the holes of a mask. Holes open to the image border stay."""
     contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     filled = np.zeros(mask.shape, np.uint8)
     cv2.drawContours(filled, contours, -1, 1, cv2.FILLED)
@@ -135,10 +135,9 @@ def fill_holes(mask: Mask) -> Mask:
 def measure_colours(density: Float, nucleus: Mask, radius: float, distance: Float, red_cells: Mask) -> StainColours:
     """Measure the optical densities of nucleus, cytoplasm and red cells around one nucleus, whose core has the given radius and distance map.
 
-    The red cells are measured where the cell that is meant cannot reach. The cytoplasm is looked for in a ring
-    around the core: what absorbs light there, is not nearly nucleus, and has not the hue of those red cells. A ring
-    that absorbs nearly all around but looks like them is cytoplasm all the same: red cells touch, they do not
-    surround.
+    The red cells are measured beyond the reach of this cell. The cytoplasm is measured in a ring around the core, on pixels that absorb light, are
+    not nearly nucleus and do not have the hue of those red cells. A ring that absorbs light nearly all around but looks like red cells is cytoplasm
+    too: red cells touch a cell, they do not surround it.
     """
     ring = (distance <= max(3.0, 0.35 * radius)) & (distance_to(nucleus) > max(1.0, 0.1 * radius))
     red_cell = _red_cell_colour(density, red_cells, distance, radius)
@@ -157,8 +156,8 @@ def measure_colours(density: Float, nucleus: Mask, radius: float, distance: Floa
 def _red_cell_colour(density: Float, red_cells: Mask, distance: Float, radius: float) -> Float | None:
     """Median optical density of the red cells around a nucleus; None where hardly any are seen.
 
-    Beyond 1.1 radii of the nucleus all of the mask counts. Nearer than that it may be cytoplasm, and counts only where
-    it goes on to the border of the window or far out: red cells do, the cytoplasm of the cell that is meant does not.
+    Beyond 1.1 radii of the nucleus all of the mask counts. Nearer than that it may be cytoplasm, and counts only where it extends to the border of
+    the window or far out. Red cells do; the cytoplasm of this cell does not.
     """
     enough = RED_CELL_SHARE * math.pi * radius**2
     far = red_cells & (distance > 1.1 * radius)
@@ -204,13 +203,13 @@ def distance_to(mask: Mask) -> Float:
 def cell_mask(density: Float, nucleus: Mask, red_cells: Mask) -> Mask:
     """Mark one whole cell, cytoplasm included.
 
-    What absorbs light and is nearer in hue to the cytoplasm than to the red cells, is connected with the
-    nucleus and lies within 1.2 radii of its hull, smoothed by an opening, is the cell.
+    The cell is the set of pixels that absorb light, are nearer in hue to the cytoplasm than to the red cells, are connected with the nucleus and
+    lie within 1.2 radii of its hull, smoothed by an opening.
 
     Args:
         density: optical density, float32 (H, W, 3).
         nucleus: bool (H, W), the nucleus, all lobes, of the cell that is meant; not empty.
-        red_cells: bool (H, W), what absorbs light and is not nucleus: mostly red cells, also cytoplasm.
+        red_cells: bool (H, W), pixels that absorb light and are not nucleus: mostly red cells, also cytoplasm.
 
     Returns:
         bool (H, W), containing the nucleus.
@@ -226,7 +225,7 @@ def cell_mask(density: Float, nucleus: Mask, red_cells: Mask) -> Mask:
 
 
 def _cell_by_colour(density: Float, nucleus: Mask, core: Mask, radius: float, red_cells: Mask) -> Mask:
-    """What absorbs light around a nucleus and has the hue of its cytoplasm rather than that of the red cells."""
+    """Pixels around a nucleus that absorb light and have the hue of its cytoplasm rather than that of the red cells."""
     distance = distance_to(core)
     colours = measure_colours(density, nucleus, radius, distance, red_cells)
     if colours.cytoplasm is None:
@@ -250,9 +249,9 @@ def _connected_with(core: Mask, mask: Mask) -> Mask:
 
 
 def _standing_alone(foreground: Mask, core: Mask, radius: float) -> Mask | None:
-    """The whole of what absorbs light around a nucleus, where nothing touches it; None where something may.
+    """All pixels around a nucleus that absorb light, where nothing touches the cell; None where something may.
 
-    What is as convex as a single cell, not much larger than its nucleus and inside the window is one cell, whatever the colour of its
+    A part that is as convex as a single cell, not much larger than its nucleus and inside the window is one cell, whatever the colour of its
     cytoplasm: the pink cytoplasm of granulocytes has the hue of red cells.
     """
     whole = fill_holes(_connected_with(core, _open(fill_holes(foreground | core), max(1.0, 0.25 * radius)) | core))

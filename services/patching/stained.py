@@ -1,4 +1,4 @@
-"""What a working copy of an image shows before any nucleus is decided on: densities, violet index, threshold and scale."""
+"""Measurements on a working copy of an image before nuclei are chosen: densities, violet index, threshold and scale."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MANY_RED_CELLS: Final = 14.0
 """An image whose shorter side is this many red-cell radii long is a field; published crops of one cell have 7..11."""
 
 STATISTICS_SAMPLES: Final = 60_000
-"""So many pixels suffice for the median of the red cells."""
+"""Number of pixels that suffices for the median of the red cells."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,8 +33,8 @@ class StainedImage:
 
     Attributes:
         density: optical density, float32 (H, W, 3).
-        foreground: what absorbs light, holes of red cells filled.
-        depth, peaks_of_depth: what ``stain.distance_peaks`` says of it.
+        foreground: pixels that absorb light, holes of red cells filled.
+        depth, peaks_of_depth: ``stain.distance_peaks`` of the foreground.
         violet: violet index, smoothed by ``sigma`` px.
         sigma: the smoothing, about an eighth of a red-cell radius.
         threshold: violet index above which a pixel belongs to a nucleus.
@@ -92,34 +92,34 @@ class StainedImage:
 
     @cached_property
     def absorbs(self) -> Mask:
-        """What is not background."""
+        """Pixels that are not background."""
         return stain.total_density(self.density) > stain.ABSORBS
 
     @cached_property
     def green_over_blue(self) -> stain.Float:
-        """``2 (OD_green - OD_blue)``, smoothed: the violet index without what it takes off for blue, float32 (H, W)."""
+        """``2 (OD_green - OD_blue)``, smoothed: the violet index without its deduction for blue, float32 (H, W)."""
         _, green, blue = cv2.split(self.density)
         return np.asarray(cv2.GaussianBlur(2.0 * (green - blue), (0, 0), self.sigma), np.float32)
 
     @cached_property
     def red_cells(self) -> Mask:
-        """What absorbs light and is not nucleus: mostly red cells, also cytoplasm."""
+        """Pixels that absorb light and are not nucleus: mostly red cells, also cytoplasm."""
         return np.asarray(self.foreground & (self.violet < self.threshold), bool)
 
 
 def median_density(density: stain.Float, mask: Mask) -> stain.Float:
-    """Median optical density of what is marked, which must not be empty, float32 (3,)."""
+    """Median optical density of the marked pixels, at least one, float32 (3,)."""
     return np.asarray(np.median(density.reshape(-1, 3)[_sample(mask)], axis=0), np.float32)
 
 
 def median_and_deviation(values: stain.Float, mask: Mask) -> tuple[float, float]:
-    """Median of what is marked, which must not be empty, and how far its 84th percentile lies above."""
+    """Median of the marked pixels, at least one, and how far their 84th percentile lies above."""
     median, high = np.percentile(values.ravel()[_sample(mask)], (50, 84))
     return float(median), float(high - median)
 
 
 def _sample(mask: Mask) -> NDArray[np.int_]:
-    """Flat indices of what is marked, regularly thinned out where there is a lot of it."""
+    """Flat indices of the marked pixels, regularly thinned out where there are many."""
     marked = np.flatnonzero(mask)
     return marked[:: max(1, marked.size // STATISTICS_SAMPLES)]
 

@@ -26,8 +26,8 @@ MAX_SCORE: Final = 120.0
 """Score of an image without any response: flat."""
 _BINS: Final = 50
 _ROUNDING: Final = 2e-5
-"""Responses up to this, in grey levels, are flat ground: rounding errors, whose signs would depend on the order of sums. The original
-counts them where they happen to be positive; on crops with a saturated background that is worth up to 0.01."""
+"""Responses up to this, in grey levels, are flat ground: rounding errors whose signs depend on the order of sums. The original counts the positive
+ones, which changes the score by up to 0.01 on crops with a saturated background."""
 _GRAY: Final = np.array([[0.2989360213, 0.5870430745, 0.1140209043]], np.float32)
 
 # The right half of the 65-tap kernel, h_0..h_32; made by focus_kernel.py.

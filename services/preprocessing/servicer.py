@@ -37,7 +37,7 @@ class PreprocessingServicer(preprocessing_pb2_grpc.PreprocessingServiceServicer)
         self._workers = workers
 
     def registration(self) -> Registration:
-        """What a server needs to serve this; every release that is held can be used."""
+        """Registration at a server; every release that is held can be used."""
         return Registration(DESCRIPTOR, preprocessing_pb2_grpc.add_PreprocessingServiceServicer_to_server, self, self._needs)
 
     def _needs(self) -> Needs:

@@ -10,7 +10,7 @@ from services.common.settings import ServiceSettings
 
 
 class PreprocessingSettings(ServiceSettings):
-    """What the preprocessing service can be told."""
+    """Settings of the preprocessing service."""
 
     model_config = SettingsConfigDict(env_prefix="DL4ALL_PREPROCESSING_", extra="ignore", use_attribute_docstrings=True)
 

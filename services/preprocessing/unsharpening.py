@@ -1,8 +1,8 @@
-"""Adaptive unsharpening: sharpen a registered cell only as far as its focus score asks for.
+"""Adaptive unsharpening: sharpen a registered cell only as far as its focus score needs.
 
 Source: Genovese et al., "Acute lymphoblastic leukemia detection based on adaptive unsharpening and deep learning"
-(ICASSP 2021). What is ours: the threshold and the limit are functions of the upscaling factor, because an enlarged
-cell scores higher however sharp its image is; more than twofold enlargement is refused instead of sharpened.
+(ICASSP 2021). Ours differs in two points: the threshold and the limit are functions of the upscaling factor, because an enlarged cell scores higher
+however sharp its image is; and a cell that is enlarged more than twofold is refused instead of sharpened.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def _sharpen_lightness(roots: Float, sigma: float, amount: float) -> Bytes:
 def sharpen_adaptively(rgb: Bytes, upscale_factor: float, parameters: FocusParameters) -> SharpenedCell:
     """Sharpen a registered cell with the smallest radius that brings its focus score down to the threshold.
 
-    Always from the original, never cumulative. Where no radius reaches the threshold, the original is returned with
+    Each radius is applied to the original, never cumulatively. Where no radius reaches the threshold, the original is returned with
     SHARPENING_FAILED.
 
     Args:

@@ -1,7 +1,7 @@
-"""Confirmed cells that wait for the next version of a library: a durable store in which nothing is lost and nothing is anonymous.
+"""Confirmed cells that wait for the next version of a library: a durable store in which every cell has an author.
 
-One SQLite file, journalled ahead and synchronised at every commit: what was answered survives a kill and a power cut. Rows are never
-changed but for the marks of a withdrawal, and never deleted.
+One SQLite file with a write-ahead log, synchronised at every commit: an answered call survives a kill and a power cut. Only a withdrawal changes
+rows, and no row is ever deleted.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class NewReference:
 
 @dataclass(frozen=True)
 class Addition:
-    """A cell as it was kept.
+    """A kept cell.
 
     Attributes:
         id: its number.
@@ -90,7 +90,7 @@ class Addition:
 
 
 class AdditionStore:
-    """The store, in one file. Every method opens it anew, so that threads and processes may share it.
+    """The store, in one file. Every method opens the file anew, so that threads and processes may share it.
 
     Args:
         path: of the file; made if it is not there.
@@ -115,7 +115,7 @@ class AdditionStore:
             raise ConfigurationError("ADDITIONS_BROKEN", f"{path} cannot be used for additions: {error}.") from error
 
     def add(self, key: str, embedder: str, source: str, confirmed_by: str, references: Sequence[NewReference]) -> tuple[list[int], bool]:
-        """Keep cells; on disk when this returns.
+        """Keep cells; they are on disk when this returns.
 
         Args:
             key: the caller's key of this call.
@@ -152,7 +152,7 @@ class AdditionStore:
         """Withdraw additions; those that are withdrawn already stay as they are.
 
         Returns:
-            How many were in force until now.
+            Number of additions that were in force until now.
 
         Raises:
             NotFoundError: ADDITION_UNKNOWN: there is no such addition; none is withdrawn.
@@ -203,10 +203,10 @@ class AdditionStore:
 
 
 def _told(error: sqlite3.OperationalError) -> DomainError | None:
-    """What a caller is told of a file that is busy or a disk that is full; None for anything else."""
+    """The caller's error for a busy file or a full disk; None for anything else."""
     match getattr(error, "sqlite_errorcode", 0) & 0xFF:
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
-            return DependencyUnavailableError("ADDITIONS_BUSY", "Somebody else is writing to the file of confirmed cells; try again.")
+            return DependencyUnavailableError("ADDITIONS_BUSY", "Another process is writing to the file of confirmed cells; try again.")
         case sqlite3.SQLITE_FULL:
             return OverloadedError("DISK_FULL", "There is no room for confirmed cells; nothing of the call was kept.")
         case _:
@@ -243,17 +243,17 @@ def _row(key: str, reference: NewReference) -> tuple[str, int, str, str, bytes, 
 
 
 def _addition(row: tuple[Any, ...]) -> Addition:
-    number, is_blast, cell_class, patient, embedding, patches, rows, columns, image_sha256, x, y, radius, *call = row
+    number, is_blast, cell_class, patient, embedding, places, rows, columns, image_sha256, x, y, radius, *call = row
     vector = np.frombuffer(embedding, "<f4").astype(np.float32)
-    grid = np.frombuffer(patches, "<f2").astype(np.float32).reshape(rows, columns, len(vector))
+    grid = np.frombuffer(places, "<f2").astype(np.float32).reshape(rows, columns, len(vector))
     return Addition(number, NewReference(bool(is_blast), cell_class, patient, vector, grid, image_sha256, x, y, radius), *call)
 
 
 def _digest(embedder: str, source: str, confirmed_by: str, references: Sequence[NewReference]) -> str:
     digest = hashlib.sha256(json.dumps([embedder, source, confirmed_by]).encode())
     for reference in references:
-        _, is_blast, cell_class, patient, embedding, patches, *rest = _row("", reference)
+        _, is_blast, cell_class, patient, embedding, places, *rest = _row("", reference)
         digest.update(json.dumps([is_blast, cell_class, patient, *rest]).encode())
         digest.update(embedding)
-        digest.update(patches)
+        digest.update(places)
     return digest.hexdigest()

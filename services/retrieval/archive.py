@@ -1,4 +1,4 @@
-"""Read the arrays of an ``.npz`` file in place: what is stored uncompressed is mapped into memory, so that replicas share it and opening is quick."""
+"""Read the arrays of an ``.npz`` file without copying: uncompressed arrays are mapped into memory. Replicas share them, and opening is quick."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def map_arrays(path: Path) -> dict[str, NDArray[Any]]:
         path: of a file that ``numpy.savez`` (mapped) or ``numpy.savez_compressed`` (read into memory) wrote.
 
     Raises:
-        OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error: it is none, or it is damaged.
+        OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error: the file is no archive, or it is damaged.
     """
     arrays: dict[str, NDArray[Any]] = {}
     with zipfile.ZipFile(path) as archive, path.open("rb") as file:

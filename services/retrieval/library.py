@@ -1,4 +1,4 @@
-"""The reference library: known cells with their embeddings, opened read-only, in place, and checked for sense."""
+"""The reference library: known cells with their embeddings, opened read-only, without copying, and checked."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from services.common.errors import BrokenReleaseError
 from services.retrieval.archive import map_arrays
 
 _FIELDS: Final = {"patches": "place_embeddings", "patch_scales": "place_scales"}
-"""Arrays that have another name in the file: libraries that are shipped keep it."""
+"""Arrays that have another name in the file, as in the shipped libraries."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,11 @@ class ReferenceLibrary:
         radii: float32 (N,), px of that file.
         projection_mean: float32 (D,).
         projection: float32 (2, D), rows scaled so that the references lie in -1..1.
-        calibration_embeddings: float32 (M, D), not normalised, of the calibration cells that the release was fitted on; no references. With what
-            follows, a grown library is recalibrated without their images. M is 0 where they were not kept.
+        calibration_embeddings: float32 (M, D), not normalised, of the calibration cells that the release was fitted on; no references. With the
+            four arrays below, a grown library is recalibrated without their images. M is 0 where they were not kept.
         calibration_logits: float32 (M, K).
         calibration_is_blast: bool (M,).
-        calibration_groups: (M,) which cells are of one patient, by numbers that say nothing without the data set.
+        calibration_groups: (M,) a number per patient, which has no meaning without the data set.
         calibration_accepted: bool (M,), whether preprocessing accepted the cell.
         held_out_sha256: uint8 (H, 32), SHA-256 of the images of calibration and test cells, which may never become references.
         addition_ids: int64 (N,), the addition that a reference came from; -1 for the references that the release was built with.
@@ -92,7 +92,7 @@ def arrays_of(library: ReferenceLibrary) -> dict[str, NDArray[Any]]:
 
 
 def open_library(path: Path, embedder: str = "") -> ReferenceLibrary:
-    """Open a library; what its file holds uncompressed stays on disk until it is used. Without ``exemplars`` every reference is one.
+    """Open a library; uncompressed arrays stay on disk until they are used. Without ``exemplars`` every reference is an exemplar.
 
     Args:
         path: the file.

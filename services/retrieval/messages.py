@@ -1,4 +1,4 @@
-"""Confirmed cells out of messages of the contract, checked before any is kept."""
+"""Read confirmed cells from messages of the contract; all are checked before any is kept."""
 
 from __future__ import annotations
 

@@ -35,8 +35,8 @@ def vote(distances: Float, is_blast: NDArray[np.bool_]) -> Float:
 def legacy_vote(labels: NDArray[Any]) -> NDArray[Any]:
     """The vote of the paper (DSS), for comparison only: one pass of Boyer-Moore, nearest first, never verified.
 
-    A label that more than half of the neighbours carry wins. Where there is none, chance of order decides: of three different labels the
-    last, that of the farthest neighbour, wins; ``vote`` would side with the nearest.
+    A label that more than half of the neighbours carry wins. Where there is none, the order decides: of three different labels that of the farthest
+    neighbour wins; ``vote`` follows the nearest.
 
     Args:
         labels: (N, k) of anything that can be compared, nearest neighbour first, k >= 1; the paper has k = 3.

@@ -22,7 +22,7 @@ class ExactSearch:
         gpu: whether to search on a GPU; needs the extra ``gpu``.
 
     Raises:
-        ConfigurationError: a GPU is asked for and this FAISS has none.
+        ConfigurationError: a GPU is requested and this FAISS has none.
     """
 
     def __init__(self, references: Float, *, gpu: bool = False) -> None:
@@ -30,7 +30,7 @@ class ExactSearch:
         self._index: faiss.Index = faiss.IndexFlatIP(references.shape[1])
         if gpu:
             if not hasattr(faiss, "StandardGpuResources") or faiss.get_num_gpus() < 1:
-                raise ConfigurationError("GPU_UNAVAILABLE", "This FAISS cannot use a GPU; install the extra gpu in place of cpu.")
+                raise ConfigurationError("GPU_UNAVAILABLE", "This FAISS cannot use a GPU; install the extra gpu instead of cpu.")
             self._resources = faiss.StandardGpuResources()
             self._index = faiss.index_cpu_to_gpu(self._resources, 0, self._index)
         self._index.add(np.ascontiguousarray(references))

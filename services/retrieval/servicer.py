@@ -40,10 +40,10 @@ MAX_FOUND: Final = 100_000
 
 
 class RetrievalServicer(retrieval_pb2_grpc.RetrievalServiceServicer):
-    """Compares cells with the reference library of a release, and keeps confirmed cells for the next.
+    """Compares cells with the reference library of a release, and keeps confirmed cells for its next version.
 
     Args:
-        settings: what the service was told.
+        settings: settings of the service.
         releases: the releases that are held; their libraries are opened at once.
         workers: threads.
     """
@@ -58,7 +58,7 @@ class RetrievalServicer(retrieval_pb2_grpc.RetrievalServiceServicer):
         self._additions = None if settings.additions is None else AdditionStore(settings.additions)
 
     def registration(self) -> Registration:
-        """What a server needs to serve this; ready while the library of the default release can be used."""
+        """Registration at a server; ready while the library of the default release can be used."""
         return Registration(DESCRIPTOR, retrieval_pb2_grpc.add_RetrievalServiceServicer_to_server, self, self._needs)
 
     def _needs(self) -> Needs:
@@ -111,7 +111,7 @@ class RetrievalServicer(retrieval_pb2_grpc.RetrievalServiceServicer):
         shown = request.neighbours or self._settings.default_neighbours
         if len(request.queries) * shown > MAX_FOUND:
             raise InvalidRequestError(
-                "ANSWER_TOO_LARGE", f"At most {MAX_FOUND} neighbours are answered at once; ask for fewer, or of fewer queries.", field="neighbours"
+                "ANSWER_TOO_LARGE", f"An answer takes at most {MAX_FOUND} neighbours; request fewer neighbours or queries.", field="neighbours"
             )
         return await self._workers.run("search", _search, request, shown, release, *await self._known_cells(release))
 
@@ -159,7 +159,7 @@ class RetrievalServicer(retrieval_pb2_grpc.RetrievalServiceServicer):
         return retrieval_pb2.WithdrawReferencesResponse(withdrawn=withdrawn)
 
     async def _known_cells(self, release: Release) -> tuple[ReferenceLibrary, ExactSearch]:
-        """The library of a release and its search; opened now, once, where the release was put there since.
+        """The library of a release and its search; opened now, once, where the release was added since.
 
         Raises:
             BrokenReleaseError: it cannot be opened; why is in the log.

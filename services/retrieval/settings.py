@@ -13,7 +13,7 @@ from services.common.settings import ServiceSettings
 
 
 class RetrievalSettings(ServiceSettings):
-    """What the retrieval service can be told."""
+    """Settings of the retrieval service."""
 
     model_config = SettingsConfigDict(env_prefix="DL4ALL_RETRIEVAL_", extra="ignore", use_attribute_docstrings=True)
 

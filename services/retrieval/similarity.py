@@ -1,4 +1,4 @@
-"""Where two cells resemble: the exact decomposition of their similarity over the places of the feature map.
+"""Where two cells resemble each other: the exact decomposition of their similarity over the places of the feature map.
 
 The embedding is the mean of the place embeddings, so the cosine similarity of two cells is the mean over the places
 of the query of ``p . n`` (p a place embedding of the query divided by the query's length, n the unit embedding of the
@@ -39,7 +39,7 @@ def grad_cam(places: Float, other: Float) -> Float:
         other: float32 (D,), unit embedding of the other cell.
 
     Returns:
-        float32 (h, w); its mean is 0 up to rounding, for moving along oneself changes no cosine.
+        float32 (h, w); its mean is 0 up to rounding, because a step along the embedding itself does not change the cosine.
     """
     own = places.mean(axis=(0, 1))
     return np.asarray(places @ (other - float(own @ other) * own), np.float32)

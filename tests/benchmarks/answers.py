@@ -1,4 +1,4 @@
-"""Write down what is answered for 200 images, and compare two such files: did a change of the code change an answer?
+"""Write down the answers for 200 images, and compare two such files: did a change of the code change an answer?
 
     python -m tests.benchmarks.answers write before.answers     # with the old code
     python -m tests.benchmarks.answers write after.answers      # with the new code
@@ -52,7 +52,7 @@ async def _answer(gateway: Any, request: diagnosis_pb2.DiagnoseRequest) -> str:
 
 
 def plain_answer(diagnosis: diagnosis_pb2.Diagnosis) -> dict[str, Any]:
-    """What is answered, without times and however the contract lays out its messages; bytes as their SHA-256."""
+    """An answer without times, however the contract lays out its messages; bytes as their SHA-256."""
     counts, quality = diagnosis.counts, diagnosis.quality
     return {
         "finding": diagnosis_pb2.Finding.Name(diagnosis.finding),
@@ -95,7 +95,7 @@ def _digest(content: bytes) -> str:
 
 
 def differences(before: Answers, after: Answers) -> list[str]:
-    """Names of what is answered otherwise, or only by one."""
+    """Names of the answers that differ, or that only one file has."""
     return sorted(name for name in {*before, *after} if before.get(name) != after.get(name))
 
 

@@ -33,7 +33,7 @@ CORES = len(os.sched_getaffinity(0))
 
 
 class Ceiling:
-    """What one process can do: the plain loop in as many threads as cores."""
+    """The ceiling of one process: the plain loop in as many threads as cores."""
 
     def __init__(self) -> None:
         self._loops = [PlainLoop() for _ in range(CORES)]
@@ -51,14 +51,14 @@ class Ceiling:
 
 async def served(address: str, images: Sequence[bytes], in_flight: int) -> tuple[list[float], int]:
     """Latencies in seconds and number of cells."""
-    places = asyncio.Semaphore(in_flight)
+    slots = asyncio.Semaphore(in_flight)
     async with open_aio_channel(address) as channel:
         stub = diagnosis_pb2_grpc.DiagnosisServiceStub(channel)
 
         async def one(image: bytes) -> tuple[float, int]:
             request = diagnose_request(image)
             request.display.CopyFrom(diagnosis_pb2.DisplayOptions(neighbours=NEIGHBOURS, include_maps=True))
-            async with places:
+            async with slots:
                 started = time.perf_counter()
                 answer = await stub.Diagnose(request, timeout=60)
                 return time.perf_counter() - started, answer.diagnosis.counts.total

@@ -1,9 +1,9 @@
-"""What the forward pass of the network of every recipe of cells takes, in torch, on a GPU if there is one.
+"""Time of the forward pass of the network of every recipe of cells, in torch, on a GPU if there is one.
 
     python -m tests.benchmarks.networks
 
-Weights are drawn anew: they decide nothing about the time. Batches lie on the device already, so that copying is left out; float16 is measured
-on GPUs only. What serves is the same network as an ONNX file: `make bench-releases` measures those, on a CPU.
+Weights are drawn anew: they do not change the time. Batches lie on the device already, so that copying is left out; float16 is measured
+on GPUs only. Services run the same networks as ONNX files; `make bench-releases` measures those, on a CPU.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def main() -> None:
             + f" | images/s at {BATCHES[-1]} |\n|---|---|"
             + "---|" * (len(BATCHES) + 1)
         )
-        _times(RECIPES[0], torch.float32, worker)  # the first calls load what all need
+        _times(RECIPES[0], torch.float32, worker)  # the first calls load shared libraries
         for name in RECIPES:
             for dtype in (torch.float32, torch.float16) if on_gpu else (torch.float32,):
                 times = _times(name, dtype, worker)

@@ -86,7 +86,7 @@ def soak(crops: int, side: int = SIDE) -> str:
 
 
 def enhance(crop: Bytes, threshold: float) -> object:
-    """What the service does with one crop."""
+    """The work of the service on one crop."""
     side = crop.shape[0]
     cell = register(crop, (side - 1) / 2, (side - 1) / 2, RELATIVE_CROP_RADIUS * side, side)
     return sharpen_adaptively(cell.pixels, 1.0, FocusParameters((1.0,), (threshold,), (ALWAYS,)))

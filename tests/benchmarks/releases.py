@@ -1,9 +1,9 @@
-"""What a cell costs by release: parameters, sizes, and CPU milliseconds of the network alone and of the whole Diagnose.
+"""Costs of a cell by release: parameters, sizes, and CPU milliseconds of the network alone and of the whole Diagnose.
 
     make bench-releases
 
-All releases do the same work in turns, round after round, on the same drawn cells; what is measured is the CPU time of the thread (network) or of the
-process (Diagnose with all services in it, similarity maps and three neighbours included), not the clock. Ratios are taken within a round.
+All releases do the same work in turns, round after round, on the same drawn cells; the measure is the CPU time of the thread (network) or of the
+process (Diagnose with all services in it, similarity maps and three neighbours included), not elapsed time. Ratios are taken within a round.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ MIB = 2**20
 
 
 class Cost:
-    """What is measured of one release, one value per round."""
+    """Measurements of one release, one value per round."""
 
     def __init__(self) -> None:
         self.network: dict[int, list[float]] = {size: [] for size in BATCHES}

@@ -3,8 +3,8 @@
     make bench-slide
 
 Prints the most memory that patching ever held, the longest wait for a sign of life, cells found against the truth, and, at a fixed
-scale, how the cells of the quarters compare with those of the whole, farther than a crop from the cuts. Exits 1 where what was
-promised does not hold. The slide is drawn anew into a folder that is removed at the end.
+scale, how the cells of the quarters compare with those of the whole, farther than a crop from the cuts. Exits 1 where a promise does not hold. The
+slide is drawn anew into a folder that is removed at the end.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ Points = NDArray[np.float64]
 
 @dataclass
 class Outcome:
-    """What one slide gave.
+    """Results of one slide.
 
     Attributes:
         centres: float64 (N, 2), x and y of its cells.
@@ -163,10 +163,10 @@ def main() -> None:
 
 def _report(side: int, phantom: PhantomSlide, outcome: Outcome, patching: Running, file_bytes: int) -> bool:
     truth = phantom.cells()
-    places = np.array([(c.center_x, c.center_y) for c in truth])
+    positions = np.array([(c.center_x, c.center_y) for c in truth])
     radius = float(np.median([c.radius for c in truth]))
     found = outcome.points
-    recall, precision = (nearest(places, found) < radius).mean(), (nearest(found, places) < radius).mean()
+    recall, precision = (nearest(positions, found) < radius).mean(), (nearest(found, positions) < radius).mean()
     peak = patching.peak_bytes() / 2**20
     print(f"slide {side} x {side} px, {file_bytes / 1e6:.0f} MB: {outcome.seconds:.0f} s, {len(found)} cells of {len(truth)}")
     print(f"recall {recall:.4f}, precision {precision:.4f}; one cell counted twice: {len(found) - len(np.unique(found.round(), axis=0))}")

@@ -29,7 +29,7 @@ from training.recipes.config import Precision, Recipe, load_recipe
 ROUNDS = 5
 STEPS = 16
 FIRST, LAST = 2, STEPS - 1
-"""Steps between which the loop is timed: neither the opening of the logs nor the checkpoint at the end are what a long training does."""
+"""Steps between which the loop is timed: opening the logs and the last checkpoint are left out, because a long training does them once."""
 RECIPES = ("allnet", "histotnet", "plain_resnet")
 
 

@@ -1,4 +1,4 @@
-"""A Triton that serves another file under the same name and version: never an answer of it."""
+"""A Triton that serves another file under the same name and version: its answers are never used."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MODEL = "plain_resnet_128"
 
 @pytest.fixture
 def other_repository(tmp_path: Path) -> Path:
-    """The same network with one more remark in its file, and a configuration that says so honestly."""
+    """The same network with one more remark in its file, and a configuration that states its checksum."""
     repository = tmp_path / "model_repository"
     shutil.copytree(ROOT / "model_repository", repository)
     path, config = repository / MODEL / "1" / "model.onnx", repository / MODEL / CPU_CONFIG_FILE
@@ -53,7 +53,7 @@ def classification(triton_installed: None, other_repository: Path) -> Iterator[R
         triton.end()
 
 
-def test_it_is_not_ready_and_not_asked(classification: Running) -> None:
+def test_it_is_not_ready_and_not_called(classification: Running) -> None:
     assert classification.health() == NOT_SERVING
     request = classification_pb2.ClassifyRequest(release="plain-resnet-1", cells=[classification_pb2.ClassifyCell(pixels=bytes(128 * 128 * 3))])
     with classification.channel() as channel, pytest.raises(grpc.RpcError) as caught:

@@ -71,16 +71,16 @@ async def test_at_every_stage(deceived: Deceived, phantom_cell: bytes, stage: st
 
 
 async def test_while_it_waits_for_its_turn(deceived: Deceived, phantom_cell: bytes) -> None:
-    places = GatewaySettings().images_in_flight
+    slots = GatewaySettings().images_in_flight
     patching = deceived.impostors["patching"]
     patching.passed.clear()
     patching.delay = 30.0
     async with open_aio_channel(deceived.gateway.address) as channel:
         stub = diagnosis_pb2_grpc.DiagnosisServiceStub(channel)
         metrics = deceived.gateway.metrics
-        judged = [stub.Diagnose(diagnose_request(phantom_cell), timeout=60) for _ in range(places)]
+        judged = [stub.Diagnose(diagnose_request(phantom_cell), timeout=60) for _ in range(slots)]
         tasks = [asyncio.ensure_future(call) for call in judged]
-        await asyncio.to_thread(eventually, lambda: metrics()("dl4all_images_in_flight") == places, 20)
+        await asyncio.to_thread(eventually, lambda: metrics()("dl4all_images_in_flight") == slots, 20)
         waiting = [stub.Diagnose(diagnose_request(phantom_cell), timeout=60) for _ in range(3)]
         tasks += [asyncio.ensure_future(call) for call in waiting]
         await asyncio.to_thread(eventually, lambda: metrics()("dl4all_images_waiting") == 3, 20)
@@ -93,11 +93,11 @@ async def test_while_it_waits_for_its_turn(deceived: Deceived, phantom_cell: byt
     await asyncio.to_thread(eventually, lambda: in_progress(deceived.gateway) == 0, 5)
     now = metrics()
     assert (now("dl4all_images_waiting"), now("dl4all_images_in_flight")) == (0, 0)
-    assert len(patching.passed) == places
+    assert len(patching.passed) == slots
 
 
 async def test_real_work_stops(stack: Stack, large_field: bytes) -> None:
-    """Crops that wait for a thread are dropped; what runs is finished; nothing more is asked of anybody."""
+    """Crops that wait for a thread are dropped, running crops are finished, and no further call is made."""
     preprocessing = stack["preprocessing"]
     before = preprocessing.metrics()
     async with open_aio_channel(stack["gateway"].address) as channel:

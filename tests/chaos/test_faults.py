@@ -1,4 +1,4 @@
-"""Every part stopped, killed, paused, restarted; a model unloaded; a release missing: what the caller gets, what goes on, what is said."""
+"""Every part stopped, killed, paused, restarted; a model unloaded; a release missing: the caller's answer, the other parts, and the health."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from tests.running import NOT_SERVING, PATIENCE, SERVING, UNREACHABLE, Running, 
 INNER = tuple(name for name in SERVICES if name != "gateway")
 RELEASE = "plain-resnet-1"
 PAUSED = ("DEADLINE_EXCEEDED", "UNAVAILABLE")
-"""What a caller gets while a part hangs: whichever comes first, the caller's own deadline or the end of the connection that is pinged in vain."""
+"""Statuses of a call while a part hangs: its deadline passes, or the connection ends because its pings are not answered."""
 MODEL = "plain_resnet_128"
 DIAGNOSIS = "dl4all.diagnosis.v1.DiagnosisService"
 
 
 @dataclass
 class Outcome:
-    """What a caller got, and after how many seconds."""
+    """Answer to a call, and its seconds."""
 
     error: ServiceError | None
     seconds: float
@@ -77,7 +77,7 @@ def inner_calls(stack: Stack, image: bytes) -> dict[str, Callable[[], object]]:
 
 
 def assert_said(stack: Stack, *, ready: bool, broken: str = "") -> None:
-    """Health and metrics of the gateway and of every other service say the same, and what is true."""
+    """Health and metrics of the gateway and of every other service agree and are right."""
     gateway = stack["gateway"]
     expected = SERVING if ready else NOT_SERVING
     eventually(lambda: gateway.health() == expected, 5, f"the gateway says {expected}")
@@ -87,7 +87,9 @@ def assert_said(stack: Stack, *, ready: bool, broken: str = "") -> None:
     eventually(lambda: gateway.metrics()("dl4all_ready", service=DIAGNOSIS) == float(ready), 5, "the metric agrees")
     if broken in INNER:
         found = {
-            name: gateway.metrics()("dl4all_dependency_ready", dependency=name if name == "patching" else f"{name} {release_name(RELEASE)}")
+            name: gateway.metrics()(
+                "dl4all_dependency_ready", service=DIAGNOSIS, dependency=name if name == "patching" else f"{name} {release_name(RELEASE)}"
+            )
             for name in INNER
         }
         assert found == {name: float(name != broken) for name in INNER}
@@ -107,7 +109,7 @@ def assert_others_work(stack: Stack, image: bytes, broken: str) -> None:
 
 
 def assert_recovered(stack: Stack, image: bytes, pids: dict[str, int], broken: str) -> None:
-    """All is well again, and no other process was restarted for it."""
+    """All parts work again, and no other process was restarted for it."""
     for name in SERVICES:
         stack[name].wait_serving()
     assert_said(stack, ready=True)
@@ -253,7 +255,7 @@ def test_a_release_is_missing_in_one_service(stack: Stack, phantom_cell: bytes, 
 
 
 def _once_it_is_reached(stack: Stack, image: bytes) -> Outcome:
-    """What is answered when the gateway has connected again: until then, a service that was started anew is unavailable to it."""
+    """The answer after the gateway has connected again: until then, a service that was started anew is unavailable to it."""
     outcomes: list[Outcome] = []
 
     def reached() -> bool:
@@ -295,7 +297,7 @@ def test_the_gateway_itself(stack: Stack, phantom_cell: bytes, how: str) -> None
 def test_a_draining_service_says_so_and_finishes_what_it_accepted(stack: Stack, large_field: bytes, name: str) -> None:
     """Health turns before anything is refused; watchers hear it; the call that was accepted is answered."""
     pids = processes(stack)
-    busy = stack[name] if name in ("gateway", "patching", "preprocessing") else stack["gateway"]  # the others are done in no time
+    busy = stack[name] if name in ("gateway", "patching", "preprocessing") else stack["gateway"]  # the others finish too quickly
     watched = []
     with stack[name].channel() as channel, DiagnosisClient(stack["gateway"].address) as client:
         from grpc_health.v1 import health_pb2, health_pb2_grpc

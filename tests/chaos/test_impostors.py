@@ -1,4 +1,4 @@
-"""Parts that are slow, answer nonsense, or are no gRPC servers at all: what the caller gets, and that it passes when they mend."""
+"""Parts that are slow, answer nonsense, or are no gRPC servers: the caller's error, and the recovery."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ INNER = ("patching", "preprocessing", "classification", "retrieval")
 
 @pytest.fixture(autouse=True)
 def honest(deceived: Deceived, phantom_cell: bytes) -> Iterator[None]:
-    """Before each test all is well; after it all is well again, with no process restarted."""
+    """Before and after each test all parts work, and no process was restarted."""
     assert deceived.diagnose(phantom_cell) is None
     yield
     for impostor in deceived.impostors.values():
@@ -73,7 +73,7 @@ def _announce_more(piece: patching_pb2.LocateCellsResponse) -> None:
     piece.header.cell_count += 1
 
 
-def _lose_place(piece: patching_pb2.LocateCellsResponse) -> None:
+def _lose_position(piece: patching_pb2.LocateCellsResponse) -> None:
     piece.cells[0].radius = float("nan")
 
 
@@ -118,7 +118,7 @@ NONSENSE = {
     "patching: nothing": ("patching", _nothing),
     "patching: a crop is missing": ("patching", _changed(patching_pb2.LocateCellsResponse, _drop_last_crop)),
     "patching: a cell is missing": ("patching", _changed(patching_pb2.LocateCellsResponse, _announce_more)),
-    "patching: a cell without a place": ("patching", _changed(patching_pb2.LocateCellsResponse, _lose_place)),
+    "patching: a cell without a position": ("patching", _changed(patching_pb2.LocateCellsResponse, _lose_position)),
     "preprocessing: noise": ("preprocessing", _noise),
     "preprocessing: nothing": ("preprocessing", _nothing),
     "preprocessing: an outcome is missing": ("preprocessing", _changed(preprocessing_pb2.EnhanceResponse, _drop_outcome)),
@@ -141,7 +141,7 @@ NONSENSE = {
 
 @pytest.mark.parametrize("what", NONSENSE)
 def test_a_part_answers_nonsense(deceived: Deceived, phantom_cell: bytes, what: str) -> None:
-    """Never an answer that rests on it: INTERNAL, with the request id and nothing of what was answered."""
+    """No diagnosis rests on nonsense: the caller gets INTERNAL with the request id and nothing of the answer."""
     name, spoil = NONSENSE[what]
     before = deceived.gateway.metrics()("dl4all_requests_total", method="Diagnose", code="INTERNAL")
     deceived.impostors[name].spoil = _only("/ModelInfer" if name == TRITON else "/", spoil)

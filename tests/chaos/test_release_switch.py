@@ -1,4 +1,4 @@
-"""Another release is put in use while calls run: none is lost, none is answered by a mixture, and what is broken changes nothing."""
+"""Another release is put in use while calls run: none is lost, none is answered by a mixture, and a broken release changes nothing."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def serving(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 def put(serving: Serving, name: str) -> None:
-    """A release with a library that has lost a few references, put there whole."""
+    """A release with a library that lacks a few references, added as a whole."""
     base = open_library(serving.releases / OLD / "library.npz")
     kept = np.arange(len(base) - 10)
     of_references = ("embeddings", "is_blast", "reference_ids", "cell_classes", "patients", "image_sha256", "centers", "radii", "addition_ids")
@@ -73,7 +73,7 @@ def put(serving: Serving, name: str) -> None:
 
 @dataclass
 class Load:
-    """Callers that never stop, and what they were answered."""
+    """Callers that never stop, and their answers."""
 
     address: str
     image: bytes

@@ -125,7 +125,7 @@ def test_no_accepted_call_is_lost(cluster: Cluster, phantom_cell: bytes, name: s
 
 
 def _is_idle(triton: Running) -> bool:
-    """Whether nobody calls it any more. A Triton that is told to end refuses calls for seconds before it closes its connections, so it must
+    """Whether no caller is left. A Triton that is told to end refuses calls for seconds before it closes its connections, so it must
     be out of DNS for the age of a connection before: on a cluster, a preStop hook."""
     before = triton.metrics()("nv_inference_request_success")
     time.sleep(1.0)

@@ -1,4 +1,4 @@
-"""Bad input: a clear, typed error at the edge, and nothing else disturbed."""
+"""Bad input: a clear, typed error at the edge, and no other call is disturbed."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def test_deadline_of_a_millisecond(server, phantom_field):
         assert client.diagnose(phantom_field).counts.total > 0
 
 
-async def test_a_cancelled_call_frees_its_place(server, phantom_field, phantom_cell):
+async def test_a_cancelled_call_frees_its_slot(server, phantom_field, phantom_cell):
     async with grpc.aio.insecure_channel(server.address) as channel:
         stub = diagnosis_pb2_grpc.DiagnosisServiceStub(channel)
         calls = [stub.Diagnose(diagnose_request(phantom_field)) for _ in range(80)]

@@ -50,7 +50,7 @@ print(*(importlib.metadata.version(name) for name in ("grpcio", "protobuf")))
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the examples look at."""
+    """Files that the examples read."""
     made = tmp_path_factory.mktemp("client")
     field = encode_png(smear_field(4, PhantomOptions(width=640, height=480, cells=4)))
     (made / "specimen").mkdir()

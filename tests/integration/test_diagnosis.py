@@ -1,4 +1,4 @@
-"""The whole way of an image through a real server."""
+"""An image through a real server."""
 
 from __future__ import annotations
 

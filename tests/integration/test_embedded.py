@@ -12,9 +12,11 @@ from dl4all.diagnosis.v1 import diagnosis_pb2
 from dl4all.imaging.v1 import imaging_pb2
 from dl4all.preprocessing.v1 import preprocessing_pb2
 from dl4all_client import ServiceError, diagnose_request
+from services.common.health import Readiness
 from services.common.settings import CommonSettings
 from services.embedded import embedded_services
 from services.gateway.settings import GatewaySettings
+from tests.running import NOT_SERVING, SERVING
 
 
 @pytest.fixture
@@ -40,6 +42,20 @@ async def test_a_caller_who_does_not_read_is_not_read_from(services, phantom_cel
         await asyncio.sleep(0.3)
     await answers.aclose()
     assert pulled <= GatewaySettings().stream_window + 2
+
+
+@pytest.mark.parametrize("service", ["retrieval", "classification"])
+async def test_the_gateway_is_ready_only_while_all_that_it_composes_is(services, monkeypatch, service):
+    async def never(_):
+        return False
+
+    readiness = Readiness([r.service for r in services.registrations], {r.service: r.needs for r in services.registrations}, 20.0)
+    outward = ("dl4all.diagnosis.v1.DiagnosisService", "dl4all.diagnosis.v1.LibraryService")
+    assert {name: (await readiness.statuses())[name] for name in outward} == dict.fromkeys(outward, SERVING)
+    servicer = services.servicers[service]
+    broken, probe = (servicer, "_can_be_used") if service == "retrieval" else (servicer._engine, "is_ready")
+    monkeypatch.setattr(broken, probe, never)
+    assert {name: (await readiness.statuses())[name] for name in outward} == dict.fromkeys(outward, NOT_SERVING)
 
 
 async def test_one_bad_crop_does_not_fail_the_others(services):

@@ -1,4 +1,4 @@
-"""Search, the contents of a library, and confirmed cells, over the wire and as a user types it."""
+"""Search, the contents of a library, and confirmed cells, over the wire and by command."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every command that takes ``--address`` answers with the gateway's address alone: the services behind it are at ports that nobody is told."""
+"""Every command that takes ``--address`` answers with the gateway's address alone: the services behind it are at ports that no caller knows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page for laboratories with their own data: its commands, typed as they stand, on a small folder in the real layout."""
+"""The page for laboratories with their own data: its commands, as written, on a small folder in the real layout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The way of a field in a release that judges patches, through five processes and a Triton."""
+"""A field in a release that judges patches, through five processes and a Triton."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from tests.paths import DATA
 COUNT = 200
 TOLERANCE = 1e-4
 MAP_TOLERANCE = 1
-"""Levels of 255: what is 1e-5 apart may be rounded to two of them."""
+"""Levels of 255: two values 1e-5 apart may be rounded to two of them."""
 QUANTILE_TOLERANCE = 1e-3
 """Between two known quantiles a distance of 1e-5 can be a quantile of 1e-4."""
 REAL = {"aml_cells": 40, "pbc_cells": 20, "bccd_fields": 10, "chula_fields": 2, "aria_fields": 10}
@@ -58,10 +58,10 @@ def _real_images(data: Path) -> list[bytes]:
 async def _diagnose_all(
     images: Sequence[bytes], diagnose: Callable[[diagnosis_pb2.DiagnoseRequest], Awaitable[Any]], release: str = ""
 ) -> list[object]:
-    places = asyncio.Semaphore(IN_FLIGHT)
+    slots = asyncio.Semaphore(IN_FLIGHT)
 
     async def one(number: int, image: bytes) -> object:
-        async with places:
+        async with slots:
             try:
                 answer = await diagnose(diagnose_request(image, request_id=str(number), explain=True, release=release))
             except grpc.aio.AioRpcError as error:
@@ -122,7 +122,7 @@ async def test_two_hundred_images_three_ways(images, stack, monkeypatch):
 
 
 async def test_every_release_three_ways(images, stack, monkeypatch):
-    """As above, a few images each, whichever release is asked for."""
+    """As above for every release, with a few images each."""
     few = images[::20]
     releases = [r.id for r in ReleaseStore(CommonSettings().releases, CommonSettings().model_repository).releases]
     async with embedded_services(CommonSettings()) as services:

@@ -82,8 +82,8 @@ def test_a_slide_is_read_judged_and_explained(slides: SlideStack, drawn: tuple[P
     path, phantom = drawn
     progress, cells, slide = parts_of(slides.diagnose(path, explain=True, request_id="whole"))
     truth = phantom.cells()
-    places = np.array([(c.cell.center_x, c.cell.center_y) for c in cells])
-    missed = [t for t in truth if np.hypot(*(places - (t.center_x, t.center_y)).T).min() > t.radius]
+    positions = np.array([(c.cell.center_x, c.cell.center_y) for c in cells])
+    missed = [t for t in truth if np.hypot(*(positions - (t.center_x, t.center_y)).T).min() > t.radius]
     assert len(missed) <= 0.02 * len(truth)
     assert abs(len(cells) - len(truth)) <= 0.02 * len(truth)
     assert sorted(c.cell.cell_id for c in cells) == list(range(len(cells)))
@@ -221,7 +221,7 @@ def _is_idle(running: Running) -> bool:
 
 
 def _until_quiet(slides: SlideStack) -> None:
-    """The upload is gone, and nobody works on a slide any more."""
+    """The upload is removed, and no service works on a slide any more."""
     eventually(lambda: slides.left_over() == [], 30, "the upload is gone")
     for running in (slides.patching, slides.gateway):
         eventually(partial(_is_idle, running), 30, "nothing in progress")

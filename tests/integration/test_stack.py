@@ -16,7 +16,7 @@ from tests.running import Metrics, Running, Stack, eventually
 
 
 class Difference:
-    """What a page of metrics gained while something was done."""
+    """Increase of the metrics of a page over some work."""
 
     def __init__(self, running: Running) -> None:
         self._running, self._before = running, running.metrics()

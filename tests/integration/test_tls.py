@@ -1,4 +1,4 @@
-"""TLS and mutual TLS between all parts: what is right passes, everything else is refused."""
+"""TLS and mutual TLS between all parts: right certificates pass, all others are refused."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PARTS = (*SERVICES, TRITON)
 
 @pytest.fixture(scope="session")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Made by the script, as a user makes them."""
+    """Certificates that the script made, as for a user."""
     folder = tmp_path_factory.mktemp("certificates")
     script = ROOT / "deploy" / "tls" / "make_certificates.py"
     subprocess.run([sys.executable, str(script), str(folder), "--wrong"], check=True)
@@ -134,7 +134,7 @@ def test_a_server_with_a_bad_certificate_is_refused_by_clients_and_by_the_gatewa
 
 @pytest.mark.parametrize("pair", ["expired", "other-name", "stranger"])
 def test_triton_with_a_bad_certificate_is_refused_by_classification(secured: Stack, certificates: Path, pair: str) -> None:
-    """Seen from the other end: what the engine is told of Triton's certificate does not fit."""
+    """The other way round: the settings of the engine do not fit Triton's certificate."""
     ports = Ports.free()
     other = {**TEST_SETTINGS, **settings(certificates)}
     if pair == "stranger":

@@ -110,7 +110,7 @@ def _diagnose(stack: Stack, image: bytes, request_id: str, trace: str = TRACE) -
 
 
 def _missing(collector: Collector, trace: str) -> str:
-    """What a trace still lacks: parts that sent no span of it, spans whose parent did not come; empty where it is complete."""
+    """Gaps of a trace: parts that sent no span of it, and spans without their parent; empty where it is complete."""
     found = collector.of(trace)
     silent = sorted(EXPECTED - {service for service, _ in found.values()})
     orphans = sorted(f"{service}: {span.name}" for service, span in found.values() if span.parent_span_id.hex() not in {*found, PARENT})

@@ -1,4 +1,4 @@
-"""The outward contract is kept: buf finds what would break its callers, and every proto can be compiled for Java and C#."""
+"""The outward contract is kept: buf finds changes that would break its callers, and every proto can be compiled for Java and C#."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ CLASSES = {name: cls.code for name, cls in inspect.getmembers(errors, inspect.is
 
 
 def _reason(node: ast.expr) -> str:
-    """A reason as written; what is filled in is a star."""
+    """A reason as written, with a star for each value that is filled in."""
     match node:
         case ast.Constant(value=str() as text):
             return text
@@ -52,7 +52,7 @@ def _documented() -> set[Pair]:
 
 
 def _promised() -> Iterator[tuple[str, str, str]]:
-    """File, status and reason of what the comments of the contract promise: ``NOT_FOUND (RELEASE_UNKNOWN)``."""
+    """File, status and reason of each promise in the comments of the contract: ``NOT_FOUND (RELEASE_UNKNOWN)``."""
     for path in (ROOT / "protos").rglob("*.proto"):
         comments = " ".join(
             line.strip().removeprefix("//") for line in path.read_text(encoding="utf-8").splitlines() if line.strip().startswith("//")

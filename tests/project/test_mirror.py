@@ -1,4 +1,4 @@
-"""Tests mirror the tree: every module has a test file of its name, or it is said where it is tested, or why it is not."""
+"""Tests mirror the tree: every module has a test file of its name, or a table says where it is tested or why it is not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The two wheels in an empty environment and an empty folder: what they hold, what they say, and that they serve.
+"""The two wheels in an empty environment and an empty folder: their content, their metadata, and that they serve.
 
 Other packages come from the environment of the tests, which was installed by their locks. With ``DL4ALL_TEST_FULL_INSTALL`` set
 (`make check-install`) a fresh clone is built and everything installed anew, by the lines of ``docs/install.md``.
@@ -102,7 +102,7 @@ def test_what_is_imported_is_what_was_installed(installed: Path, tmp_path: Path)
     assert all(Path(line).is_relative_to(installed.parent) for line in done.stdout.splitlines())
 
 
-@pytest.mark.parametrize("arguments", [("serve",), ("systems",), ("up", "--no-triton", "--free-ports")], ids=lambda a: a[0])
+@pytest.mark.parametrize("arguments", [("serve",), ("release", "list"), ("up", "--no-triton", "--free-ports")], ids=lambda a: a[0])
 def test_an_empty_folder_says_in_one_line_what_to_set(installed: Path, tmp_path: Path, arguments: tuple[str, ...]) -> None:
     done = _run(installed, tmp_path, *arguments)
     assert done.returncode == 1

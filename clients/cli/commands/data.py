@@ -24,16 +24,15 @@ def pack(
     quality: Annotated[int, typer.Option(help="JPEG quality 1..100 of the stored crops; 0 keeps every pixel as it is.", min=0, max=100)] = 92,
     level: Annotated[str, typer.Option(help="Level of ADP: 1, 2, 3, or all.")] = "1",
     subject: Annotated[
-        str, typer.Option(help="What crops show: the cell of each image, or nothing: a place of it without a nucleated cell.")
+        str, typer.Option(help="What crops show: cell, the cell of each image; or nothing, a spot of it without a nucleated cell.")
     ] = "cell",
     threshold: Annotated[str, typer.Option(help="How the focus threshold is chosen: quantile, tuned or tuned_legacy.")] = "quantile",
     focus_from: Annotated[Path | None, typer.Option(help="Pack whose focus parameters are taken over.", show_default=False)] = None,
     cache: Annotated[Path, typer.Option(help="Folder where prepared crops are kept.")] = BUILD / "packs",
 ) -> None:
-    """Put the crops of a data set with labels and groups into one small file: a GPU machine needs only that.
+    """Put the crops of a data set with labels and groups into one small file. A GPU machine needs only this file.
 
-    A quality below lossless changes the pixels a little. A release is built from the very crops that its network was trained on, and
-    says so where they were compressed.
+    JPEG changes the pixels a little. A release is built from the very crops that its network was trained on, and says so where they were compressed.
     """
     with explained():
         from services.common.cell_classes import NOTHING
@@ -78,7 +77,7 @@ def patches(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="New folder for patches/ and the table.")],
     flush: Annotated[bool, typer.Option("--flush", help="Cover the right and bottom border as well; not in the published data.")] = False,
     legacy_drop_first: Annotated[
-        bool, typer.Option("--legacy-drop-first", help="Lose the first point of every file in other/, as the published program does.")
+        bool, typer.Option("--legacy-drop-first", help="Drop the first point of every file in other/, as the published program does.")
     ] = False,
 ) -> None:
     """Cut the fields of ALL-IDB1 into ALL-IDB Patches: 256 px, a quarter overlap, two independent labels per patch.
@@ -103,7 +102,7 @@ def compose(
     fields: Annotated[int, typer.Option(help="Fields per training patient.", min=1, max=1000)] = 12,
     judged_fields: Annotated[int, typer.Option(help="Fields per calibration or test patient.", min=1, max=1000)] = 8,
     side: Annotated[int, typer.Option(help="Side of the stored patches in px.", min=32, max=1024)] = 128,
-    seed: Annotated[int, typer.Option(help="Decides which cells stand where.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the layout of the cells.", min=0)] = 0,
     cache: Annotated[Path, typer.Option(help="Folder where prepared crops are kept.")] = BUILD / "packs",
 ) -> None:
     """Compose fields of single cells, each field of one patient, and cut them into labelled patches.

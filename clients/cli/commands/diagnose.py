@@ -30,16 +30,16 @@ def diagnose(
     references: Annotated[
         Path | None,
         typer.Option(
-            help="Folder where your laboratory holds the reference images; only with it the report shows pictures of neighbours.",
+            help="Folder where your laboratory holds the reference images; without it the report shows no pictures of neighbours.",
             envvar="DL4ALL_REFERENCE_IMAGES",
             show_default=False,
         ),
     ] = None,
     microns_per_pixel: Annotated[float, typer.Option(help="Micrometres per pixel, 0 where unknown.")] = 0.0,
 ) -> None:
-    """Diagnose images: find the nucleated cells, judge each, say what is found and why.
+    """Diagnose images: find the nucleated cells, judge each, and give the finding with its reasons.
 
-    Exit status 1 if any image failed; the others are answered all the same.
+    Exit status 1 if any image failed; the other images are still answered.
     """
     asyncio_exit(_diagnose(expand(images), kind, release, address, as_json, report, references, microns_per_pixel))
 
@@ -56,7 +56,7 @@ def enhance(
     address: Address = None,
     as_json: AsJson = False,
 ) -> None:
-    """Register the cell of each image (the one nearest the centre) and sharpen it as far as its focus asks for."""
+    """Register the cell of each image (the one nearest the centre) and sharpen it as far as its focus needs."""
     asyncio_exit(_enhance(expand(images), out, release, address, as_json))
 
 

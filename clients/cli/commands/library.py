@@ -18,7 +18,7 @@ from clients.cli.options import MODELS, RELEASES, Address, Models, ReleaseOption
 from clients.cli.running import asyncio_exit, console, print_json, say
 from dl4all_client import Reference, ServiceError
 
-library_app = typer.Typer(no_args_is_help=True, help="Known cells: what a library holds, and how it grows by cells that you confirm.")
+library_app = typer.Typer(no_args_is_help=True, help="Show the known cells of a library, and let it grow by cells that you confirm.")
 _STORE: Final = "DL4ALL_RETRIEVAL_ADDITIONS"
 
 Store = Annotated[Path, typer.Option(help="SQLite file of confirmed cells.", envvar=_STORE)]
@@ -47,7 +47,7 @@ def add(
 ) -> None:
     """Keep confirmed cells for the next version of a library. All of them, or none.
 
-    They go to `--store` of this machine, `additions.sqlite` in this folder if nothing else is said; with `--address` to the file of that server.
+    They go to `--store` on this machine, by default `additions.sqlite` in this folder; with `--address`, to the file of that server.
     """
     if address is None:
         os.environ[_STORE] = str(store)
@@ -82,7 +82,7 @@ def list_additions(
     withdrawn: Annotated[bool, typer.Option(help="List withdrawn additions as well.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per addition.")] = False,
 ) -> None:
-    """List confirmed cells: what, of whom, by whom and when."""
+    """List confirmed cells with class, patient, who confirmed them and when."""
     with explained():
         from services.retrieval.additions import AdditionStore
 
@@ -138,7 +138,7 @@ def build(
     model_repository: Models = MODELS,
     cache: Annotated[Path, typer.Option(help="Folder where prepared crops are kept.")] = Path("build/packs"),
 ) -> None:
-    """Build a release with the library grown by all additions in force, recalibrated. It is used once it is activated.
+    """Build a release whose library is grown by all additions that are not withdrawn, and calibrate it again. Activate it before use.
 
     Example: `dl4all library build --data aml_cells --id plain-resnet-1.lib2`, then `dl4all release activate plain-resnet-1.lib2`.
     """

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def phantom(
     out: Annotated[Path, typer.Option(help="PNG file to write; it carries its true cells.")] = Path("phantom.png"),
-    seed: Annotated[int, typer.Option(help="Same seed, same drawing.", min=0)] = 1,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same drawing.", min=0)] = 1,
     cells: Annotated[int, typer.Option(help="White cells of the field.", min=0, max=200)] = 12,
     width: Annotated[int, typer.Option(help="Width in px.", min=64, max=8192)] = 1280,
     height: Annotated[int, typer.Option(help="Height in px.", min=64, max=8192)] = 960,
@@ -31,7 +31,7 @@ def phantom(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Draw a phantom: a smear field (or one cell, or a slide) with known truth. It says of itself that it is a drawing, always."""
+    """Draw a phantom: a smear field (or one cell, or a slide) with known truth. It is always marked as a drawing."""
     from services.common.phantom import CellKind, PhantomOptions, encode_png, single_cell, smear_field
 
     if slide_side is not None:

@@ -14,7 +14,9 @@ from clients.cli.options import BUILD, MODELS, RELEASES, Address, Data, Models, 
 from clients.cli.running import asyncio_exit, print_json, say
 from dl4all.diagnosis.v1 import diagnosis_pb2
 
-release_app = typer.Typer(no_args_is_help=True, help="Build, check and list releases: what belongs together, with every checksum.")
+release_app = typer.Typer(
+    no_args_is_help=True, help="Build, check and list releases. A release is a network with all files and numbers that belong to it."
+)
 
 
 @release_app.command("build")
@@ -27,13 +29,13 @@ def build_release(
     ] = None,
     detects: Annotated[str, typer.Option(help="lymphoblast or blast_lineage_unspecified; needed for your own cells only.")] = "",
     replace: Annotated[bool, typer.Option(help="Replace a release of this id.")] = False,
-    exemplars: Annotated[int, typer.Option(help="References, at most, that have similarity maps of their own.", min=0, max=1000)] = 1000,
+    exemplars: Annotated[int, typer.Option(help="Most references that have similarity maps of their own.", min=0, max=1000)] = 1000,
     cpu_file: Annotated[
-        str, typer.Option(help="float32 or int8: what CPUs are served, where int8 passes. Default: what the gates say.", show_default=False)
+        str, typer.Option(help="float32 or int8: the file for CPUs, where int8 passes. Default: as the gates say.", show_default=False)
     ] = "",
-    gates: Annotated[str, typer.Option(help="Recipe, or TOML file of your own, whose gates hold. Default: those that the run was made with.")] = "",
+    gates: Annotated[str, typer.Option(help="Recipe, or TOML file of your own, whose gates hold. Default: those of the run.")] = "",
     half: Annotated[
-        bool, typer.Option(help="Give GPUs a float16 file also where CPUs are given float32, which both can share: a larger release.")
+        bool, typer.Option(help="Add a float16 file for GPUs even where they could share the float32 file with CPUs; the release gets larger.")
     ] = True,
     releases: Releases = RELEASES,
     model_repository: Models = MODELS,
@@ -84,8 +86,8 @@ def build_patch_release(
 ) -> None:
     """Export a network of patches, tune its thresholds on calibration patients, score the test patients, write the release.
 
-    `--data` names the pack of `dl4all data compose` and the folder of its cells, of which whole fields are composed again to measure where
-    cells are found. Log every scoring of the test patients in docs/results.md.
+    `--data` names the pack of `dl4all data compose` and the folder of its cells, from which whole fields are composed again to measure where cells
+    are found. Log every scoring of the test patients in docs/results.md.
     """
     with explained():
         from training.crops.sources import Sources
@@ -104,7 +106,7 @@ def import_allnet(
     mean: Annotated[float, typer.Option(help="Mean that its data were normalised by, 0..1.")] = 0.5,
     std: Annotated[float, typer.Option(help="Standard deviation that its data were normalised by, 0..1.", min=1e-6)] = 0.25,
 ) -> None:
-    """Export a published ALLNet checkpoint to ONNX: uint8 NHWC in; logits, embedding and patch embeddings out.
+    """Export a published ALLNet checkpoint to ONNX: uint8 NHWC in; logits, embedding and place embeddings out.
 
     Nothing is unpickled. Mean and deviation are not part of a checkpoint: give those of its training.
     """
@@ -118,15 +120,20 @@ def import_allnet(
 @release_app.command("activate")
 def activate_release(
     release: Annotated[str, typer.Argument(help="Id of the release.")],
-    margin: Annotated[float, typer.Option(help="How much lower sensitivity and coverage on calibration patients may be.", min=0.0, max=1.0)] = 0.02,
+    margin: Annotated[
+        float,
+        typer.Option(
+            help="How much lower a grown library may make, on calibration patients, each share that docs/library.md names.", min=0.0, max=1.0
+        ),
+    ] = 0.02,
     releases: Releases = RELEASES,
     model_repository: Models = MODELS,
-    default: Annotated[bool, typer.Option("--default", help="Make it the answer to requests that name no release or system, too.")] = False,
+    default: Annotated[bool, typer.Option("--default", help="Also use it for requests that name no release and no system.")] = False,
 ) -> None:
     """Make a release the current one of its system. One with a grown library is refused if it does worse on calibration patients.
 
-    Running services take it with their next request; no call is lost. Example: `dl4all release activate our-lab-1 --default`; the id of an
-    older release goes back to that.
+    Running services take it with their next request; no call is lost. Example: `dl4all release activate our-lab-1 --default`; the id of an older
+    release goes back to it.
     """
     with explained():
         from services.common.releases import ReleaseStore
@@ -148,7 +155,7 @@ def add_limit_to_release(
     releases: Releases = RELEASES,
     model_repository: Models = MODELS,
 ) -> None:
-    """State a limit that was found after a release was built; the model card shows it, and `dl4all release list` once the services are started again."""
+    """State a limit that was found after a release was built. The model card shows it; `dl4all release list` shows it after a restart."""
     with explained():
         from services.common.releases import ReleaseStore
         from training.releases.write import add_limit

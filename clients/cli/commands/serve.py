@@ -43,7 +43,7 @@ def up(
 ) -> None:
     """Start the five services in processes of their own and a Triton, as on a cluster; stop them with Ctrl-C.
 
-    What dies is started again. Settings are the services' environment variables; see `python -m services.gateway --help`.
+    A part that ends is started again. Settings are the services' environment variables; see `python -m services.gateway --help`.
     """
     from clients.cli.stack.up import StackError, parts
     from clients.cli.stack.up import up as run_stack

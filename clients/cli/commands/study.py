@@ -21,7 +21,7 @@ class Program(NamedTuple):
 
 PROGRAMS: Final = (
     Program("comparison", "training.evaluation.comparison", "Compare cross-validated runs on the same patients, with paired intervals."),
-    Program("keep-run", "training.evaluation.keep_run", "Keep what a cross-validated run said, without names or labels, in one small file."),
+    Program("keep-run", "training.evaluation.keep_run", "Keep the results of a cross-validated run, without names or labels, in one small file."),
     Program("sharpening", "training.evaluation.sharpening", "Compare runs on sharpened crops with runs on the same crops unsharpened."),
     Program("decision", "training.evaluation.decision", "Measure releases on cells that they have not seen: AUC, coverage, abstentions."),
     Program("false-reassurance", "training.evaluation.reassurance", "Measure what a release says of specimens with a known share of blasts."),
@@ -29,7 +29,7 @@ PROGRAMS: Final = (
     Program("latent-map", "training.evaluation.latent_map", "Measure how far the latent map of a release can be trusted."),
     Program("library-growth", "training.evaluation.growth", "Measure what confirmed cells of a new source bring to a library."),
     Program("patch-fields", "training.evaluation.patch_fields", "Measure what a network of patches says of whole fields."),
-    Program("stress", "training.evaluation.stress", "Diagnose the far smaller fields of another hospital: robustness only."),
+    Program("stress", "training.evaluation.stress", "Diagnose small fields of another hospital. This tests robustness only."),
     Program("other-sources", "training.evaluation.sources", "Sum up, by folder, the answers of `dl4all diagnose --json` on standard input."),
     Program("location", "training.evaluation.location", "Measure how well nucleated cells are located."),
     Program("location-pictures", "training.evaluation.location_pictures", "Draw what location finds, and where it fails."),
@@ -50,7 +50,7 @@ study_app = typer.Typer(no_args_is_help=True, help="Studies: compare runs, measu
 
 
 def _started(program: Program) -> Callable[[typer.Context], None]:
-    """What the command of a program does; its module is imported only when it is called."""
+    """The command of a program; its module is imported only when it is called."""
 
     def start(context: typer.Context) -> None:
         with explained():

@@ -21,10 +21,10 @@ def train(
     ],
     data: Data,
     preset: Annotated[str, typer.Option(help="published: the paper's protocol; grouped: by patient, small enough for 2 cores.")] = "grouped",
-    seed: Annotated[int, typer.Option(help="Decides weights, order, augmentation and random divisions.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of weights, order, augmentation and random divisions.", min=0)] = 0,
     folds: Annotated[int, typer.Option(help="Cross-validate by patient in this many folds instead of one final network.", min=0)] = 0,
     all_patients: Annotated[
-        bool, typer.Option("--all-patients", help="With --folds: test patients as well. A last estimate: choose nothing by it.")
+        bool, typer.Option("--all-patients", help="With --folds: test patients as well. A last estimate; do not choose anything by it.")
     ] = False,
     changes: Annotated[list[str] | None, typer.Option("--set", help="Change a switch: fine_tuning.epochs=5. Any number.", show_default=False)] = None,
     source: Annotated[str, typer.Option(help="Source data set, where --data names several.")] = "",

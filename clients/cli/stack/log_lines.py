@@ -21,7 +21,8 @@ _WIDTH: Final = max(map(len, _COLOURS))
 
 
 def tidy(name: str, line: str) -> str | None:
-    """One line of a part, as rich markup: who, when, what, and the rest as ``key=value``; None for what says nothing, such as Triton's tables.
+    """One line of a part, as rich markup: who, when, what, and the rest as ``key=value``; None for a line without content, such as those of
+    Triton's tables.
 
     Args:
         name: of the part.

@@ -1,4 +1,4 @@
-"""The parts of a stack on one machine: five services in processes of their own and a Triton; who they are and how they find each other."""
+"""The parts of a stack on one machine: five services in processes of their own and a Triton, with their commands and addresses."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Ports:
         return cls(dict(zip(names, numbers, strict=False)), dict(zip(names, numbers[len(names) :], strict=True)))
 
     def taken(self) -> list[tuple[str, int]]:
-        """Parts whose port somebody else listens on."""
+        """Parts whose port another process listens on."""
         both = [*self.grpc.items(), *self.metrics.items()]
         return [(name, port) for name, port in both if _is_taken(port)]
 
@@ -50,8 +50,8 @@ class Launch:
 
     Attributes:
         name: of the service, or ``triton``.
-        command: what is run.
-        environment: what is added to the environment.
+        command: the command that is run.
+        environment: variables that are added to the environment.
         port: of its gRPC endpoint.
         metrics_port: of its Prometheus metrics.
         shared_memory_prefix: its segments of shared memory are called ``<prefix><pid>_...``; empty where it has none.
@@ -76,7 +76,7 @@ def service_part(name: str, ports: Ports, environment: Mapping[str, str] | None 
         name: one of ``SERVICES``.
         ports: where each part listens.
         environment: further settings.
-        host: where the others are found; a name that servers' certificates carry.
+        host: host of the others; a name that servers' certificates carry.
     """
     part = PARTS[name]
     settings = {

@@ -1,4 +1,4 @@
-"""Processes that end with whoever started them, each the leader of a session of its own."""
+"""Processes that end with the process that started them, each the leader of a session of its own."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class PartProcess:
     """A running part.
 
     Args:
-        part: what is run.
-        on_line: what becomes of each line that it prints.
+        part: the part that is run.
+        on_line: called with each line that it prints.
     """
 
     def __init__(self, part: Launch, on_line: Callable[[str, str], None]) -> None:
@@ -55,7 +55,7 @@ class PartProcess:
         self._pump = asyncio.create_task(self._read())
 
     async def ended(self) -> int:
-        """Wait for its end; what it has left in its session is ended too.
+        """Wait for its end, and end the processes that it has left in its session.
 
         Returns:
             Its exit status.
@@ -74,7 +74,7 @@ class PartProcess:
             self._process.send_signal(number)
 
     async def stop(self, patience: float) -> None:
-        """Ask it to end, and end it where it does not.
+        """Ask it to end, and kill it if it does not.
 
         Args:
             patience: seconds before it is killed.
@@ -108,13 +108,13 @@ class PartProcess:
 
 
 def kill_group(leader: int) -> None:
-    """Kill what is left of a session's process group; nothing where nothing is left."""
+    """Kill the rest of a session's process group, if there is any."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(leader, signal.SIGKILL)
 
 
 def remove_shared_memory(part: Launch, pid: int) -> None:
-    """Remove what a part that was killed has left in shared memory."""
+    """Remove the shared memory that a killed part has left."""
     if part.shared_memory_prefix:
         for path in _SHARED_MEMORY.glob(f"{part.shared_memory_prefix}{pid}_*"):
             path.unlink(missing_ok=True)

@@ -58,7 +58,7 @@ def parts(*, with_triton: bool, free_ports: bool = False) -> list[Launch]:
 
 
 async def up(stack: Sequence[Launch], start_seconds: float) -> int:
-    """Start all parts, wait until all are healthy, restart what dies, stop all on SIGINT or SIGTERM.
+    """Start all parts, wait until all are healthy, restart parts that end, stop all on SIGINT or SIGTERM.
 
     Args:
         stack: what to start; stopped in the opposite order.
@@ -98,7 +98,7 @@ def _show(name: str, line: str) -> None:
 
 
 async def _started(processes: Sequence[PartProcess], seconds: float, stopping: asyncio.Event) -> bool:
-    """Whether every service became healthy in time, none having ended."""
+    """Whether every service became healthy in time and none ended."""
     healthy = asyncio.create_task(_all_healthy([p.part for p in processes if p.part.name != TRITON]))
     ended = {asyncio.create_task(process.ended()): process.part.name for process in processes}
     stopped = asyncio.create_task(stopping.wait())
@@ -110,7 +110,7 @@ async def _started(processes: Sequence[PartProcess], seconds: float, stopping: a
         if task in done:
             say(f"{name} ended with status {task.result()} while the stack was starting; its last lines above say why", "red")
     if healthy in done and (error := healthy.exception()) is not None:
-        say(f"the health of the stack cannot be asked: {error}", "red")
+        say(f"the health of the stack cannot be checked: {error}", "red")
         return False
     if not done:
         say(f"the stack was not healthy within {seconds:.0f} s", "red")

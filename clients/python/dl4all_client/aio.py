@@ -44,7 +44,7 @@ class AsyncDiagnosisClient:
     """Calls a gateway. Every method raises ServiceError where the call is refused or fails.
 
     Args:
-        address: ``host:port`` of the gateway, or ``dns:///name:port``: every address of the name takes its turn.
+        address: ``host:port`` of the gateway, or ``dns:///name:port``: round robin over all addresses of the name.
         timeout: seconds for a call about one image; streams, specimens and slides have no limit of their own here.
         tls: certificates; plaintext without.
     """

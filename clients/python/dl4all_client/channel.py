@@ -1,4 +1,4 @@
-"""Channels to the gateway: round robin over what DNS names, retries of what no server answered, keepalive, TLS."""
+"""Channels to the gateway: round robin over the addresses that DNS gives, retries of unanswered calls, keepalive, TLS."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _SERVICE_CONFIG: Final = {
     "retryThrottling": {"maxTokens": 100, "tokenRatio": 1.0},
 }
 """At most three retries, with a budget: each failure costs a token, each success returns one, and at fifty or fewer nothing is retried.
-CANCELLED, where the caller cancelled nothing, is how a server turns calls away that arrive in the instant in which it stops listening."""
+A server answers CANCELLED to calls that arrive in the instant in which it stops listening."""
 _OPTIONS: Final = [
     ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
     ("grpc.service_config_disable_resolution", 1),

@@ -40,7 +40,7 @@ class DiagnosisClient:
     """Calls a gateway. Every method raises ServiceError where the call is refused or fails.
 
     Args:
-        address: ``host:port`` of the gateway, or ``dns:///name:port``: every address of the name takes its turn.
+        address: ``host:port`` of the gateway, or ``dns:///name:port``: round robin over all addresses of the name.
         timeout: seconds for a call about one image; streams, specimens and slides have no limit of their own here.
         tls: certificates; plaintext without.
     """
@@ -70,7 +70,7 @@ class DiagnosisClient:
         """Diagnose many images over one stream.
 
         Args:
-            requests: of ``diagnose_request``, each with a request id of its own; they are taken as the service has room.
+            requests: of ``diagnose_request``, each with a request id of its own; they are read as the service has room.
 
         Yields:
             Request id and diagnosis, or ServiceError where this image failed, in the order in which they are done.

@@ -1,4 +1,4 @@
-"""Requests, as both clients send them, and what their answers mean. Nothing here talks to a server."""
+"""Requests of both clients, and how their answers are read. Nothing here talks to a server."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _KINDS: Final = {
 
 
 class SharedOptions(TypedDict, total=False):
-    """What can be asked for with images and slides.
+    """Options of images and slides.
 
     Attributes:
         release: release id, or a system's name for its current release; default: the service's default release.
@@ -43,7 +43,7 @@ class SharedOptions(TypedDict, total=False):
 
 
 class ImageOptions(SharedOptions, total=False):
-    """What can be asked for with an image.
+    """Options of an image.
 
     Attributes:
         kind: what the image shows: "cell" (one cell is meant, the one nearest to the centre), "field" (all cells) or "auto", the default.
@@ -53,7 +53,7 @@ class ImageOptions(SharedOptions, total=False):
 
 
 class DiagnoseOptions(ImageOptions, total=False):
-    """What can be asked for with one image of a call.
+    """Options of one image of a call.
 
     Attributes:
         request_id: your identifier of the call, up to 128 printable ASCII characters; default: the service makes one up.
@@ -63,7 +63,7 @@ class DiagnoseOptions(ImageOptions, total=False):
 
 
 class SlideOptions(SharedOptions, total=False):
-    """What can be asked for with a slide.
+    """Options of a slide.
 
     Attributes:
         request_id: your identifier of the call, up to 128 printable ASCII characters; default: the service makes one up.
@@ -131,7 +131,7 @@ def read_answer(answer: diagnosis_pb2.DiagnoseStreamResponse) -> Answer:
 
 
 def read_specimen(answer: diagnosis_pb2.DiagnoseSpecimenResponse, on_image: OnImage | None) -> diagnosis_pb2.SpecimenDiagnosis | None:
-    """The aggregate of a specimen, or None where this answer is for one image, which ``on_image`` is told."""
+    """The aggregate of a specimen, or None where this answer is for one image, which ``on_image`` gets."""
     if answer.WhichOneof("result") == "specimen":
         return answer.specimen
     if on_image is not None:
@@ -153,7 +153,7 @@ def slide_start(*, path: str = "", upload_bytes: int = 0, **options: Unpack[Slid
         options: see ``SlideOptions``.
 
     Raises:
-        ValueError: not one of path and upload_bytes is given.
+        ValueError: path and upload_bytes are both given, or both missing.
     """
     if bool(path) == bool(upload_bytes):
         raise ValueError("give either path or upload_bytes")

@@ -1,4 +1,4 @@
-"""What an inference engine is to the rest: a batch of registered cells in, named arrays out."""
+"""Interface of an inference engine: it takes a batch of registered cells and returns named arrays."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from services.common.releases import Model, Role
 LOGITS: Final = "logits"
 EMBEDDING: Final = "embedding"
 PLACE_EMBEDDINGS: Final = "patch_embeddings"
-"""Embeddings by place of the feature map. The output has an older name in the files of the models that are shipped."""
+"""Embeddings by place of the feature map. The output has an older name in the files of the shipped models."""
 CLASS_ACTIVATIONS: Final = "class_activations"
 
 
@@ -26,7 +26,7 @@ class InferenceEngine(Protocol):
 
     @property
     def role(self) -> Role:
-        """What it runs on; it serves the file that a release names for that role."""
+        """Hardware that it runs on; it serves the file that a release names for this role."""
 
     def served_sha256(self, model: Model) -> str:
         """SHA-256 of the file that this engine serves for a model."""
@@ -42,18 +42,18 @@ class InferenceEngine(Protocol):
         Args:
             model: model of a release.
             images: uint8 (N, side, side, 3).
-            outputs: which of logits (N, classes), embedding (N, D), place embeddings (N, h, w, D) and, where it has them, class_activations
-                (N, h, w, classes) are wanted of a cell network, of logits (N, 2), class_activations (N, h, w, 2) of a network of patches.
-            timeout: seconds that the caller has left; None for no limit.
+            outputs: names of the wanted outputs. A cell network has logits (N, classes), embedding (N, D), place embeddings (N, h, w, D) and, in
+                some releases, class_activations (N, h, w, classes). A network of patches has logits (N, 2) and class_activations (N, h, w, 2).
+            timeout: seconds until the caller's deadline; None for no limit.
 
         Returns:
             The outputs by name.
 
         Raises:
             DependencyUnavailableError: the engine or the model is not there.
-            DeadlineError: the time is over.
-            InternalError: the engine failed, or answered what the model cannot say.
+            DeadlineError: the deadline has passed.
+            InternalError: the engine failed, or its answer does not fit the model.
         """
 
     async def close(self) -> None:
-        """Let go of connections."""
+        """Close connections."""

@@ -26,7 +26,7 @@ _DISTRIBUTIONS: Final = ("onnxruntime", "onnxruntime-gpu")
 
 
 class OnnxRuntimeEngine:
-    """Loads a model when it is first asked for and keeps it.
+    """Loads a model at its first use and keeps it.
 
     Args:
         model_repository: folder of models.
@@ -35,13 +35,13 @@ class OnnxRuntimeEngine:
         role: whether to run on the CPU or on a GPU.
 
     Raises:
-        ConfigurationError: the GPU is asked for and this ONNX Runtime has none, or two ONNX Runtimes are installed.
+        ConfigurationError: the GPU is requested and this ONNX Runtime has none, or two ONNX Runtimes are installed.
     """
 
     def __init__(self, model_repository: Path, workers: Workers, threads: int = 1, role: Role = Role.CPU) -> None:
         _refuse_two_runtimes()
         if role is Role.GPU and "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-            raise ConfigurationError("GPU_UNAVAILABLE", "This ONNX Runtime cannot use a GPU; install the extra gpu in place of cpu.")
+            raise ConfigurationError("GPU_UNAVAILABLE", "This ONNX Runtime cannot use a GPU; install the extra gpu instead of cpu.")
         self._repository = model_repository
         self._workers = workers
         self._threads = threads
@@ -55,11 +55,11 @@ class OnnxRuntimeEngine:
 
     @property
     def role(self) -> Role:
-        """What it runs on."""
+        """Hardware that it runs on."""
         return self._role
 
     def served_sha256(self, model: Model) -> str:
-        """SHA-256 of the served file, as the release states it; a session is of these very bytes."""
+        """SHA-256 of the served file, as the release states it; only a file with this checksum is loaded."""
         return model.files[self._role].sha256
 
     async def is_ready(self, model: Model) -> bool:
@@ -73,7 +73,7 @@ class OnnxRuntimeEngine:
     async def infer(
         self, model: Model, images: NDArray[np.uint8], outputs: Sequence[str], timeout: float | None = None
     ) -> dict[str, NDArray[np.float32]]:
-        """Run a model on a batch; see ``InferenceEngine``. What runs is finished; a caller whose time is over does not wait for it."""
+        """Run a model on a batch; see ``InferenceEngine``. A running inference finishes, but a caller does not wait beyond its deadline."""
         session, config = await self._session(model)
         if images.shape[1:] != config.input_shape:
             raise InvalidRequestError(
@@ -87,10 +87,10 @@ class OnnxRuntimeEngine:
         return results
 
     async def close(self) -> None:
-        """Nothing to let go of."""
+        """Do nothing: there are no connections."""
 
     async def _session(self, model: Model) -> tuple[onnxruntime.InferenceSession, ModelConfig]:
-        """The model's session; a load that was begun goes on, whoever of those who wait for it goes away."""
+        """The model's session. A load goes on even if a caller that waits for it is cancelled."""
         key = (model.model, model.version, model.files[self._role].sha256)
         loading = self._sessions.get(key)
         if loading is None:
@@ -119,7 +119,7 @@ class OnnxRuntimeEngine:
 
 
 def open_session(model: Path | bytes, threads: int, providers: Sequence[object] = CPU) -> onnxruntime.InferenceSession:
-    """Open an ONNX file, or what it holds, with a fixed number of threads, on the CPU unless said otherwise."""
+    """Open an ONNX file, or its bytes, with a fixed number of threads; on the CPU by default."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -128,7 +128,7 @@ def open_session(model: Path | bytes, threads: int, providers: Sequence[object] 
 
 
 def _refuse_two_runtimes() -> None:
-    """The two distributions overwrite each other's files; which of them answers then is chance."""
+    """Refuse an environment with both distributions: they overwrite each other's files, and either may be imported."""
     found = [name for name in _DISTRIBUTIONS if _is_installed(name)]
     if len(found) > 1:
         message = "Both onnxruntime and onnxruntime-gpu are installed; the extras cpu and gpu exclude each other. Make a fresh environment with one."

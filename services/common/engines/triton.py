@@ -25,7 +25,7 @@ from services.common.tracing import client_span, headers
 
 ENGINE: Final = "triton"
 _RETRIED: Final = (*RETRIED, "NOT_FOUND")
-"""A Triton that ends, or has not loaded yet, says NOT_FOUND of its models; another replica may have them."""
+"""A Triton that is ending or still loading answers NOT_FOUND for its models; another replica may have them."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class TritonAddress:
 
     Attributes:
         address: ``dns:///name:port`` or ``host:port`` of its gRPC endpoint.
-        role: what its models run on: which file of a release it serves.
-        readiness_seconds: how long it may take to say that a model is ready.
+        role: hardware that its models run on; it selects the file of a release that Triton serves.
+        readiness_seconds: how long it may take to answer whether a model is ready.
     """
 
     address: str
@@ -57,7 +57,7 @@ class TritonEngine:
         self._repository = common.model_repository
         self._configs: dict[str, ModelConfig] = {}
         self._fits: dict[tuple[str, int], bool] = {}
-        channel_credentials(tls)  # tells a file that cannot be read in words
+        channel_credentials(tls)  # raises a readable error for a file that cannot be read
         self._client = tritonclient.InferenceServerClient(
             where.address,
             ssl=tls.ca is not None,
@@ -74,7 +74,7 @@ class TritonEngine:
 
     @property
     def role(self) -> Role:
-        """What its models run on."""
+        """Hardware that its models run on."""
         return self._where.role
 
     def served_sha256(self, model: Model) -> str:
@@ -101,7 +101,7 @@ class TritonEngine:
     async def infer(
         self, model: Model, images: NDArray[np.uint8], outputs: Sequence[str], timeout: float | None = None
     ) -> dict[str, NDArray[np.float32]]:
-        """Run a model on a batch; see ``InferenceEngine``. After a cancellation Triton does not start what waits."""
+        """Run a model on a batch; see ``InferenceEngine``. After a cancellation Triton does not start waiting requests."""
         config = self._config(model)
         await self._check_fit(model)
         if images.shape[1:] != config.input_shape:
@@ -117,12 +117,12 @@ class TritonEngine:
         return {name: np.concatenate([part[name] for part in parts]) for name in outputs}
 
     async def _check_fit(self, model: Model) -> None:
-        """Refuse a Triton that serves another file than the release names: what it says would be another model's."""
+        """Refuse a Triton that serves another file than the release names: its answers would be those of another model."""
         key = (model.model, model.version)
         if not self._fits.get(key):
             await self.is_ready(model)
         if not self._fits.get(key):
-            message = f"Triton does not serve the file of the model {model.model} that the release names, or cannot be asked; try again later."
+            message = f"Triton does not serve the file of the model {model.model} that the release names, or does not answer; try again later."
             raise DependencyUnavailableError("MODEL_UNAVAILABLE", message, metadata={"model": model.model})
 
     async def close(self) -> None:
@@ -169,7 +169,7 @@ def _raise(error: InferenceServerException, model: Model) -> NoReturn:
 def _domain_error(code: str, message: str, model: Model) -> DomainError:
     metadata = {"model": model.model}
     if code == "DEADLINE_EXCEEDED" or "timeout expired" in message.lower():
-        return DeadlineError("DEADLINE_EXCEEDED", "The time that the caller gave is over.")
+        return DeadlineError("DEADLINE_EXCEEDED", "The caller's deadline has passed.")
     if code in ("UNAVAILABLE", "NOT_FOUND", "CANCELLED"):
         return DependencyUnavailableError("MODEL_UNAVAILABLE", f"The model {model.model} cannot be run now; try again later.", metadata=metadata)
     if code == "RESOURCE_EXHAUSTED":
@@ -178,7 +178,7 @@ def _domain_error(code: str, message: str, model: Model) -> DomainError:
 
 
 def _checked(name: str, array: NDArray[np.float32] | None, config: ModelConfig, count: int, model: Model) -> NDArray[np.float32]:
-    """Refuse what the model cannot have said."""
+    """Refuse an output that does not fit the model."""
     expected = (count, *config.output_shapes[name])
     if array is None or array.shape != expected or array.dtype != np.float32 or not np.isfinite(array).all():
         shape = None if array is None else (array.shape, str(array.dtype))

@@ -1,4 +1,4 @@
-"""Drawn blood smears with known truth: fields, single cells and slides. What is drawn is said in ``field`` and ``slide``."""
+"""Drawn blood smears with known truth: fields, single cells and slides. See ``field`` and ``slide``."""
 
 from services.common.phantom.field import single_cell, smear_field
 from services.common.phantom.options import DEFAULT_CROP, DEFAULT_FIELD, CellKind, PhantomOptions

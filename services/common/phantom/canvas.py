@@ -1,4 +1,4 @@
-"""The window in which one cell is drawn, and the patch that comes of it. Lengths are in units of the cell radius."""
+"""The window in which one cell is drawn, and the drawn cell. Lengths are in units of the cell radius."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Canvas:
 
 
 @dataclass(frozen=True)
-class Patch:
+class DrawnCell:
     """A drawn cell.
 
     Attributes:
@@ -79,15 +79,15 @@ def canvas_for(radius: float, rng: np.random.Generator) -> Canvas:
     return Canvas(f32(u), f32(v), radius, rng)
 
 
-def trim(patch: Patch, margin: int = 2) -> Patch:
-    """Cut a patch to its cell and a margin in pixels."""
-    rows = np.flatnonzero(patch.solid.any(axis=1))
-    columns = np.flatnonzero(patch.solid.any(axis=0))
+def trim(cell: DrawnCell, margin: int = 2) -> DrawnCell:
+    """Cut a drawn cell to its pixels and a margin in pixels."""
+    rows = np.flatnonzero(cell.solid.any(axis=1))
+    columns = np.flatnonzero(cell.solid.any(axis=0))
     box = (
         slice(max(rows[0] - margin, 0), rows[-1] + margin + 1),
         slice(max(columns[0] - margin, 0), columns[-1] + margin + 1),
     )
-    return Patch(patch.density[box], patch.solid[box], patch.nucleus[box], patch.kind)
+    return DrawnCell(cell.density[box], cell.solid[box], cell.nucleus[box], cell.kind)
 
 
 def outline(canvas: Canvas, bumps: float) -> Plane:

@@ -1,7 +1,7 @@
 """Drawn blood-smear phantoms with known truth.
 
 A phantom is a seeded drawing of a May-Grünwald-Giemsa stained peripheral blood smear: white cells of
-known kind, place and size among red cells and platelets. Absorption is added up in optical density and
+known kind, position and size among red cells and platelets. Absorption is added up in optical density and
 turned into light by Beer-Lambert, ``image = light * exp(-sum OD)``, then blurred, given sensor noise and
 stored with 8 bits per channel. Nothing in it was taken from a patient.
 
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.common.phantom.caption import draw_caption, strip_height
-from services.common.phantom.layout import Occupancy, Placed, no_room, place_central, place_whites
+from services.common.phantom.layout import LaidOut, Occupancy, lay_out_central, lay_out_whites, no_room
 from services.common.phantom.light import expose
 from services.common.phantom.options import DEFAULT_CROP, DEFAULT_FIELD, CellKind, PhantomOptions
 from services.common.phantom.platelets import draw_platelets
@@ -26,7 +26,7 @@ from services.common.phantom.red_cells import draw_red_cells
 from services.common.phantom.scene import Scene
 from services.common.phantom.seeds import Purpose, check_seed, stream
 from services.common.phantom.truth import Phantom, PhantomCell
-from services.common.phantom.white_cells import nominal_radius, white_patch
+from services.common.phantom.white_cells import draw_white_cell, nominal_radius
 
 
 def smear_field(seed: int, options: PhantomOptions = DEFAULT_FIELD) -> Phantom:
@@ -36,7 +36,7 @@ def smear_field(seed: int, options: PhantomOptions = DEFAULT_FIELD) -> Phantom:
 
     Args:
         seed: Seed of the drawing, 0 or greater.
-        options: What is drawn and how it is imaged.
+        options: Content and imaging.
 
     Returns:
         The image of ``options.height`` x ``options.width`` pixels with its truth.
@@ -50,8 +50,8 @@ def smear_field(seed: int, options: PhantomOptions = DEFAULT_FIELD) -> Phantom:
     radii = [nominal_radius(kind, options.cell_radius, rng) for kind in kinds]
     if math.pi * sum(radius**2 for radius in radii) > options.width * (options.height - strip_height(options)):
         raise ValueError(no_room(options))
-    patches = [white_patch(kind, radius, rng) for kind, radius in zip(kinds, radii, strict=True)]
-    return _render(seed, options, place_whites(patches, options, stream(seed, Purpose.LAYOUT)))
+    cells = [draw_white_cell(kind, radius, rng) for kind, radius in zip(kinds, radii, strict=True)]
+    return _render(seed, options, lay_out_whites(cells, options, stream(seed, Purpose.LAYOUT)))
 
 
 def single_cell(
@@ -79,8 +79,8 @@ def single_cell(
     check_seed(seed)
     used = dataclasses.replace(options, width=side, height=side, cells=1, kinds=(kind,), cell_radius=cell_radius)
     rng = stream(seed, Purpose.CELLS)
-    patch = white_patch(kind, nominal_radius(kind, cell_radius, rng), rng)
-    return _render(seed, used, [place_central(patch, used, stream(seed, Purpose.LAYOUT))])
+    cell = draw_white_cell(kind, nominal_radius(kind, cell_radius, rng), rng)
+    return _render(seed, used, [lay_out_central(cell, used, stream(seed, Purpose.LAYOUT))])
 
 
 def _deal_kinds(options: PhantomOptions, rng: np.random.Generator) -> list[CellKind]:
@@ -89,23 +89,23 @@ def _deal_kinds(options: PhantomOptions, rng: np.random.Generator) -> list[CellK
     return [dealt[i] for i in rng.permutation(options.cells)]
 
 
-def _draw_scene(seed: int, options: PhantomOptions, whites: list[Placed]) -> Scene:
+def _draw_scene(seed: int, options: PhantomOptions, whites: list[LaidOut]) -> Scene:
     scene = Scene(
         np.zeros((options.height, options.width, 3), dtype=np.float32),
         Occupancy(options.width, options.height),
         Occupancy(options.width, options.height),
     )
     for item in whites:
-        scene.add(item.patch, item.left, item.top)
+        scene.add(item.cell, item.left, item.top)
         free_ring = 1 if item.touched else max(2, round(0.12 * options.cell_radius))
-        scene.guard.stamp(item.patch.solid, item.left, item.top, free_ring)
+        scene.guard.stamp(item.cell.solid, item.left, item.top, free_ring)
     if options.red_cell_density > 0:
         draw_red_cells(scene, whites, options, stream(seed, Purpose.RED_CELLS))
     draw_platelets(scene, options, stream(seed, Purpose.PLATELETS))
     return scene
 
 
-def _render(seed: int, options: PhantomOptions, whites: list[Placed]) -> Phantom:
+def _render(seed: int, options: PhantomOptions, whites: list[LaidOut]) -> Phantom:
     scene = _draw_scene(seed, options, whites)
     image = expose(seed, options, scene.density)
     if options.label:
@@ -117,14 +117,14 @@ def _render(seed: int, options: PhantomOptions, whites: list[Placed]) -> Phantom
     return Phantom(image, cells, mask, seed, options)
 
 
-def _measure(item: Placed, mask: NDArray[np.uint16], number: int) -> PhantomCell:
-    rows, columns = np.nonzero(item.patch.solid)
+def _measure(item: LaidOut, mask: NDArray[np.uint16], number: int) -> PhantomCell:
+    rows, columns = np.nonzero(item.cell.solid)
     mask[rows + item.top, columns + item.left] = number
-    assert item.patch.kind is not None
+    assert item.cell.kind is not None
     return PhantomCell(
         center_x=float(columns.mean() + item.left),
         center_y=float(rows.mean() + item.top),
         radius=math.sqrt(rows.size / math.pi),
-        kind=item.patch.kind,
-        nucleus_radius=math.sqrt(np.count_nonzero(item.patch.nucleus) / math.pi),
+        kind=item.cell.kind,
+        nucleus_radius=math.sqrt(np.count_nonzero(item.cell.nucleus) / math.pi),
     )

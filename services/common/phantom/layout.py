@@ -1,4 +1,4 @@
-"""Where white cells lie in the image: inside it, and none on another."""
+"""Layout of the white cells: inside the image, without overlap."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from services.common.phantom.canvas import Patch
+from services.common.phantom.canvas import DrawnCell
 from services.common.phantom.caption import strip_height
 from services.common.phantom.options import PhantomOptions
 from services.common.phantom.planes import Bitmap, polar
@@ -23,17 +23,17 @@ def no_room(options: PhantomOptions) -> str:
 
 
 @dataclass(frozen=True)
-class Placed:
-    """A patch at its left and top in the image; ``touched`` says whether other cells may touch it."""
+class LaidOut:
+    """A drawn cell with its left and top in the image; ``touched`` says whether other cells may touch it."""
 
-    patch: Patch
+    cell: DrawnCell
     left: int
     top: int
     touched: bool
 
 
 class Occupancy:
-    """Bitmap of the image onto which patches are stamped; what lies outside is ignored.
+    """Bitmap of the image onto which cells are stamped; pixels outside the image are ignored.
 
     Attributes:
         bits: (H, W) the stamped pixels.
@@ -43,102 +43,102 @@ class Occupancy:
         self.bits: Bitmap = np.zeros((height, width), dtype=np.bool_)
 
     def overlap(self, solid: Bitmap, left: int, top: int) -> int:
-        """Pixels of a patch that are stamped already."""
-        image, patch = clip(solid.shape, left, top, self.bits.shape)
-        return int(np.count_nonzero(self.bits[image] & solid[patch]))
+        """Pixels of a cell that are stamped already."""
+        image, cell = clip(solid.shape, left, top, self.bits.shape)
+        return int(np.count_nonzero(self.bits[image] & solid[cell]))
 
     def visible(self, solid: Bitmap, left: int, top: int) -> int:
-        """Pixels of a patch that lie inside the image."""
-        _, patch = clip(solid.shape, left, top, self.bits.shape)
-        return int(np.count_nonzero(solid[patch]))
+        """Pixels of a cell that lie inside the image."""
+        _, cell = clip(solid.shape, left, top, self.bits.shape)
+        return int(np.count_nonzero(solid[cell]))
 
     def stamp(self, solid: Bitmap, left: int, top: int, grow: int = 0) -> None:
-        """Stamp a patch, grown by some pixels on all sides."""
+        """Stamp a cell, grown by some pixels on all sides."""
         if grow > 0:
             kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * grow + 1, 2 * grow + 1))
             solid = cv2.dilate(np.pad(solid, grow).astype(np.uint8), kernel) > 0
-        image, patch = clip(solid.shape, left - grow, top - grow, self.bits.shape)
-        self.bits[image] |= solid[patch]
+        image, cell = clip(solid.shape, left - grow, top - grow, self.bits.shape)
+        self.bits[image] |= solid[cell]
 
 
 def clip(shape: tuple[int, ...], left: int, top: int, size: tuple[int, ...]) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """Slices of the image and of the patch where the two meet."""
-    image, patch = [], []
+    """Slices of the image and of the cell where the two overlap."""
+    image, cell = [], []
     for offset, length, limit in ((top, shape[0], size[0]), (left, shape[1], size[1])):
         low = min(max(offset, 0), limit)
         high = max(min(offset + length, limit), low)
         image.append(slice(low, high))
-        patch.append(slice(low - offset, high - offset))
-    return (image[0], image[1]), (patch[0], patch[1])
+        cell.append(slice(low - offset, high - offset))
+    return (image[0], image[1]), (cell[0], cell[1])
 
 
-def _free_span(patch: Patch, options: PhantomOptions) -> tuple[int, int]:
-    """Largest left and top that keep a patch inside the image and above the caption."""
-    height, width = patch.solid.shape
+def _free_span(cell: DrawnCell, options: PhantomOptions) -> tuple[int, int]:
+    """Largest left and top that keep a cell inside the image and above the caption."""
+    height, width = cell.solid.shape
     return options.width - width, options.height - strip_height(options) - height
 
 
-def place_central(patch: Patch, options: PhantomOptions, rng: np.random.Generator) -> Placed:
-    """Place one patch near the centre of the image.
+def lay_out_central(cell: DrawnCell, options: PhantomOptions, rng: np.random.Generator) -> LaidOut:
+    """Lay out one cell near the centre of the image.
 
     Raises:
         ValueError: If it does not fit.
     """
-    span_x, span_y = _free_span(patch, options)
+    span_x, span_y = _free_span(cell, options)
     if min(span_x, span_y) < 0:
         raise ValueError(no_room(options))
-    height, width = patch.solid.shape
+    height, width = cell.solid.shape
     jitter_x, jitter_y = rng.integers(-4, 5, 2)
     left = min(max((options.width - width) // 2 + int(jitter_x), 0), span_x)
     top = min(max((options.height - height) // 2 + int(jitter_y), 0), span_y)
-    return Placed(patch, left, top, bool(rng.random() < options.touching))
+    return LaidOut(cell, left, top, bool(rng.random() < options.touching))
 
 
-def place_whites(patches: list[Patch], options: PhantomOptions, rng: np.random.Generator) -> list[Placed]:
-    """Place all patches, from top to bottom.
+def lay_out_whites(cells: list[DrawnCell], options: PhantomOptions, rng: np.random.Generator) -> list[LaidOut]:
+    """Lay out all cells, from top to bottom.
 
     Raises:
         ValueError: If they do not fit.
     """
-    groups = _group(patches, options, rng)
+    groups = _group(cells, options, rng)
     attempts = 10
     for attempt in range(attempts):
         gap = round(0.25 * options.cell_radius * (1.0 - attempt / (attempts - 1)))
-        placed = _try_layout(groups, options, gap, rng)
-        if placed is not None:
-            return sorted(placed, key=_center_row)
+        laid_out = _try_layout(groups, options, gap, rng)
+        if laid_out is not None:
+            return sorted(laid_out, key=_center_row)
     raise ValueError(no_room(options))
 
 
-def _center_row(item: Placed) -> float:
-    return float(np.nonzero(item.patch.solid)[0].mean() + item.top)
+def _center_row(item: LaidOut) -> float:
+    return float(np.nonzero(item.cell.solid)[0].mean() + item.top)
 
 
-def _group(patches: list[Patch], options: PhantomOptions, rng: np.random.Generator) -> list[tuple[list[Patch], bool]]:
-    """Cells to be placed together, with whether they are touched; the largest groups come first."""
-    count = min(int(options.touching * len(patches) + rng.random()), len(patches))
-    touched = list(patches[:count])
-    groups: list[tuple[list[Patch], bool]] = [([patch], False) for patch in patches[count:]]
+def _group(cells: list[DrawnCell], options: PhantomOptions, rng: np.random.Generator) -> list[tuple[list[DrawnCell], bool]]:
+    """Groups of cells that lie together, each with whether they are touched; the largest groups come first."""
+    count = min(int(options.touching * len(cells) + rng.random()), len(cells))
+    touched = list(cells[:count])
+    groups: list[tuple[list[DrawnCell], bool]] = [([cell], False) for cell in cells[count:]]
     while touched:
         pair = len(touched) > 1 and (options.red_cell_density == 0 or rng.random() < 0.35)
         groups.append(([touched.pop() for _ in range(2 if pair else 1)], True))
-    return sorted(groups, key=lambda group: -sum(patch.solid.size for patch in group[0]))
+    return sorted(groups, key=lambda group: -sum(cell.solid.size for cell in group[0]))
 
 
-def _try_layout(groups: list[tuple[list[Patch], bool]], options: PhantomOptions, gap: int, rng: np.random.Generator) -> list[Placed] | None:
+def _try_layout(groups: list[tuple[list[DrawnCell], bool]], options: PhantomOptions, gap: int, rng: np.random.Generator) -> list[LaidOut] | None:
     taken = Occupancy(options.width, options.height)
-    placed: list[Placed] = []
+    laid_out: list[LaidOut] = []
     for members, touched in groups:
         spots = _find_room(members, options, taken, rng)
         if spots is None:
             return None
-        for patch, (left, top) in zip(members, spots, strict=True):
-            taken.stamp(patch.solid, left, top, gap)
-            placed.append(Placed(patch, left, top, touched))
-    return placed
+        for cell, (left, top) in zip(members, spots, strict=True):
+            taken.stamp(cell.solid, left, top, gap)
+            laid_out.append(LaidOut(cell, left, top, touched))
+    return laid_out
 
 
-def _find_room(members: list[Patch], options: PhantomOptions, taken: Occupancy, rng: np.random.Generator) -> list[tuple[int, int]] | None:
+def _find_room(members: list[DrawnCell], options: PhantomOptions, taken: Occupancy, rng: np.random.Generator) -> list[tuple[int, int]] | None:
     span_x, span_y = _free_span(members[0], options)
     if min(span_x, span_y) < 0:
         return None
@@ -156,7 +156,7 @@ def _find_room(members: list[Patch], options: PhantomOptions, taken: Occupancy, 
     return None
 
 
-def beside(still: Patch, left: int, top: int, moved: Patch, allowed: int, angle: float) -> tuple[int, int]:
+def beside(still: DrawnCell, left: int, top: int, moved: DrawnCell, allowed: int, angle: float) -> tuple[int, int]:
     """Nearest left and top in a direction at which ``moved`` shares at most ``allowed`` pixels with ``still``."""
     (height, width), (h, w) = still.solid.shape, moved.solid.shape
     reach = max(height, width) + max(h, w)

@@ -1,4 +1,4 @@
-"""What a phantom shows and how it is imaged."""
+"""Options of a phantom: its content and its imaging."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class CellKind(StrEnum):
 
 @dataclass(frozen=True)
 class PhantomOptions:
-    """What is drawn and how it is imaged.
+    """Content and imaging of a phantom.
 
     Attributes:
         width: Image width, pixels, 64..8192.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from services.common.phantom.canvas import Patch
+from services.common.phantom.canvas import DrawnCell
 from services.common.phantom.layout import Occupancy, clip
 from services.common.phantom.planes import Plane
 
@@ -23,7 +23,7 @@ class Scene:
     guard: Occupancy
     red: Occupancy
 
-    def add(self, patch: Patch, left: int, top: int) -> None:
-        """Add the density of a patch; what lies outside is left out."""
-        image, part = clip(patch.solid.shape, left, top, self.density.shape[:2])
-        self.density[image] += patch.density[part]
+    def add(self, cell: DrawnCell, left: int, top: int) -> None:
+        """Add the density of a cell; pixels outside the image are left out."""
+        image, part = clip(cell.solid.shape, left, top, self.density.shape[:2])
+        self.density[image] += cell.density[part]

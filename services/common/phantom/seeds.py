@@ -1,4 +1,4 @@
-"""Streams of random numbers: one for each purpose, so that a change of one moves nothing else."""
+"""Streams of random numbers: one for each purpose, so that a change of one leaves the others as they are."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 
 class Purpose(IntEnum):
-    """What a stream of random numbers decides."""
+    """Purpose of a stream of random numbers."""
 
     CELLS = 0
     LAYOUT = 1

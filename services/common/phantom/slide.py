@@ -1,4 +1,4 @@
-"""A drawn slide with known truth: a mosaic of phantom fields in a tiled TIFF, as large as is wanted, never whole in memory."""
+"""A drawn slide with known truth: a mosaic of phantom fields in a tiled TIFF, of any size, never whole in memory."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ _MIRRORS: Final = ((False, False), (True, False), (False, True), (True, True))
 
 @dataclass(frozen=True)
 class SlideOptions:
-    """What is drawn.
+    """Size, fields and file of a drawn slide.
 
     Attributes:
         width, height: of the slide in px.
-        field: each field of the mosaic; its size is ``FIELD_SIDE``, its light even and without a caption, so that it shows no seams.
+        field: options of each field of the mosaic. Its size becomes ``FIELD_SIDE``, its light even, and it has no caption, so that no seams show.
         jpeg_quality: of the tiles, 1..100.
         microns_per_pixel: written into the file; None to leave it out.
     """
@@ -46,7 +46,9 @@ class SlideOptions:
 
 
 @dataclass(frozen=True)
-class _Place:
+class _MirroredField:
+    """A field of the mosaic: its number and how it is mirrored."""
+
     field: int
     mirror: tuple[bool, bool]
 
@@ -55,8 +57,8 @@ class PhantomSlide:
     """A mosaic of phantom fields.
 
     Args:
-        seed: same seed and options, same slide.
-        options: what is drawn.
+        seed: the same seed and options give the same slide.
+        options: of the slide.
     """
 
     def __init__(self, seed: int, options: SlideOptions) -> None:
@@ -66,10 +68,10 @@ class PhantomSlide:
         self._fields = [smear_field(int(random.integers(2**31)), field) for _ in range(DISTINCT_FIELDS)]
         rows, columns = -(-options.height // FIELD_SIDE), -(-options.width // FIELD_SIDE)
         chosen = random.integers(0, DISTINCT_FIELDS, (rows, columns)), random.integers(0, len(_MIRRORS), (rows, columns))
-        self._places = [[_Place(int(f), _MIRRORS[m]) for f, m in zip(*row, strict=True)] for row in zip(*chosen, strict=True)]
+        self._mosaic = [[_MirroredField(int(f), _MIRRORS[m]) for f, m in zip(*row, strict=True)] for row in zip(*chosen, strict=True)]
 
     def write(self, path: Path) -> None:
-        """Write it as a tiled TIFF in JPEG that says of itself that it is a phantom."""
+        """Write it as a tiled TIFF in JPEG whose description says that it is a phantom."""
         options = self._options
         scale = options.microns_per_pixel
         with tifffile.TiffWriter(path, bigtiff=3 * options.width * options.height > 2**31) as file:
@@ -88,21 +90,21 @@ class PhantomSlide:
             )
 
     def cells(self) -> list[PhantomCell]:
-        """Its true cells, px of the slide; those whose centre lies on it."""
-        return [cell for row, places in enumerate(self._places) for column, place in enumerate(places) for cell in self._cells_at(row, column, place)]
+        """Its true cells whose centre lies on the slide, in px of the slide."""
+        return [cell for row, tiles in enumerate(self._mosaic) for column, tile in enumerate(tiles) for cell in self._cells_at(row, column, tile)]
 
     def _tiles(self) -> Iterator[Bytes]:
-        for places in self._places:
-            yield from map(self._tile, places)
+        for tiles in self._mosaic:
+            yield from map(self._pixels, tiles)
 
-    def _tile(self, place: _Place) -> Bytes:
-        image = self._fields[place.field].image
-        across, down = place.mirror
+    def _pixels(self, tile: _MirroredField) -> Bytes:
+        image = self._fields[tile.field].image
+        across, down = tile.mirror
         return np.ascontiguousarray(image[:: -1 if down else 1, :: -1 if across else 1])
 
-    def _cells_at(self, row: int, column: int, place: _Place) -> Iterator[PhantomCell]:
-        across, down = place.mirror
-        for cell in self._fields[place.field].cells:
+    def _cells_at(self, row: int, column: int, tile: _MirroredField) -> Iterator[PhantomCell]:
+        across, down = tile.mirror
+        for cell in self._fields[tile.field].cells:
             x = FIELD_SIDE - 1 - cell.center_x if across else cell.center_x
             y = FIELD_SIDE - 1 - cell.center_y if down else cell.center_y
             x, y = x + column * FIELD_SIDE, y + row * FIELD_SIDE

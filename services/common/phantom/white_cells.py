@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from services.common.phantom.canvas import Canvas, Patch, away, canvas_for, outline, trim, turned
+from services.common.phantom.canvas import Canvas, DrawnCell, away, canvas_for, outline, trim, turned
 from services.common.phantom.options import CellKind
 from services.common.phantom.planes import Plane, Rgb, density_of, ellipse, f32, lerp, polar, rotate, segment, smooth_max, smooth_min, wedge
 
@@ -61,7 +61,7 @@ _LOOKS = {
 }
 
 
-def white_patch(kind: CellKind, radius: float, rng: np.random.Generator) -> Patch:
+def draw_white_cell(kind: CellKind, radius: float, rng: np.random.Generator) -> DrawnCell:
     """Draw a white cell."""
     canvas = canvas_for(radius, rng)
     look = _LOOKS[kind]
@@ -69,7 +69,7 @@ def white_patch(kind: CellKind, radius: float, rng: np.random.Generator) -> Patc
     nucleus = f32(np.maximum(_NUCLEI[kind](canvas), cell + 0.05))
     density = lerp(_cytoplasm(canvas, kind, cell, nucleus), _chromatin(canvas, kind, nucleus), canvas.cover(nucleus))
     cover = canvas.cover(cell)
-    return trim(Patch(f32(density * cover[..., None]), cover >= 0.5, canvas.cover(nucleus) >= 0.5, kind))
+    return trim(DrawnCell(f32(density * cover[..., None]), cover >= 0.5, canvas.cover(nucleus) >= 0.5, kind))
 
 
 def _lymphocyte_nucleus(canvas: Canvas) -> Plane:
@@ -168,8 +168,8 @@ def _monocyte_detail(canvas: Canvas, density: Plane, cell: Plane, nucleus: Plane
     density = lerp(density, density_of((142, 100, 165)), f32(grains))
     room = np.flatnonzero((cell < -0.16) & (nucleus > -0.02))
     for _ in range(int(canvas.rng.integers(2, 6))):
-        place = int(canvas.rng.choice(room))
-        hole = away(canvas, float(canvas.u.flat[place]), float(canvas.v.flat[place]))
+        spot = int(canvas.rng.choice(room))
+        hole = away(canvas, float(canvas.u.flat[spot]), float(canvas.v.flat[spot]))
         size = canvas.rng.uniform(0.035, 0.075)
         density = f32(density * (1.0 - 0.85 * canvas.cover(f32(hole - size), soft=1.5))[..., None])
     return density
@@ -225,8 +225,8 @@ def _nucleoli(canvas: Canvas, nucleus: Plane) -> Plane:
     if not room.size:
         return f32(change)
     for _ in range(int(canvas.rng.integers(1, 3))):
-        place = int(canvas.rng.choice(room))
-        gap = away(canvas, float(canvas.u.flat[place]), float(canvas.v.flat[place]))
+        spot = int(canvas.rng.choice(room))
+        gap = away(canvas, float(canvas.u.flat[spot]), float(canvas.v.flat[spot]))
         gap = f32(gap - canvas.rng.uniform(0.11, 0.17) + 0.025 * canvas.noise(0.10))
         change = np.minimum(change, -0.62 * canvas.cover(gap, soft=0.09 * canvas.radius))
         change = change + 0.16 * np.exp(-(((gap - 0.03) / 0.03) ** 2))

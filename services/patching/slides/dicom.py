@@ -43,7 +43,7 @@ class DicomSource:
     facts: SlideFacts
 
     def __init__(self, path: Path) -> None:
-        # Imported here: it takes half a second that only DICOM is worth.
+        # Imported here: the import takes half a second, and only DICOM needs it.
         from wsidicom import WsiDicom
         from wsidicom.geometry import Point
 
@@ -68,16 +68,16 @@ class DicomSource:
         except InvalidImageError:
             self.close()
             raise
-        except Exception as error:  # whatever the parser trips over, the file is at fault
+        except Exception as error:  # the file is at fault for any error of the parser
             self.close()
             raise damaged("it is not a DICOM slide that can be read") from error
 
     def tile(self, row: int, column: int) -> Bytes:
         """See ``TileSource``."""
         try:
-            place = (self._point(column, row), self._data.default_z, self._data.default_path)
-            self._check_size(self._data.get_encoded_tile(*place))
-            return np.asarray(self._data.get_decoded_tile(*place, False), np.uint8)
+            position = (self._point(column, row), self._data.default_z, self._data.default_path)
+            self._check_size(self._data.get_encoded_tile(*position))
+            return np.asarray(self._data.get_decoded_tile(*position, False), np.uint8)
         except InvalidImageError:
             raise
         except Exception as error:  # as above
@@ -89,7 +89,7 @@ class DicomSource:
             self._slide.close()
 
     def _check_size(self, encoded: bytes) -> None:
-        """What announces another size than the header is not decoded."""
+        """Refuse a tile that announces another size than the header."""
         if encoded[:2] == b"\xff\xd8":
             announced = jpeg_size(encoded)
         elif encoded[:4] == b"\xff\x4f\xff\x51":

@@ -29,12 +29,12 @@ MARGIN_IN_RED_CELLS: Final = 6.0
 BORDER_TOLERANCE: Final = 0.25
 """How far outside the core, in radii of a red cell, centres are claimed: two windows measure a cell a little differently."""
 UNKNOWN_RED_CELL: Final = 21.0
-"""Radius of a red cell in px that windows are laid for where none was seen."""
+"""Radius of a red cell in px that sets the size of windows where none was seen."""
 
 
 @dataclass(frozen=True)
 class SlideScale:
-    """What the windows of a slide have in common.
+    """Scale and stain that all windows of a slide share.
 
     Attributes:
         microns_per_pixel: the caller's or the file's, else None.
@@ -48,7 +48,7 @@ class SlideScale:
 
     @property
     def unit(self) -> float:
-        """Radius of a red cell in px that windows are laid for."""
+        """Radius of a red cell in px that sets the size of windows."""
         if self.microns_per_pixel:
             return RED_CELL_MICRONS / self.microns_per_pixel
         return self.red_cell_radius or UNKNOWN_RED_CELL
@@ -71,7 +71,7 @@ class SlideScale:
 
     @property
     def located_microns(self) -> float | None:
-        """The scale that cells are located at; None where nothing tells it."""
+        """The scale at which cells are located; None where it is not known."""
         if self.microns_per_pixel:
             return self.microns_per_pixel
         return RED_CELL_MICRONS / self.red_cell_radius if self.red_cell_radius else None
@@ -79,7 +79,7 @@ class SlideScale:
 
 @dataclass(frozen=True)
 class SearchedWindow:
-    """What one window gave.
+    """Result of one window.
 
     Attributes:
         pixels: uint8 (height, width, 3).
@@ -108,14 +108,14 @@ def survey(slide: Slide, microns_per_pixel: float | None) -> SlideScale:
     """
     scale = SlideScale(microns_per_pixel, None, None)
     width, height = slide.facts.width, slide.facts.height
-    radii = [r for place in survey_places(width, height, scale) if (r := measure_red_cells(slide.read(*place), scale.reduction)) is not None]
+    radii = [r for window in survey_windows(width, height, scale) if (r := measure_red_cells(slide.read(*window), scale.reduction)) is not None]
     scale = replace(scale, red_cell_radius=float(np.median(radii)) if radii else None)
-    found = [_locate(slide.read(*place), scale) for place in survey_places(width, height, scale)]
+    found = [_locate(slide.read(*window), scale) for window in survey_windows(width, height, scale)]
     thresholds = [f.threshold for f in found if f.cells]
     return replace(scale, threshold=float(np.median(thresholds)) if thresholds else None)
 
 
-def survey_places(width: int, height: int, scale: SlideScale) -> Sequence[tuple[int, int, int, int]]:
+def survey_windows(width: int, height: int, scale: SlideScale) -> Sequence[tuple[int, int, int, int]]:
     """Windows (x, y, width, height), at most ``SURVEYED``, spread evenly over a slide."""
     side = scale.reduction * WORKING_SIDE
     across = max(1, min(round(math.sqrt(SURVEYED * width / height)), math.ceil(width / side), SURVEYED))
@@ -145,7 +145,7 @@ def search(slide: Slide, window: Window, scale: SlideScale) -> SearchedWindow:
 
 
 def moved(cell: LocatedCell, x: int, y: int) -> LocatedCell:
-    """The cell in px of the slide, without its mask, whose window lies at (x, y)."""
+    """A cell of the window at (x, y), in px of the slide and without its mask."""
     return replace(cell, center_x=cell.center_x + x, center_y=cell.center_y + y, x=cell.x + x, y=cell.y + y, mask=None)
 
 

@@ -1,4 +1,4 @@
-"""Decode one tile or strip of a TIFF: never to more pixels than the header allows, and to no other shape."""
+"""Decode one tile or strip of a TIFF: only to the size that the header says."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class SegmentForm:
         predictor: 1 (none) or 2 (horizontal differences).
         byte_order: ``<`` or ``>``.
         jpeg_tables: tables that JPEG tiles share; empty for none.
-        jpeg_colours: colour space of the data in JPEG tiles; None for what they say themselves.
+        jpeg_colours: colour space of the data in JPEG tiles; None to take it from the tiles.
     """
 
     compression: Compression
@@ -57,7 +57,7 @@ class SegmentForm:
 
 
 _WITHOUT_LENGTH: Final = frozenset({0x00, 0x01, *range(0xD0, 0xDA)})
-"""JPEG markers that no length follows; none of them may stand before the size."""
+"""JPEG markers without a length; none of them may come before the size."""
 _JP2_SIGNATURE: Final = b"\0\0\0\x0cjP  \r\n\x87\n"
 _FAILURES: Final = (ValueError, RuntimeError, TypeError, struct.error, zlib.error, MemoryError)
 
@@ -83,7 +83,7 @@ def decode_segment(data: bytes, width: int, height: int, form: SegmentForm) -> B
     if pixels.shape != (height, width, form.samples):
         raise damaged(f"a tile has {pixels.shape[1]} x {pixels.shape[0]} px where the header says {width} x {height}")
     if form.samples == 4 and pixels[..., 3].min() < np.iinfo(pixels.dtype).max:
-        raise InvalidImageError("IMAGE_TRANSPARENT", "The slide is partly transparent; what lies behind a smear cannot be guessed.")
+        raise InvalidImageError("IMAGE_TRANSPARENT", "The slide is partly transparent; the background behind it is not known.")
     if pixels.dtype == np.uint16:
         pixels = (pixels >> 8).astype(np.uint8)
     return np.ascontiguousarray(pixels[..., :3])
@@ -112,7 +112,7 @@ def _decode(data: bytes, width: int, height: int, form: SegmentForm) -> NDArray[
 
 
 def _unpacked(data: bytes, size: int, compression: Compression) -> bytes:
-    """The bytes of a segment, at most one more than ``size``: what unpacks to more is never held."""
+    """The bytes of a segment, at most one more than ``size``: longer data is never held."""
     match compression:
         case Compression.NONE:
             return data[: size + 1]

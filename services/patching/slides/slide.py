@@ -20,15 +20,15 @@ MAX_SIDE: Final = 1_000_000
 MAX_PIXELS: Final = 50_000_000_000
 """Largest area of a slide: five times that of a whole slide at forty-fold magnification."""
 MAX_TILE_BYTES: Final = 64 * 1024 * 1024
-"""Largest decoded tile or strip; what is stored in larger pieces cannot be read in part."""
+"""Largest decoded tile or strip; a slide in larger pieces cannot be read in part."""
 CACHE_BYTES: Final = 128 * 1024 * 1024
 """Decoded tiles that a slide keeps: windows overlap, and a row of windows shares the strips that it crosses."""
 MICRONS_RANGE: Final = (0.02, 10.0)
-"""Micrometres per pixel that a microscope can mean; files carry other numbers where nobody set them."""
+"""Plausible micrometres per pixel of a microscope; files carry other numbers where nobody set them."""
 
 
 class SlideNote(StrEnum):
-    """What was noticed about an accepted slide."""
+    """Notes on an accepted slide."""
 
     SCALED_FROM_16_BIT = "SCALED_FROM_16_BIT"
     ALPHA_DROPPED = "ALPHA_DROPPED"
@@ -38,7 +38,7 @@ class SlideNote(StrEnum):
 
 @dataclass(frozen=True)
 class SlideFacts:
-    """What the header of a slide says.
+    """Facts in the header of a slide.
 
     Attributes:
         width, height: of the full resolution in px.
@@ -46,7 +46,7 @@ class SlideFacts:
         format: of the file, for people.
         levels: resolutions that the file holds; the full one is read.
         microns_per_pixel: if the file says it.
-        notes: what was noticed.
+        notes: notes on the slide.
     """
 
     width: int
@@ -122,7 +122,7 @@ class Slide:
         return window
 
     def close(self) -> None:
-        """Close the file and forget what was read."""
+        """Close the file and drop the kept tiles."""
         self._cache.clear()
         self._source.close()
 
@@ -172,11 +172,11 @@ def check_sizes(facts: SlideFacts) -> None:
 
 
 def damaged(what: str) -> InvalidImageError:
-    """The error of a slide that breaks off or contradicts itself."""
+    """The error of a slide that is cut short or contradicts itself."""
     return InvalidImageError("SLIDE_DAMAGED", f"The slide ends early or is damaged: {what}.")
 
 
 def plausible_microns(value: float | None) -> float | None:
-    """Micrometres per pixel if they can be meant; else None."""
+    """Micrometres per pixel if they are plausible; else None."""
     low, high = MICRONS_RANGE
     return value if value is not None and low <= value <= high else None

@@ -1,4 +1,4 @@
-"""Where the file of a slide is: below a configured root, or uploaded into a file of its own that goes when the call ends."""
+"""The file of a slide: below a configured root, or uploaded into a file of its own that is removed when the call ends."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def below(root: Path | None, path: str) -> Path:
 
 
 class Upload:
-    """A file that comes in chunks; it is there while the block runs.
+    """A file that comes in chunks; it exists while the block runs.
 
     Args:
         folder: where the file is put.
@@ -92,7 +92,7 @@ class Upload:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         try:
             self._file.close()
-        except OSError:  # the disk is full, and what could not be written is not wanted any more
+        except OSError:  # the disk is full, and the unwritten bytes are not needed any more
             pass
         finally:
             self.path.unlink(missing_ok=True)
@@ -106,7 +106,7 @@ class Upload:
         """Add a chunk.
 
         Raises:
-            InvalidRequestError: UPLOAD_TOO_LONG: more comes than was announced.
+            InvalidRequestError: UPLOAD_TOO_LONG: more bytes come than were announced.
             OverloadedError: DISK_FULL.
         """
         if self.received + len(chunk) > self._announced:
@@ -117,7 +117,7 @@ class Upload:
         self.received += len(chunk)
 
     def finish(self) -> str:
-        """The SHA-256 of what came, hex digits, once all of it is there.
+        """SHA-256 of the whole upload, hex digits.
 
         Raises:
             InvalidRequestError: UPLOAD_INCOMPLETE: the caller stopped early.
@@ -141,10 +141,10 @@ def _stored() -> Iterator[None]:
 
 
 def remove_left_over(folder: Path) -> int:
-    """Remove uploads of processes that are gone, as after a kill, and of earlier ones with the number of this; for its start.
+    """Remove uploads of processes that are gone, as after a kill, and of an earlier process with this number. Called at the start.
 
     Returns:
-        How many.
+        Number of removed uploads.
     """
     removed = 0
     for path in folder.glob(f"{PREFIX}*"):
@@ -160,7 +160,7 @@ def sha256_of_slide(path: Path, stop: threading.Event | None = None) -> str:
 
     Args:
         path: of the file or folder.
-        stop: set when nobody wants it any more; what is returned then is of no use.
+        stop: set when the result is not needed any more; the result is then of no use.
     """
     stop = stop or threading.Event()
     if not path.is_dir():

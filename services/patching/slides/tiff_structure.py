@@ -24,7 +24,7 @@ _ORDER: Final = {b"II": "<", b"MM": ">"}
 
 
 def is_tiff(head: bytes) -> bool:
-    """Whether a file that begins so is a TIFF or BigTIFF."""
+    """Whether a file with this beginning is a TIFF or BigTIFF."""
     return head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
@@ -104,9 +104,9 @@ def _read_directory(file: BinaryIO, at: int, form: _Form, size: int) -> _Directo
     file.seek(start)
     content = file.read(tags * (head + inline))
     segments, below = 0, list[int]()
-    for place in range(0, len(content), head + inline):
-        tag, kind, count = struct.unpack_from(form.head, content, place)
-        value = content[place + head : place + head + inline]
+    for position in range(0, len(content), head + inline):
+        tag, kind, count = struct.unpack_from(form.head, content, position)
+        value = content[position + head : position + head + inline]
         if tag in _PER_SAMPLE and count > MAX_SAMPLES:
             raise damaged("it has more samples a pixel than make sense")
         if tag in _SEGMENT_TABLES:

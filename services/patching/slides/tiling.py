@@ -1,4 +1,4 @@
-"""Windows over a slide: cores that part it, each with a margin in which whole cells are seen."""
+"""Windows over a slide: cores that divide it, each with a margin in which whole cells are seen."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Window:
     """A part of a slide that is read at once, px.
 
     Attributes:
-        x, y, width, height: what is read.
-        core_x, core_y, core_width, core_height: what its cells are taken from; the cores part the slide.
+        x, y, width, height: the part that is read.
+        core_x, core_y, core_width, core_height: the part that its cells are taken from; the cores divide the slide.
     """
 
     x: int
@@ -64,7 +64,7 @@ def count_windows(width: int, height: int, core: int) -> int:
 
 
 class SeenCells:
-    """The cells of a slide so far: tells those that another window has seen already.
+    """The cells of a slide so far; recognises cells that another window has seen already.
 
     Args:
         pitch: side in px of the squares by which neighbours are looked up; at least the largest radius of a cell.
@@ -72,18 +72,18 @@ class SeenCells:
 
     def __init__(self, pitch: float) -> None:
         self._pitch = pitch
-        self._places: defaultdict[tuple[int, int], list[tuple[float, float, float]]] = defaultdict(list)
+        self._positions: defaultdict[tuple[int, int], list[tuple[float, float, float]]] = defaultdict(list)
 
     def add(self, cells: Sequence[LocatedCell]) -> list[bool]:
         """Add the cells of a window, px of the slide; returns which of them no window before has seen."""
         new = [not self._was_seen(cell) for cell in cells]
         for cell in compress(cells, new):
-            self._places[self._square(cell)].append((cell.center_x, cell.center_y, cell.radius))
+            self._positions[self._square(cell)].append((cell.center_x, cell.center_y, cell.radius))
         return new
 
     def _was_seen(self, cell: LocatedCell) -> bool:
         column, row = self._square(cell)
-        near = (seen for i in (-1, 0, 1) for j in (-1, 0, 1) for seen in self._places.get((column + i, row + j), ()))
+        near = (seen for i in (-1, 0, 1) for j in (-1, 0, 1) for seen in self._positions.get((column + i, row + j), ()))
         return any(math.hypot(x - cell.center_x, y - cell.center_y) < SAME_CELL_RADII * max(r, cell.radius) for x, y, r in near)
 
     def _square(self, cell: LocatedCell) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""The commands of ``dl4all``: their order in the help, and that no more is imported than the help needs."""
+"""The commands of ``dl4all``: their order in the help, and the modules that the help imports."""
 
 from __future__ import annotations
 

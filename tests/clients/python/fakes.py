@@ -1,4 +1,4 @@
-"""Stubs of the gateway's services that answer at once and note what they were sent."""
+"""Stubs of the gateway's services that answer at once and note their requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Channels of the SDK: TLS from the environment, limits, and retries of what no server answered."""
+"""Channels of the SDK: TLS from the environment, limits, and retries of unanswered calls."""
 
 from __future__ import annotations
 

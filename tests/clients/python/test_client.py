@@ -1,4 +1,4 @@
-"""Both clients over fake stubs: what is sent, what is returned, and what failures become."""
+"""Both clients over fake stubs: requests, answers, and errors."""
 
 from __future__ import annotations
 

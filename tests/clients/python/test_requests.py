@@ -1,4 +1,4 @@
-"""Requests of the SDK: what makes no sense is refused before it is sent."""
+"""Requests of the SDK: one that makes no sense is refused before it is sent."""
 
 from __future__ import annotations
 

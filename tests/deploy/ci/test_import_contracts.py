@@ -1,4 +1,4 @@
-"""The import rules of the project, seen to hold and seen to break."""
+"""The import rules of the project hold, and find what breaks them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is installed is locked: fresh, hashed, and free of hosts and of our own distributions."""
+"""The locks of the installed packages are fresh, hashed, and free of hosts and of our own distributions."""
 
 from __future__ import annotations
 

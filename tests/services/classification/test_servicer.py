@@ -1,4 +1,4 @@
-"""The classification servicer over a fake engine: what is run once, what is refused, and what is answered."""
+"""The classification servicer over a fake engine: its inferences, refusals and answers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SIDE = RELEASE.input.side
 
 
 class FakeEngine:
-    """Answers numbers that tell the image: its first pixel."""
+    """Answers with the first pixel of each image, which identifies it."""
 
     name = "fake"
 

@@ -1,4 +1,4 @@
-"""Tests of channels: what is retried, how often, and what is not."""
+"""Tests of channels: which calls are retried, and how often."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from services.common.settings import CommonSettings, TlsSettings
 
 
 class Refusing:
-    """Answers every call with a status, as often as it is asked to; then with nothing but success."""
+    """Answers the first calls with a status, and all later ones with success."""
 
     def __init__(self, code: grpc.StatusCode, times: int, metadata: tuple[tuple[str, str], ...] = ()) -> None:
         self.code, self.times, self.metadata = code, times, metadata
-        self.asked = 0
+        self.calls = 0
 
     async def answer(self, request: bytes, context: Any) -> bytes:
-        self.asked += 1
-        if self.asked <= self.times:
+        self.calls += 1
+        if self.calls <= self.times:
             context.set_trailing_metadata(self.metadata)
             await context.abort(self.code, "refused")
         return request
@@ -45,23 +45,23 @@ async def calling(refusing: Refusing) -> AsyncIterator[Any]:
 
 
 @pytest.mark.parametrize("code", [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED])
-async def test_what_nobody_answered_is_retried_three_times(code: grpc.StatusCode) -> None:
+async def test_an_unanswered_call_is_retried_three_times(code: grpc.StatusCode) -> None:
     refusing = Refusing(code, 3)
     async with calling(refusing) as call:
         assert await call(b"x", timeout=20) == b"x"
-    assert refusing.asked == 4
+    assert refusing.calls == 4
     refusing = Refusing(code, 4)
     async with calling(refusing) as call:
         with pytest.raises(grpc.aio.AioRpcError):
             await call(b"x", timeout=20)
-    assert refusing.asked == 4
+    assert refusing.calls == 4
 
 
 async def test_an_image_is_kept_for_a_retry() -> None:
     refusing, image = Refusing(grpc.StatusCode.UNAVAILABLE, 1), bytes(12 * 1024 * 1024)
     async with calling(refusing) as call:
         assert await call(image, timeout=20) == image
-    assert refusing.asked == 2
+    assert refusing.calls == 2
 
 
 @pytest.mark.parametrize("code", [grpc.StatusCode.INTERNAL, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.FAILED_PRECONDITION])
@@ -70,15 +70,15 @@ async def test_other_statuses_are_not_retried(code: grpc.StatusCode) -> None:
     async with calling(refusing) as call:
         with pytest.raises(grpc.aio.AioRpcError):
             await call(b"x", timeout=20)
-    assert refusing.asked == 1
+    assert refusing.calls == 1
 
 
-async def test_a_service_that_pushes_back_is_not_asked_again() -> None:
+async def test_a_service_that_pushes_back_is_not_called_again() -> None:
     refusing = Refusing(grpc.StatusCode.UNAVAILABLE, 9, (("grpc-retry-pushback-ms", "-1"),))
     async with calling(refusing) as call:
         with pytest.raises(grpc.aio.AioRpcError):
             await call(b"x", timeout=20)
-    assert refusing.asked == 1
+    assert refusing.calls == 1
 
 
 @pytest.mark.slow
@@ -88,7 +88,7 @@ async def test_the_budget_spares_a_service_that_is_down() -> None:
         for _ in range(calls):
             with pytest.raises(grpc.aio.AioRpcError):
                 await call(b"x", timeout=20)
-    assert refusing.asked <= calls + 50
+    assert refusing.calls <= calls + 50
 
 
 def test_a_tls_file_that_is_not_there_is_told() -> None:

@@ -25,7 +25,7 @@ from services.common.status import error_of
 
 SECRET = "password in /etc/secret"
 
-# The generated types call every method abstract, which no servicer is: a fake has the methods that are called.
+# The generated types make every method abstract; a fake has only the methods that are called.
 ClassificationServicer: Any = classification_pb2_grpc.ClassificationServiceServicer
 PatchingServicer: Any = patching_pb2_grpc.PatchingServiceServicer
 DiagnosisServicer: Any = diagnosis_pb2_grpc.DiagnosisServiceServicer
@@ -33,7 +33,7 @@ DiagnosisServicer: Any = diagnosis_pb2_grpc.DiagnosisServiceServicer
 
 @dataclass
 class FakeClassification(ClassificationServicer):
-    """Raises what it is told to, or waits, or answers with its request id."""
+    """Raises a given error, or waits, or answers with its request id."""
 
     error: BaseException | None = None
     wait: bool = False
@@ -293,7 +293,7 @@ async def test_a_full_server_refuses_at_once() -> None:
         waiting.cancel()
 
 
-async def test_a_place_is_free_again_after_every_end() -> None:
+async def test_a_slot_is_free_again_after_every_end() -> None:
     failing = FakeClassification(errors.NotFoundError("X", "Not there."))
     async with _wired("ClassificationService", failing, limit=1) as stub:
         for _ in range(3):
@@ -351,5 +351,5 @@ class _Remaining:
 
 
 @pytest.mark.parametrize(("seconds", "over"), [(None, False), (-0.1, True), (0.0, True), (0.1, True), (0.5, False), (30.0, False)])
-def test_a_caller_that_gives_up_at_its_deadline_has_timed_out_though_our_clock_is_not_there_yet(seconds: float | None, over: bool) -> None:
+def test_a_caller_that_gives_up_at_its_deadline_has_timed_out_before_our_deadline(seconds: float | None, over: bool) -> None:
     assert guard._is_over(cast(Any, _Remaining(seconds))) is over

@@ -1,4 +1,4 @@
-"""Tests of readiness and of the health service: what is said is what is so."""
+"""Tests of readiness and of the health service."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ NAME = "dl4all.test.v1.TestService"
 
 
 class Part:
-    """Something that is needed; ready, not ready, broken or hanging, as a test says."""
+    """A dependency; ready, not ready, broken or hanging, as a test says."""
 
     def __init__(self) -> None:
         self.ready: bool | None = True
         self.error: Exception | None = None
-        self.asked = 0
+        self.probed = 0
 
     async def probe(self) -> bool:
-        self.asked += 1
+        self.probed += 1
         if self.error is not None:
             raise self.error
         if self.ready is None:
@@ -80,9 +80,9 @@ async def test_draining_is_not_serving_but_live(readiness: Readiness) -> None:
 
 async def test_checks_that_come_together_share_one_round(readiness: Readiness, parts: dict[str, Part]) -> None:
     await asyncio.gather(*(readiness.statuses() for _ in range(50)))
-    assert parts["net/1"].asked == 1
+    assert parts["net/1"].probed == 1
     await readiness.statuses()
-    assert parts["net/1"].asked == 2
+    assert parts["net/1"].probed == 2
 
 
 async def test_a_service_without_releases_needs_all_that_it_names(parts: dict[str, Part]) -> None:
@@ -108,6 +108,15 @@ async def test_what_composes_others_needs_all_that_they_need(parts: dict[str, Pa
         assert (await readiness.statuses())[NAME] == NOT_SERVING
         part.ready = True
     assert (await readiness.statuses())[NAME] == SERVING
+
+
+async def test_services_that_need_the_same_share_its_probes(parts: dict[str, Part]) -> None:
+    part = parts["net/1"]
+    shared = composed({"classification": lambda: Needs({"net/1": part.probe})})
+    readiness = Readiness(["a", "b"], {"a": shared, "b": shared}, timeout=0.2)
+    part.ready = False
+    found = await readiness.statuses()
+    assert (found["a"], found["b"], part.probed) == (NOT_SERVING, NOT_SERVING, 1)
 
 
 async def test_a_release_that_is_taken_in_is_named_and_may_become_the_default(parts: dict[str, Part]) -> None:
@@ -140,7 +149,7 @@ async def served(servicer: HealthServicer) -> AsyncIterator[Any]:
         await server.stop(5)
 
 
-async def test_check_asks_now_and_knows_what_it_does_not_know(readiness: Readiness, parts: dict[str, Part]) -> None:
+async def test_check_probes_now_and_refuses_unknown_names(readiness: Readiness, parts: dict[str, Part]) -> None:
     async with served(HealthServicer(readiness, interval=60)) as stub:
         assert (await stub.Check(health_pb2.HealthCheckRequest())).status == SERVING
         parts["net/1"].ready = False
@@ -195,7 +204,7 @@ async def test_watch_of_a_release_hears_when_it_is_taken_in() -> None:
         call.cancel()
 
 
-async def test_a_service_that_cannot_say_what_it_needs_is_not_serving_and_asked_again() -> None:
+async def test_a_service_that_cannot_tell_its_needs_is_not_serving_and_is_probed_again() -> None:
     broken = True
 
     def needs() -> Needs:

@@ -1,4 +1,4 @@
-"""Tests of the image codec: what is accepted, what is refused and why."""
+"""Tests of the image codec: accepted images, and refusals with their reasons."""
 
 from __future__ import annotations
 
@@ -387,8 +387,8 @@ def test_random_bytes_are_refused_in_order(data: bytes, magic: bytes) -> None:
 @given(st.sampled_from(range(len(SAMPLES))), st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=8))
 def test_mutated_files_are_read_or_refused(sample: int, changes: list[tuple[float, int]]) -> None:
     encoded = bytearray(SAMPLES[sample])
-    for place, value in changes:
-        encoded[int(place * len(encoded))] = value
+    for share, value in changes:
+        encoded[int(share * len(encoded))] = value
     _outcome(bytes(encoded))
 
 
@@ -396,8 +396,8 @@ def test_mutated_files_are_read_or_refused(sample: int, changes: list[tuple[floa
 @given(st.sampled_from(range(len(SAMPLES))), st.lists(st.tuples(st.integers(0, 255), st.integers(0, 255)), min_size=1, max_size=6))
 def test_mutated_headers_are_read_or_refused(sample: int, changes: list[tuple[int, int]]) -> None:
     encoded = bytearray(SAMPLES[sample])
-    for place, value in changes:
-        encoded[place % len(encoded)] = value
+    for position, value in changes:
+        encoded[position % len(encoded)] = value
     _outcome(bytes(encoded))
 
 

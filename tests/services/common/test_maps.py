@@ -1,4 +1,4 @@
-"""Maps over the wire: what is written is read, and nothing else is."""
+"""Maps over the wire: a written map is read back, and a malformed one is refused."""
 
 from __future__ import annotations
 

@@ -42,13 +42,13 @@ def test_ports_are_not_shared() -> None:
     assert len(set(ports)) == len(ports)
 
 
-def test_whoever_is_called_is_started_before_who_calls() -> None:
+def test_a_part_is_started_before_the_parts_that_call_it() -> None:
     order = list(PARTS)
     assert all(order.index(called) < order.index(part.name) for part in PARTS.values() for called in part.calls)
     assert {called for part in PARTS.values() for called in part.calls} >= set(INNER_SERVICES) | {TRITON}
 
 
-def test_the_gateway_faces_outside_and_all_in_one_takes_its_place() -> None:
+def test_the_gateway_faces_outside_and_all_in_one_stands_for_it() -> None:
     assert PARTS[GATEWAY].faces_outside
     assert (EmbeddedSettings().port, EmbeddedSettings().metrics_port) == (PARTS[GATEWAY].port, PARTS[GATEWAY].metrics_port)
 

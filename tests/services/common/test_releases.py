@@ -1,4 +1,4 @@
-"""Tests of releases: what does not belong together is refused, and the file is named."""
+"""Tests of releases: files that do not belong together are refused by name."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_releases_are_found_by_id_by_system_and_by_default(release_copy: Any) ->
         assert store.resolve(system).id == current
 
 
-def test_what_nobody_holds_is_not_found(release_copy: Any) -> None:
+def test_an_unknown_release_is_not_found(release_copy: Any) -> None:
     store = _open(release_copy)
     with pytest.raises(NotFoundError) as unknown:
         store.resolve("no-such-release")
@@ -236,7 +236,7 @@ def test_sha256(tmp_path: Path) -> None:
     assert sha256_of(tmp_path / "file") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 
-def test_what_is_put_there_later_is_taken_in_when_it_is_asked_for(release_copy: Any) -> None:
+def test_a_release_that_is_added_later_is_taken_in_at_the_first_request(release_copy: Any) -> None:
     store = _open(release_copy)
     default = _default(release_copy)
     folder = release_copy.releases / "later-1"

@@ -1,4 +1,4 @@
-"""In place of the four services: stubs that answer at once, note their requests, and fail or wait where a test says so."""
+"""Fakes of the four services: stubs that answer at once, note their requests, and fail or wait where a test says so."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ IMAGE = EncodedImage(b"x", imaging_pb2.IMAGE_KIND_AUTO, 0.25)
 
 
 class Down(grpc.aio.AioRpcError):
-    """What a call of a service that is not there ends with."""
+    """The error of a call to a service that does not run."""
 
     def __init__(self, code: grpc.StatusCode = grpc.StatusCode.UNAVAILABLE) -> None:
         super().__init__(code, grpc.aio.Metadata(), grpc.aio.Metadata(), "not there")
@@ -40,8 +40,8 @@ class FakeServices:
     """All four services.
 
     Args:
-        pieces: what patching answers for an image, in order.
-        release: whose files they hold.
+        pieces: answers of patching for an image, in order.
+        release: the release whose files they hold.
         logits: of a cell, by its number.
         votes: of a cell, by its number.
     """
@@ -185,7 +185,7 @@ def slide_cells(*numbers: int) -> patching_pb2.LocateSlideResponse:
 
 
 def context(release: Release = RELEASE, seconds: float = 30.0, **display: Any) -> RequestContext:
-    """What a caller asked for."""
+    """The context of a request."""
     return RequestContext("r", release, Display(**display), Deadline(seconds))
 
 

@@ -1,4 +1,4 @@
-"""Explanations that the gateway refuses before it concludes anything from them."""
+"""Explanations that the gateway refuses before it uses them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Messages of the contract from what was judged: nothing is lost, and the decision is that of the rule."""
+"""Messages of the contract from judgements: nothing is lost, and the decision is that of the rule."""
 
 from __future__ import annotations
 

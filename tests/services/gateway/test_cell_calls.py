@@ -1,4 +1,4 @@
-"""Calls about cells over fake services: what is fetched only where it is shown."""
+"""Calls for cells over fake services: some data is fetched only where it is shown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The way of an image over fake services: order, limits, time, and what ends it."""
+"""An image over fake services: order, limits, deadlines and failures."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ async def test_only_so_many_images_are_judged_at_once_and_others_wait_their_turn
     assert len(services.requests("LocateCells")) == 2
 
 
-async def test_an_image_whose_time_is_over_before_its_turn_asks_nobody() -> None:
+async def test_an_image_whose_deadline_passes_before_it_has_a_slot_calls_no_service() -> None:
     services = FakeServices([located(0, total=1)])
     services.gate = asyncio.Event()
     composer = Composer(services.stubs, ImageSlots(1), 2)
@@ -93,7 +93,7 @@ async def test_a_failed_batch_ends_the_image_and_frees_its_slot() -> None:
     composer = Composer(services.stubs, ImageSlots(1), 1)
     with pytest.raises(DependencyUnavailableError):
         await composer.judge(IMAGE, context())
-    assert len(services.requests("Classify")) == 1, "the rest would be work for nothing"
+    assert len(services.requests("Classify")) == 1, "the rest would be wasted work"
     services.failures.clear()
     assert len((await composer.judge(IMAGE, context())).cells) == 3
 

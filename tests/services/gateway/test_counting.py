@@ -1,4 +1,4 @@
-"""What is answered is counted by release, finding and reason."""
+"""Answers are counted by release, finding and reason."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def test_blast_fraction(given: Counts, expected: tuple[float, float]) -> None:
 
 @pytest.mark.parametrize(
     ("cells", "expected"),
-    # In the table; between two entries, where the larger holds; beyond the last, its share of 2.5 %, rounded up.
+    # In the table; between two entries, where the larger holds; beyond the last entry, where its share of 2.5 % holds, rounded up.
     [(0, 0), (1, 0), (2, 1), (10, 1), (11, 3), (100, 3), (101, 5), (200, 5), (201, 6), (240, 6), (241, 7), (400, 10)],
 )
 def test_false_blast_quantile(cells: int, expected: int) -> None:
@@ -161,9 +161,9 @@ def test_a_negative_must_hold_without_the_poor_images() -> None:
     assert (too_few.finding, too_few.reasons) == (Finding.INDETERMINATE, (Reason.TOO_FEW_CELLS, Reason.POOR_IMAGES))
     all_poor = decide_specimen(SpecimenImages(CLEAN, poor=2), RULE)
     assert all_poor.finding is Finding.INDETERMINATE
-    undecided = decide_specimen(SpecimenImages(Counts(400, 0, 8), Counts(100, 0, 8), poor=1), RULE)
-    assert (undecided.finding, undecided.upper) == (Finding.INDETERMINATE, 0.02)
-    assert undecided.reasons == (Reason.BLAST_FRACTION_NOT_EXCLUDED, Reason.POOR_IMAGES)
+    indeterminate = decide_specimen(SpecimenImages(Counts(400, 0, 8), Counts(100, 0, 8), poor=1), RULE)
+    assert (indeterminate.finding, indeterminate.upper) == (Finding.INDETERMINATE, 0.02)
+    assert indeterminate.reasons == (Reason.BLAST_FRACTION_NOT_EXCLUDED, Reason.POOR_IMAGES)
 
 
 def test_an_empty_specimen_says_why() -> None:

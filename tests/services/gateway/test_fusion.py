@@ -1,4 +1,4 @@
-"""Tests of what is said of one cell."""
+"""Tests of the verdict on one cell."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_properties_of_a_verdict(network: float, vote: float, accepted: bool, re
     assert verdict.suspected <= accepted
     decided = accepted and len(verdict.prediction_set) == 1 and abs(network - vote) <= rule.max_disagreement
     assert verdict.indeterminate == (not decided)
-    # Whatever is indeterminate says why: by itself or by what preprocessing said.
+    # Every indeterminate cell has a reason: its own or one of preprocessing.
     assert verdict.reasons or not verdict.indeterminate or not accepted
 
 

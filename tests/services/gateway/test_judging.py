@@ -1,4 +1,4 @@
-"""A batch of cells over fake services: what each is asked, and what becomes of its answers."""
+"""A batch of cells over fake services: the requests to each, and the use of its answers."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ async def test_network_and_vote_are_fused_by_the_rule_of_the_release() -> None:
         assert judged.neighbour_vote == pytest.approx(vote, abs=1e-6)
         assert judged.verdict.probability == pytest.approx(weight * network + (1 - weight) * vote)
     assert (normal.verdict.suspected, blast.verdict.suspected) == (False, True)
-    assert math.isnan(normal.nothing_probability), "this release does not tell nothing"
+    assert math.isnan(normal.nothing_probability), "this release has no class nothing"
 
 
-async def test_every_service_is_asked_with_the_release_the_id_and_the_cells() -> None:
+async def test_every_request_has_the_release_the_id_and_the_cells() -> None:
     services = FakeServices()
     await _judge(services, context(neighbours=5))
     assert [name for name, _ in services.called] == ["Enhance", "Classify", "Explain"]
@@ -46,7 +46,7 @@ async def test_every_service_is_asked_with_the_release_the_id_and_the_cells() ->
     assert [list(c.embedding) for c in explain.cells] == [[1.0, 0.0]] * 2
 
 
-async def test_a_cell_that_cannot_be_registered_is_not_judged_and_asked_about_no_further() -> None:
+async def test_a_cell_that_cannot_be_registered_is_not_judged_and_not_sent_on() -> None:
     services = FakeServices()
     services.unusable = {1}
     good, bad = (cell.judged for cell in await _judge(services))
@@ -82,7 +82,7 @@ async def test_a_service_that_is_down_ends_the_batch_as_unavailable(service: str
     with pytest.raises(DependencyUnavailableError) as caught:
         await _judge(services)
     assert caught.value.reason == "DEPENDENCY_UNAVAILABLE"
-    assert [name for name, _ in services.called][-1] == service, "nobody is asked after it"
+    assert [name for name, _ in services.called][-1] == service, "no service is called after it"
 
 
 def _other_model(answer: Any) -> None:

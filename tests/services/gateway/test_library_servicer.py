@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any, cast
 
@@ -42,6 +43,21 @@ async def test_images_are_embedded_and_kept_in_one_call() -> None:
     assert (first.is_blast, first.cell_class, first.patient, first.image_sha256) == (True, "blast", "P1", "0" * 64)
     assert (list(first.embedding), first.place_embeddings.channels) == ([1.0, 0.0], 2)
     assert (first.center_x, first.center_y, first.radius) == (0.0, 2.0, 10.0)
+
+
+async def test_each_image_has_the_usual_time_where_the_caller_sets_no_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    services = FakeServices([located(0, total=1)])
+    left: list[float] = []
+    original = services.Classify
+
+    async def slow(request: Any, *, timeout: float, **_: Any) -> Any:
+        left.append(timeout)
+        await asyncio.sleep(0.1)
+        return await original(request)
+
+    monkeypatch.setattr(services, "Classify", slow)
+    await _add(services, START, *[CELL] * 3)
+    assert all(59.9 < seconds <= 60.0 for seconds in left), "the images before it took nothing of its time"
 
 
 def _start(**changed: str) -> Request:

@@ -1,4 +1,4 @@
-"""The patches of a field over fake services: judged piece by piece, and handed to patching where the network sees cells."""
+"""The patches of a field over fake services: judged piece by piece; patching gets the class activations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What it took: models once each, time by stage."""
+"""Statistics: each model once, time by stage."""
 
 from __future__ import annotations
 

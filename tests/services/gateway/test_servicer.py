@@ -1,4 +1,4 @@
-"""What a specimen's images add up to: the real servicer, over images that are judged already."""
+"""Sums over a specimen's images: the real servicer, over images that are judged already."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def image(
 
 
 class Judged:
-    """In place of the composer: images by request id, as they were judged."""
+    """A fake composer: judged images by request id."""
 
     def __init__(self, images: dict[str, JudgedImage], before: Callable[[str], None]) -> None:
         self.images, self.before, self.releases = images, before, list[str]()
@@ -107,7 +107,7 @@ def test_an_image_full_of_blasts_is_not_outnumbered(store: tuple[ReleaseStore, P
     assert found.requires_review
 
 
-def test_blurred_images_reassure_nobody(store: tuple[ReleaseStore, Path]) -> None:
+def test_blurred_images_are_never_no_blasts_seen(store: tuple[ReleaseStore, Path]) -> None:
     found, _, _ = specimen(store[0], image("a", 200, quality=BLURRED), image("b", 200, quality=BLURRED))
     assert found.finding == diagnosis_pb2.FINDING_INDETERMINATE
     assert {"POOR_IMAGES", "TOO_FEW_CELLS"} <= set(found.reasons)

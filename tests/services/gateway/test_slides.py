@@ -1,4 +1,4 @@
-"""The way of a slide over fake services: progress, cells as they are judged, the most suspicious explained, one slide at the end."""
+"""A slide over fake services: progress, cells as they are judged, the most suspicious explained, one slide at the end."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ async def test_every_cell_is_streamed_and_counted_and_progress_comes_last() -> N
     parts, slide = await _judge(_services(FACTS, slide_cells(0, 1), slide_cells(2), _end(3)))
     streamed = [cell for part in parts if isinstance(part, list) for cell in part]
     assert sorted(c.judged.cell_id for c in streamed) == [0, 1, 2]
-    assert not any(c.evidence.pixels or c.evidence.neighbours for c in streamed), "what only explanations need is not streamed"
+    assert not any(c.evidence.pixels or c.evidence.neighbours for c in streamed), "data for explanations only is not streamed"
     assert slide.counts == Counts(3, 1, 0)
     assert parts[-1] == SlideProgress(cells_found=3, cells_judged=3)
 

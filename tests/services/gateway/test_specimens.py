@@ -1,4 +1,4 @@
-"""What the images of a specimen share and add up to: plain values, no messages."""
+"""Shared fields of the images of a specimen, and their sums: plain values, no messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Many requests at once, without any message: order, window, identifiers, failures, and an end in between."""
+"""Many requests at once, without any message: order, window, identifiers, failures and cancellation."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Answers:
         return f"{request[0]}: {error.reason}"
 
     async def stream(self) -> AsyncGenerator[str, None]:
-        """The answers; a stream that stands still fails."""
+        """The answers; a stream that stops fails."""
         stream = answered(self._incoming(), lambda request: request[0], self._answer, self._refuse, self.window)
         async with aclosing(stream):
             while True:

@@ -1,4 +1,4 @@
-"""Tests of what a network of patches is given."""
+"""Tests of the input of a network of patches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Patches at the scale of a network, and cells where it sees some."""
+"""Patches at the scale of a network, and the cells that it sees."""
 
 from __future__ import annotations
 
@@ -76,9 +76,9 @@ def test_a_cell_that_only_the_network_sees_has_a_usual_size_and_little_confidenc
 
 
 @given(st.lists(st.tuples(st.floats(0, 799), st.floats(0, 599)), max_size=12))
-def test_cells_lie_inside_and_apart(places: list[tuple[float, float]]) -> None:
-    cells = cells_at([Peak(x, y, 0, 1.0) for x, y in places], (), None, 600, 800)
-    assert len(cells) <= len(places)
+def test_cells_lie_inside_and_apart(positions: list[tuple[float, float]]) -> None:
+    cells = cells_at([Peak(x, y, 0, 1.0) for x, y in positions], (), None, 600, 800)
+    assert len(cells) <= len(positions)
     for cell in cells:
         assert 0 <= cell.x < cell.x + cell.width <= 800
         assert 0 <= cell.y < cell.y + cell.height <= 600

@@ -1,4 +1,4 @@
-"""Tests of what is measured before nuclei are decided on."""
+"""Tests of the measurements before nuclei are chosen."""
 
 from __future__ import annotations
 

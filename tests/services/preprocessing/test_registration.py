@@ -85,11 +85,11 @@ def test_what_lies_beyond_the_border_is_reflected() -> None:
     np.testing.assert_array_equal(pixels[:, 64:], scene[36:164, :64])
 
 
-@pytest.mark.parametrize("place", range(3))
+@pytest.mark.parametrize("index", range(3))
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_what_is_not_finite_is_refused(place: int, value: float) -> None:
+def test_what_is_not_finite_is_refused(index: int, value: float) -> None:
     numbers = [50.0, 50.0, 20.0]
-    numbers[place] = value
+    numbers[index] = value
     x, y, radius = numbers
     with pytest.raises(InvalidRequestError) as caught:
         register(_disk(100, 100, 50, 50, 20), x, y, radius, 128)

@@ -57,7 +57,7 @@ def test_the_smallest_radius_that_suffices_is_used(side: int, index: int) -> Non
     assert result.focus_before == focus_score(image)
     assert result.focus_after == scores[first] == focus_score(result.pixels)
     assert (result.accepted, result.reasons) == (True, ())
-    # From the original, never cumulative: exactly what this one radius makes of it.
+    # From the original, never cumulative: exactly the result of this one radius.
     np.testing.assert_array_equal(result.pixels, by_radius[first])
 
 

@@ -1,4 +1,4 @@
-"""The store of confirmed cells: nothing that was answered is lost, nothing is kept twice, everything has an author."""
+"""The store of confirmed cells: no answered cell is lost, none is kept twice, and every cell has an author."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from tests.paths import ROOT
 
 def reference(seed: int = 0, *, is_blast: bool = True) -> NewReference:
     random = np.random.default_rng(seed)
-    patches = random.normal(size=(4, 4, 8)).astype(np.float16).astype(np.float32)
-    return NewReference(is_blast, "blast", f"p{seed}", random.normal(size=8).astype(np.float32), patches, f"{seed:064x}", 10.5, 20.25, 30.0)
+    places = random.normal(size=(4, 4, 8)).astype(np.float16).astype(np.float32)
+    return NewReference(is_blast, "blast", f"p{seed}", random.normal(size=8).astype(np.float32), places, f"{seed:064x}", 10.5, 20.25, 30.0)
 
 
 @pytest.fixture

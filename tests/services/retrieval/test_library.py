@@ -84,11 +84,11 @@ def test_truncated_files(tmp_path: Path, kept: float) -> None:
     _refused(path)
 
 
-@pytest.mark.parametrize("place", [0.1, 0.3, 0.5])
-def test_damaged_files(tmp_path: Path, place: float) -> None:
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.5])
+def test_damaged_files(tmp_path: Path, share: float) -> None:
     path = _write(tmp_path / "library.npz", _arrays())
     content = bytearray(path.read_bytes())
-    start = int(place * len(content))
+    start = int(share * len(content))
     content[start : start + 40] = bytes(b ^ 0x5A for b in content[start : start + 40])
     path.write_bytes(content)
     _refused(path)
@@ -124,8 +124,8 @@ def test_a_single_array_is_no_library(tmp_path: Path) -> None:
         "empty",
         "flat",
         "labels short",
-        "patches short",
-        "patches narrow",
+        "places short",
+        "places narrow",
         "axes narrow",
         "pickled",
     ],
@@ -147,19 +147,19 @@ def test_uncompressed_arrays_are_mapped_and_none_can_be_written(tmp_path: Path, 
         library.embeddings[0] = 0
 
 
-def test_references_that_are_no_exemplars_have_no_patches(tmp_path: Path) -> None:
+def test_references_that_are_no_exemplars_have_no_places(tmp_path: Path) -> None:
     arrays = _arrays()
     arrays["exemplars"] = np.array([1, -1, 0, -1, -1, -1], np.int32)
     arrays["patches"], arrays["patch_scales"] = arrays["patches"][:2], arrays["patch_scales"][:2]
     library = open_library(_write(tmp_path / "library.npz", arrays))
     assert library.places_of(1) is None
-    patches = library.places_of(2)
-    assert patches is not None
-    np.testing.assert_allclose(patches, arrays["patches"][0] * np.float32(0.01), rtol=1e-6)
+    places = library.places_of(2)
+    assert places is not None
+    np.testing.assert_allclose(places, arrays["patches"][0] * np.float32(0.01), rtol=1e-6)
 
 
 @pytest.mark.parametrize("rows", [[0, 1, 2, 3, 4, 9], [0, 1, 2, 3, 4, -2], [0, 0, 1, 2, 3, 4]])
-def test_exemplars_that_do_not_fit_their_patches_are_refused(tmp_path: Path, rows: list[int]) -> None:
+def test_exemplars_that_do_not_fit_their_places_are_refused(tmp_path: Path, rows: list[int]) -> None:
     arrays = _arrays()
     arrays["exemplars"] = np.array(rows, np.int32)
     _refused(_write(tmp_path / "library.npz", arrays))

@@ -1,4 +1,4 @@
-"""The retrieval servicer: libraries that are put there later, answers that could not be sent, what waits."""
+"""The retrieval servicer: libraries that are added later, answers that are too large, additions that wait."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def workers() -> Iterator[Workers]:
 
 
 def put(copy: Any, release: str, library: bytes | None = None) -> None:
-    """Put a release there whose checksums hold, with another library if one is given, and make it the default."""
+    """Add a release whose checksums hold, with another library if one is given, and make it the default."""
     folder = copy.releases / release
     shutil.copytree(copy.releases / "plain-resnet-1", folder)
     if library is not None:
@@ -91,7 +91,7 @@ def test_calls_that_come_together_open_a_library_once(release_copy: Any, workers
 def test_an_answer_that_could_not_be_sent_is_refused_before_it_is_made(release_copy: Any, workers: Workers) -> None:
     servicer = RetrievalServicer(RetrievalSettings(), ReleaseStore(release_copy.releases, release_copy.model_repository), workers)
     queries = [retrieval_pb2.SearchQuery(embedding=[1.0])] * (MAX_FOUND // 100 + 1)
-    with pytest.raises(InvalidRequestError, match="ask for fewer") as caught:
+    with pytest.raises(InvalidRequestError, match="request fewer") as caught:
         asyncio.run(servicer.Search(retrieval_pb2.SearchRequest(release="plain-resnet-1", queries=queries, neighbours=100), NO_CONTEXT))
     assert caught.value.reason == "ANSWER_TOO_LARGE"
 
@@ -105,8 +105,8 @@ def test_what_the_library_holds_does_not_wait(release_copy: Any, workers: Worker
     ]
     AdditionStore(tmp_path / "additions.sqlite").add("k", f"{release.embedder.model}/{release.embedder.version}", "lab", "Dr A", cells)
     servicer = RetrievalServicer(RetrievalSettings(additions=tmp_path / "additions.sqlite"), store, workers)
-    asked = retrieval_pb2.GetLibraryRequest(release="plain-resnet-1")
-    assert asyncio.run(servicer.GetLibrary(asked, NO_CONTEXT)).library.pending_additions == 2
+    request = retrieval_pb2.GetLibraryRequest(release="plain-resnet-1")
+    assert asyncio.run(servicer.GetLibrary(request, NO_CONTEXT)).library.pending_additions == 2
     library.addition_ids[0] = 1
     servicer._known["plain-resnet-1"] = (library, servicer._known["plain-resnet-1"][1])
-    assert asyncio.run(servicer.GetLibrary(asked, NO_CONTEXT)).library.pending_additions == 1
+    assert asyncio.run(servicer.GetLibrary(request, NO_CONTEXT)).library.pending_additions == 1

@@ -1,4 +1,4 @@
-"""Tests of the decomposition of similarity over patches."""
+"""Tests of the decomposition of similarity over places."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from services.retrieval.neighbours import unit
 from services.retrieval.similarity import Float, grad_cam, normalise_places, place_similarities, quantise, similarity_map
 
 
-def _patches(seed: int, rows: int = 8, columns: int = 8, dimension: int = 64) -> Float:
+def _places(seed: int, rows: int = 8, columns: int = 8, dimension: int = 64) -> Float:
     return np.random.default_rng(seed).normal(0.3, 1.0, (rows, columns, dimension)).astype(np.float32)
 
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize(("rows", "columns"), [(8, 8), (1, 1), (3, 5)])
 def test_mean_of_the_map_is_the_cosine_similarity(seed: int, rows: int, columns: int) -> None:
-    query, other = _patches(seed, rows, columns), _patches(seed + 100, rows, columns)
+    query, other = _places(seed, rows, columns), _places(seed + 100, rows, columns)
     a, b = query.mean(axis=(0, 1), dtype=np.float64), other.mean(axis=(0, 1), dtype=np.float64)
     cosine = a @ b / np.linalg.norm(a) / np.linalg.norm(b)
     contributions = similarity_map(normalise_places(query), unit(other.mean(axis=(0, 1))))
@@ -25,19 +25,19 @@ def test_mean_of_the_map_is_the_cosine_similarity(seed: int, rows: int, columns:
 
 
 def test_a_map_says_where() -> None:
-    patches = np.zeros((2, 2, 3), np.float32)
-    patches[0, 0, 0], patches[0, 1, 1], patches[1, 0, 0] = 4.0, 4.0, -2.0
+    places = np.zeros((2, 2, 3), np.float32)
+    places[0, 0, 0], places[0, 1, 1], places[1, 0, 0] = 4.0, 4.0, -2.0
     other = np.array([1.0, 0.0, 0.0], np.float32)
-    np.testing.assert_allclose(similarity_map(patches, other), [[4, 0], [-2, 0]])
+    np.testing.assert_allclose(similarity_map(places, other), [[4, 0], [-2, 0]])
 
 
-def test_normalised_patches_have_a_mean_of_unit_length() -> None:
-    patches = normalise_places(_patches(3) * 17)
-    assert np.linalg.norm(patches.mean(axis=(0, 1))) == pytest.approx(1.0, abs=1e-5)
-    assert patches.dtype == np.float32
+def test_normalised_places_have_a_mean_of_unit_length() -> None:
+    places = normalise_places(_places(3) * 17)
+    assert np.linalg.norm(places.mean(axis=(0, 1))) == pytest.approx(1.0, abs=1e-5)
+    assert places.dtype == np.float32
 
 
-def test_patches_without_a_mean_stay_finite() -> None:
+def test_places_without_a_mean_stay_finite() -> None:
     assert not normalise_places(np.zeros((2, 2, 4), np.float32)).any()
 
 
@@ -53,7 +53,7 @@ def test_quantise_without_any_resemblance(value: float) -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_point_maps_add_up_to_the_maps_of_both_cells_and_to_the_similarity(seed: int) -> None:
-    query, other = normalise_places(_patches(seed, 3, 5)), normalise_places(_patches(seed + 50, 4, 2))
+    query, other = normalise_places(_places(seed, 3, 5)), normalise_places(_places(seed + 50, 4, 2))
     pairs = place_similarities(query, other)
     assert pairs.shape == (3, 5, 4, 2)
     np.testing.assert_allclose(pairs.mean(axis=(2, 3)), similarity_map(query, other.mean(axis=(0, 1))), atol=1e-4)
@@ -68,9 +68,9 @@ def test_the_closed_form_is_what_automatic_differentiation_says(seed: int) -> No
     features = torch.randn(4, 3, 16, generator=generator, dtype=torch.float64, requires_grad=True)
     weights = torch.randn(16, 8, generator=generator, dtype=torch.float64)
     other = torch.nn.functional.normalize(torch.randn(8, generator=generator, dtype=torch.float64), dim=0)
-    patches = features @ weights
-    torch.nn.functional.cosine_similarity(patches.mean(dim=(0, 1)), other, dim=0).backward()
+    places = features @ weights
+    torch.nn.functional.cosine_similarity(places.mean(dim=(0, 1)), other, dim=0).backward()
     expected = (features.grad * features).sum(dim=2).detach().numpy() * 12
-    found = grad_cam(normalise_places(patches.detach().numpy().astype(np.float32)), other.numpy().astype(np.float32))
+    found = grad_cam(normalise_places(places.detach().numpy().astype(np.float32)), other.numpy().astype(np.float32))
     np.testing.assert_allclose(found, expected, atol=1e-5)
     assert found.mean() == pytest.approx(0.0, abs=1e-5)

@@ -79,8 +79,8 @@ class TritonPythonModel:
             return [pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error))) for _ in requests]
         answers, start = [], 0
         for request, size in zip(requests, sizes, strict=True):
-            asked = request.requested_output_names()
-            tensors = [pb_utils.Tensor(name, np.ascontiguousarray(results[name][start : start + size])) for name in wanted if name in asked]
+            requested = request.requested_output_names()
+            tensors = [pb_utils.Tensor(name, np.ascontiguousarray(results[name][start : start + size])) for name in wanted if name in requested]
             answers.append(pb_utils.InferenceResponse(output_tensors=tensors))
             start += size
         return answers

@@ -1,4 +1,4 @@
-"""The command line as a person or a script meets it: real files, real processes, what is on stdout and what is not."""
+"""The command line as a person or a script uses it: real files, real processes, and the lines on stdout."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def images(tmp_path_factory):
 
 def test_help_teaches_every_command():
     text = run("--help").stdout
-    for command in ("diagnose", "serve", "systems", "phantom", "focus", "enhance", "cells"):
+    for command in ("diagnose", "serve", "slide", "phantom", "focus", "enhance", "cells"):
         assert command in text
         assert run(command, "--help").returncode == 0
 
@@ -136,10 +136,10 @@ def test_enhance_form_and_pictures(images, tmp_path):
     assert (tmp_path / "out" / "cell.png").stat().st_size > 1000
 
 
-def test_systems_forms():
-    (default,) = [s for s in objects(run("systems", "--json")) if s["default"]]
+def test_releases_are_listed():
+    (default,) = [s for s in objects(run("release", "list", "--json")) if s["default"]]
     assert default["detects"] in {"lymphoblast", "blast_lineage_unspecified"}
-    assert "AUC" in run("systems").stdout
+    assert "AUC" in run("release", "list").stdout
 
 
 def test_phantom_carries_its_truth_and_the_same_seed_draws_the_same(tmp_path):
@@ -182,3 +182,11 @@ def test_ctrl_c_ends_a_long_run_with_130(images, tmp_path):
     assert json.loads(process.stdout.readline())["diagnosis"]
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=60) == 130
+
+
+def test_a_reader_who_goes_away_ends_it_without_a_message():
+    with subprocess.Popen([*DL4ALL, "release", "list"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == ""

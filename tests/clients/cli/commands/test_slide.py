@@ -1,4 +1,4 @@
-"""``dl4all slide`` as a person or a script meets it."""
+"""``dl4all slide`` as a person or a script uses it."""
 
 from __future__ import annotations
 

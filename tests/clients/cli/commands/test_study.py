@@ -1,4 +1,4 @@
-"""``dl4all study``: every program of training has a name, gets its arguments as they were given, and tells mistakes in one line."""
+"""``dl4all study``: every program of training has a name, gets its arguments as they were given, and reports a mistake in one line."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_control_c_ends_a_study_without_a_traceback(tmp_path: Path) -> None:
 
 
 def _opens(pipe: Path, opened: list[int]) -> bool:
-    """Whether somebody reads the pipe; it is held open from then on."""
+    """Whether the pipe has a reader; it is held open from then on."""
     try:
         opened.append(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
     except OSError:

@@ -39,7 +39,7 @@ class Done:
 
 
 def _run(*arguments: object) -> Done:
-    """The command in this process; what depends on processes and signals starts one of its own."""
+    """The command in this process; tests of processes and signals start one of their own."""
     result = CliRunner().invoke(app, [str(a) for a in arguments])
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
@@ -231,8 +231,8 @@ def test_patches_are_cross_validated_on_cells_by_the_same_command(tmp_path: Path
     write_pack(cell_pack(input_kind="center_crop", center_crop=256), tmp_path / "cells.pack")
     write_pack(cell_pack(input_kind="registered"), tmp_path / "located.pack")
     packs = [part for name in ("composed", "cells", "located") for part in ("--data", tmp_path / f"{name}.pack")]
-    places = ["--runs", tmp_path / "runs", "--cache", tmp_path / "cache", "--device", "cpu"]
-    done = _run("train", write_patch_recipe(tmp_path), *packs, *places, "--folds", 2, "--set", "fine_tuning.epochs=1")
+    options = ["--runs", tmp_path / "runs", "--cache", tmp_path / "cache", "--device", "cpu"]
+    done = _run("train", write_patch_recipe(tmp_path), *packs, *options, "--folds", 2, "--set", "fine_tuning.epochs=1")
     assert done.returncode == 0, done.stderr
     assert "fold-1, validation: AUC" in done.stdout
     assert "pooled, AUC" in done.stdout
@@ -240,8 +240,8 @@ def test_patches_are_cross_validated_on_cells_by_the_same_command(tmp_path: Path
 
 def test_patches_are_trained_by_the_same_command(tmp_path: Path) -> None:
     write_pack(patch_pack(), tmp_path / "composed.pack")
-    recipe, places = write_patch_recipe(tmp_path), ["--runs", tmp_path / "runs", "--cache", tmp_path / "cache", "--device", "cpu"]
-    done = _run("train", recipe, "--data", tmp_path / "composed.pack", *places, "--set", "fine_tuning.epochs=1", "--name", "run")
+    recipe, options = write_patch_recipe(tmp_path), ["--runs", tmp_path / "runs", "--cache", tmp_path / "cache", "--device", "cpu"]
+    done = _run("train", recipe, "--data", tmp_path / "composed.pack", *options, "--set", "fine_tuning.epochs=1", "--name", "run")
     assert done.returncode == 0, done.stderr
     assert "final, validation, AUC of blast present: " in done.stdout
     refused = _run("release", "build-patches", tmp_path / "runs" / "run", "--data", tmp_path / "composed.pack", "--id", "Not an id")

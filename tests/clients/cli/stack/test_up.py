@@ -1,4 +1,4 @@
-"""``dl4all up``: the stack starts, is watched, and leaves nothing behind, whatever dies."""
+"""``dl4all up``: the stack starts, is watched, and leaves nothing behind, whichever part ends."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def test_ports_that_are_taken_are_named(tmp_path: Path) -> None:
             taken.bind(("127.0.0.1", Ports.default().grpc["gateway"]))
             taken.listen()
         except OSError:
-            pass  # somebody else has it, which serves as well
+            pass  # another process has it, which serves as well
         up = Up(tmp_path / "up.log", arguments=("--no-triton",)).start()
         assert up.process.wait(60) == 1
     assert "50051 (gateway)" in up.text()

@@ -120,7 +120,7 @@ def test_cells_are_ordered_and_mask_is_numbered_like_them() -> None:
 
 
 @pytest.mark.parametrize("cells", [0, 1, 7, 12])
-def test_count_and_kinds_are_those_asked_for(cells: int) -> None:
+def test_count_and_kinds_are_as_requested(cells: int) -> None:
     kinds = (CellKind.BLAST, CellKind.LYMPHOCYTE, CellKind.NEUTROPHIL)
     phantom = smear_field(1, _with(SMALL, cells=cells, kinds=kinds, cell_radius=20.0))
     found = Counter(cell.kind for cell in phantom.cells)
@@ -263,14 +263,14 @@ def test_light_and_brightness_shape_the_background() -> None:
     assert _grey(dim).mean() == pytest.approx(0.7 * _grey(flat).mean(), abs=1.0)
 
 
-def test_noise_has_the_asked_standard_deviation() -> None:
+def test_noise_has_the_requested_standard_deviation() -> None:
     options = _with(BARE, cells=0, brightness=0.7)
     noisy = smear_field(6, _with(options, noise=4.0)).image.astype(float)
     assert (noisy - smear_field(6, options).image).std() == pytest.approx(4.0, abs=0.1)
 
 
 @pytest.mark.parametrize("density", [0.1, 0.4])
-def test_red_cells_cover_the_asked_fraction(density: float) -> None:
+def test_red_cells_cover_the_requested_fraction(density: float) -> None:
     options = _with(BARE, cells=0, red_cell_density=density)
     phantom = smear_field(6, options)
     covered = phantom.image[..., 1] < 215

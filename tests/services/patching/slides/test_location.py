@@ -1,4 +1,4 @@
-"""Cells of drawn slides: found, once each, wherever the windows lie."""
+"""Cells of drawn slides are found once each, wherever the windows lie."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import tifffile
 from services.common.phantom import PhantomOptions
 from services.common.phantom.slide import PhantomSlide, SlideOptions
 from services.patching.cells import LocatedCell
-from services.patching.slides.location import SlideScale, moved, search, survey, survey_places, windows_of
+from services.patching.slides.location import SlideScale, moved, search, survey, survey_windows, windows_of
 from services.patching.slides.opening import open_slide
 from services.patching.slides.tiling import SeenCells
 
@@ -84,9 +84,9 @@ def test_at_a_fixed_scale_quarters_have_the_same_cells(drawn: tuple[Path, Phanto
 
 def test_surveyed_windows_lie_inside_and_are_few() -> None:
     for size in [(32, 32), (900, 100_000), (4000, 3000), (100_000, 80_000)]:
-        places = survey_places(*size, SlideScale(0.25, None, None))
-        assert 1 <= len(places) <= 12
-        assert all(x >= 0 and y >= 0 and x + w <= size[0] and y + h <= size[1] for x, y, w, h in places)
+        windows = survey_windows(*size, SlideScale(0.25, None, None))
+        assert 1 <= len(windows) <= 12
+        assert all(x >= 0 and y >= 0 and x + w <= size[0] and y + h <= size[1] for x, y, w, h in windows)
 
 
 @pytest.mark.parametrize("microns", [None, 0.02, 0.1, 0.25, 0.5, 2.0, 10.0])

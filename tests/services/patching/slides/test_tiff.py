@@ -197,7 +197,7 @@ def test_a_jpeg_tile_that_lies_about_its_size_is_never_decoded(tmp_path: Path, s
 
 
 def _never_of(side: int, decode: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
-    """A decoder that fails the test where it is asked for another size."""
+    """A decoder that fails the test where another size is requested."""
 
     def checked(data: bytes, **options: object) -> np.ndarray:
         pixels = decode(data, **options)

@@ -1,4 +1,4 @@
-"""Windows part a slide, and a cell that two of them see is one."""
+"""Windows divide a slide, and a cell that two of them see is one."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_cores_part_the_slide_and_margins_stay_inside(width: int, height: int, c
 
 
 @given(st.floats(-0.5, 999.49), st.floats(-0.5, 699.49))
-def test_every_place_is_claimed_by_one_core(x: float, y: float) -> None:
+def test_every_position_is_claimed_by_one_core(x: float, y: float) -> None:
     assert sum(w.claims(x, y, 0.0) for w in lay_windows(1000, 700, 130, 40)) == 1
 
 
@@ -45,7 +45,7 @@ def test_two_cells_of_one_window_stay_two() -> None:
 
 
 @given(st.lists(st.tuples(st.floats(0, 5000), st.floats(0, 5000)), max_size=40), st.floats(-5, 5), st.floats(-5, 5))
-def test_what_was_seen_is_seen_again_wherever_it_lies(places: list[tuple[float, float]], dx: float, dy: float) -> None:
+def test_what_was_seen_is_seen_again_wherever_it_lies(positions: list[tuple[float, float]], dx: float, dy: float) -> None:
     seen = SeenCells(256.0)
-    seen.add([cell(x, y) for x, y in places])
-    assert not any(seen.add([cell(x + dx, y + dy) for x, y in places]))
+    seen.add([cell(x, y) for x, y in positions])
+    assert not any(seen.add([cell(x + dx, y + dy) for x, y in positions]))

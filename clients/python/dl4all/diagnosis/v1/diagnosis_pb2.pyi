@@ -6,8 +6,8 @@ The outward service: one image in, one diagnosis out.
 It assists a qualified reader and never signs out a result. Every error carries google.rpc.ErrorInfo with domain
 "dl4all" and a reason, and google.rpc.BadRequest where a field is at fault.
 
-This file and the files that it imports are the outward contract. protos/baseline.binpb records it: fields and messages are
-added, and none is changed or removed.
+This file and the files that it imports are the outward contract. protos/baseline.binpb records it. New fields and messages may be
+added; recorded ones are never changed or removed.
 """
 
 from collections import abc as _abc
@@ -43,10 +43,10 @@ class _FindingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Finding.Value
     FINDING_NO_BLASTS_SEEN: _Finding.ValueType  # 2
     """At least 100 cells were judged and the upper bound of the blast fraction is below the release's limit."""
     FINDING_INDETERMINATE: _Finding.ValueType  # 3
-    """Neither can be said; the reasons say why."""
+    """Neither of the other findings holds; the reasons say why."""
 
 class Finding(_Finding, metaclass=_FindingEnumTypeWrapper):
-    """What is found in an image or specimen."""
+    """Finding of an image, a slide or a specimen."""
 
 FINDING_UNSPECIFIED: Finding.ValueType  # 0
 """Not set."""
@@ -55,7 +55,7 @@ FINDING_BLASTS_SUSPECTED: Finding.ValueType  # 1
 FINDING_NO_BLASTS_SEEN: Finding.ValueType  # 2
 """At least 100 cells were judged and the upper bound of the blast fraction is below the release's limit."""
 FINDING_INDETERMINATE: Finding.ValueType  # 3
-"""Neither can be said; the reasons say why."""
+"""Neither of the other findings holds; the reasons say why."""
 Global___Finding: _TypeAlias = Finding  # noqa: Y015
 
 class _Detects:
@@ -72,7 +72,7 @@ class _DetectsEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Detects.Value
     """Blasts whose lineage the training data does not tell; always requires review."""
 
 class Detects(_Detects, metaclass=_DetectsEnumTypeWrapper):
-    """What the network of a release was trained to detect."""
+    """Cells that the network of a release was trained to detect."""
 
 DETECTS_UNSPECIFIED: Detects.ValueType  # 0
 """Not set."""
@@ -84,7 +84,7 @@ Global___Detects: _TypeAlias = Detects  # noqa: Y015
 
 @_typing.final
 class DisplayOptions(_message.Message):
-    """What is shown. Nothing here changes the decision."""
+    """Display options. They do not change the decision."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -130,7 +130,7 @@ class DiagnoseRequest(_message.Message):
     RELEASE_FIELD_NUMBER: _builtins.int
     DISPLAY_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """The caller's identifier of this call, 0..128 printable ASCII characters; made up if empty."""
+    """The caller's identifier of this call, 0..128 printable ASCII characters; if empty, the server makes one up."""
     image: _builtins.bytes
     """The encoded image: JPEG, PNG, TIFF or BMP; RGB; sides at least 32 px; at most 100 megapixels."""
     kind: _imaging_pb2.ImageKind.ValueType
@@ -143,7 +143,7 @@ class DiagnoseRequest(_message.Message):
     """Release id, or a system's name for its current release; empty for the default."""
     @_builtins.property
     def display(self) -> Global___DisplayOptions:
-        """What is shown."""
+        """Display options."""
 
     def __init__(
         self,
@@ -197,7 +197,7 @@ class DiagnoseStreamRequest(_message.Message):
     REQUEST_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def request(self) -> Global___DiagnoseRequest:
-        """As for Diagnose; the request id must be set and not be in flight in this stream."""
+        """As for Diagnose; the request id must be set, and no other image in flight in this stream may have it."""
 
     def __init__(
         self,
@@ -259,7 +259,7 @@ class DiagnoseSpecimenRequest(_message.Message):
     REQUEST_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def request(self) -> Global___DiagnoseRequest:
-        """As for Diagnose, but the request id must be set and not be in flight in this stream. Specimen and release must be the same in all
+        """As for Diagnose, but the request id must be set, and no other image in flight in this stream may have it. Specimen and release must be the same in all
         messages, or empty after the first.
         """
 
@@ -320,7 +320,7 @@ class DiagnoseSlideRequest(_message.Message):
     CHUNK_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def start(self) -> Global___DiagnoseSlideStart:
-        """What comes, and what is asked."""
+        """The slide that follows, and the options of its diagnosis."""
 
     @_builtins.property
     def chunk(self) -> _imaging_pb2.SlideChunk:
@@ -356,9 +356,9 @@ class DiagnoseSlideStart(_message.Message):
     DISPLAY_FIELD_NUMBER: _builtins.int
     EXPLAINED_CELLS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """The caller's identifier of this call, 0..128 printable ASCII characters; made up if empty."""
+    """The caller's identifier of this call, 0..128 printable ASCII characters; if empty, the server makes one up."""
     microns_per_pixel: _builtins.float
-    """Micrometres per pixel, 0.01..10; 0 where unknown: the file's are taken, else the scale of the red cells."""
+    """Micrometres per pixel, 0.01..10; 0 where unknown: then the value of the file is used, or else the scale of the red cells."""
     specimen: _builtins.str
     """The caller's pseudonym of the specimen, 0..128 printable ASCII characters; never logged."""
     release: _builtins.str
@@ -371,7 +371,7 @@ class DiagnoseSlideStart(_message.Message):
 
     @_builtins.property
     def display(self) -> Global___DisplayOptions:
-        """What is shown of the most suspicious cells."""
+        """Display options of the most suspicious cells."""
 
     def __init__(
         self,
@@ -403,7 +403,7 @@ class DiagnoseSlideResponse(_message.Message):
     SLIDE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def progress(self) -> Global___DiagnoseSlideProgress:
-        """How far it is; at least every second."""
+        """Progress; at least every second."""
 
     @_builtins.property
     def cells(self) -> Global___JudgedSlideCells:
@@ -432,7 +432,7 @@ Global___DiagnoseSlideResponse: _TypeAlias = DiagnoseSlideResponse  # noqa: Y015
 
 @_typing.final
 class DiagnoseSlideProgress(_message.Message):
-    """How far the diagnosis of a slide is."""
+    """Progress of the diagnosis of a slide."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -514,7 +514,7 @@ class SlideDiagnosis(_message.Message):
     request_id: _builtins.str
     """Identifier of the request that is answered."""
     finding: Global___Finding.ValueType
-    """What is found in the slide."""
+    """Finding of the slide."""
     requires_review: _builtins.bool
     """Whether a qualified reader must look, whatever the finding."""
     @_builtins.property
@@ -539,11 +539,11 @@ class SlideDiagnosis(_message.Message):
 
     @_builtins.property
     def explained(self) -> _containers.RepeatedCompositeFieldContainer[Global___CellDiagnosis]:
-        """The most suspicious cells, highest blast probability first, with neighbours and what display asks for."""
+        """The most suspicious cells, highest blast probability first, with neighbours and the fields that display requests."""
 
     @_builtins.property
     def latent_map(self) -> _containers.RepeatedCompositeFieldContainer[_neighbour_pb2.LatentReference]:
-        """Reference cells of the latent map, if asked for."""
+        """Reference cells of the latent map, if requested."""
 
     @_builtins.property
     def rule(self) -> Global___DecisionRule:
@@ -598,7 +598,7 @@ class SpecimenDiagnosis(_message.Message):
     FAILURES_FIELD_NUMBER: _builtins.int
     PROVENANCE_FIELD_NUMBER: _builtins.int
     finding: Global___Finding.ValueType
-    """What is found in the specimen."""
+    """Finding of the specimen."""
     requires_review: _builtins.bool
     """Whether a qualified reader must look, whatever the finding."""
     images: _builtins.int
@@ -667,7 +667,7 @@ class Diagnosis(_message.Message):
     request_id: _builtins.str
     """Identifier of the request that is answered."""
     finding: Global___Finding.ValueType
-    """What is found."""
+    """Finding of the image."""
     requires_review: _builtins.bool
     """Whether a qualified reader must look, whatever the finding."""
     kind: _imaging_pb2.ImageKind.ValueType
@@ -686,7 +686,7 @@ class Diagnosis(_message.Message):
 
     @_builtins.property
     def quality(self) -> _imaging_pb2.ImageQuality:
-        """Size, exposure, scale, notes."""
+        """Size, exposure, blur, cover, scale and notes of the image."""
 
     @_builtins.property
     def cells(self) -> _containers.RepeatedCompositeFieldContainer[Global___CellDiagnosis]:
@@ -694,7 +694,7 @@ class Diagnosis(_message.Message):
 
     @_builtins.property
     def latent_map(self) -> _containers.RepeatedCompositeFieldContainer[_neighbour_pb2.LatentReference]:
-        """Reference cells of the latent map, if asked for."""
+        """Reference cells of the latent map, if requested."""
 
     @_builtins.property
     def rule(self) -> Global___DecisionRule:
@@ -710,7 +710,7 @@ class Diagnosis(_message.Message):
 
     @_builtins.property
     def patches(self) -> _containers.RepeatedCompositeFieldContainer[Global___PatchDiagnosis]:
-        """Patches of a field, row by row, where the release judges them. They then locate the cells."""
+        """Patches of a field, row by row. The release judges them and locates the cells by them; empty for a release that judges no patches."""
 
     def __init__(
         self,
@@ -754,9 +754,9 @@ class PatchDiagnosis(_message.Message):
     other_probability: _builtins.float
     """Calibrated probability 0..1 that it shows another nucleated cell."""
     blast_present: _builtins.bool
-    """Whether the first reaches the release's limit."""
+    """Whether blast_probability reaches the limit of the release."""
     other_present: _builtins.bool
-    """Whether the second reaches the release's limit."""
+    """Whether other_probability reaches the limit of the release."""
     @_builtins.property
     def box(self) -> _imaging_pb2.Box:
         """The patch in the image."""
@@ -780,7 +780,7 @@ Global___PatchDiagnosis: _TypeAlias = PatchDiagnosis  # noqa: Y015
 
 @_typing.final
 class CellCounts(_message.Message):
-    """How many cells were counted as what."""
+    """Number of cells by verdict."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -793,7 +793,7 @@ class CellCounts(_message.Message):
     suspected: _builtins.int
     """Cells suspected to be blasts."""
     indeterminate: _builtins.int
-    """Cells that could not be decided."""
+    """Cells that are indeterminate."""
     not_suspected: _builtins.int
     """Cells that are not suspected."""
     def __init__(
@@ -868,7 +868,7 @@ class CellDiagnosis(_message.Message):
     suspected: _builtins.bool
     """Whether only "blast" remains and nothing speaks against judging the cell."""
     indeterminate: _builtins.bool
-    """Whether the cell could not be decided."""
+    """Whether the cell is indeterminate; the reasons say why."""
     network_probability: _builtins.float
     """Temperature-scaled probability 0..1 of the network alone; NaN where the cell was not judged."""
     neighbour_vote: _builtins.float
@@ -882,13 +882,15 @@ class CellDiagnosis(_message.Message):
     upscale_factor: _builtins.float
     """Registered pixels per input pixel."""
     distance_quantile: _builtins.float
-    """Distance to the nearest known cell as a quantile 0..1 of calibration cells. Reported only."""
+    """Distance to the nearest known cell as a quantile 0..1 of calibration cells. It does not change the decision."""
     registered_pixels: _builtins.bytes
-    """Registered pixels, uint8 RGB, side x side x 3, if asked for."""
+    """Registered pixels, uint8 RGB, side x side x 3, if requested."""
     registered_side: _builtins.int
     """Side of the registered square, px."""
     nothing_probability: _builtins.float
-    """Probability 0..1 of the network that no nucleated cell is here; absent where the cell was not judged or the release does not tell."""
+    """Probability 0..1 of the network that no nucleated cell is here; absent where the cell was not judged, or where the
+    network did not learn the class nothing.
+    """
     @_builtins.property
     def cell(self) -> _imaging_pb2.Cell:
         """Where the cell is."""
@@ -899,7 +901,7 @@ class CellDiagnosis(_message.Message):
 
     @_builtins.property
     def reasons(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Why it could not be decided, or what is poor: BOTH_CLASSES_POSSIBLE, NO_CLASS_TYPICAL, NETWORK_AND_NEIGHBOURS_DISAGREE,
+        """Why the cell is indeterminate, or what is poor in its image: BOTH_CLASSES_POSSIBLE, NO_CLASS_TYPICAL, NETWORK_AND_NEIGHBOURS_DISAGREE,
         POOR_FOCUS, LOW_RESOLUTION, SHARPENING_FAILED, CELL_AT_BORDER, NOT_REGISTERED, NO_CELL_SEEN (the network sees no nucleated cell here).
         """
 
@@ -913,8 +915,8 @@ class CellDiagnosis(_message.Message):
 
     @_builtins.property
     def class_activation(self) -> Global___ClassActivation:
-        """Which places of the feature map speak for a blast and which for a normal cell; absent unless maps are asked for and the release's network
-        judges by places.
+        """Which places of the feature map speak for a blast and which for a normal cell; absent unless maps are requested and the release's network judges
+        by places.
         """
 
     def __init__(
@@ -992,7 +994,7 @@ Global___ClassActivation: _TypeAlias = ClassActivation  # noqa: Y015
 
 @_typing.final
 class DecisionRule(_message.Message):
-    """The numbers of the decision rule of a release, and what they gave here."""
+    """The numbers of the decision rule of a release, and their result here."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1003,9 +1005,9 @@ class DecisionRule(_message.Message):
     VOTING_NEIGHBOURS_FIELD_NUMBER: _builtins.int
     NETWORK_WEIGHT_FIELD_NUMBER: _builtins.int
     false_blast_quantile: _builtins.int
-    """Suspected cells that false alarms alone exceed in at most 1 % of such images."""
+    """Limit of suspected cells: without blasts, at most 1 % of images with as many cells have more."""
     min_cells_for_negative: _builtins.int
-    """Cells that NO_BLASTS_SEEN needs at least."""
+    """Least number of cells for NO_BLASTS_SEEN."""
     max_fraction_for_negative: _builtins.float
     """Upper bound of the blast fraction that NO_BLASTS_SEEN needs, 0..1."""
     coverage: _builtins.float
@@ -1050,7 +1052,7 @@ class Provenance(_message.Message):
     system: _builtins.str
     """System of the release."""
     detects: Global___Detects.ValueType
-    """What its network detects."""
+    """Cells that its network detects."""
     image_sha256: _builtins.str
     """SHA-256 of the encoded image, 64 hexadecimal digits; empty for a specimen."""
     engine: _builtins.str
@@ -1082,7 +1084,7 @@ Global___Provenance: _TypeAlias = Provenance  # noqa: Y015
 
 @_typing.final
 class ServedFile(_message.Message):
-    """A file that took part in an answer."""
+    """A file that was used for an answer."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1143,7 +1145,7 @@ class LocateCellsRequest(_message.Message):
     KIND_FIELD_NUMBER: _builtins.int
     MICRONS_PER_PIXEL_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """The caller's identifier of this call, 0..128 printable ASCII characters; made up if empty."""
+    """The caller's identifier of this call, 0..128 printable ASCII characters; if empty, the server makes one up."""
     image: _builtins.bytes
     """The encoded image, as for Diagnose."""
     kind: _imaging_pb2.ImageKind.ValueType
@@ -1186,7 +1188,7 @@ class LocateCellsResponse(_message.Message):
 
     @_builtins.property
     def quality(self) -> _imaging_pb2.ImageQuality:
-        """Size, exposure, scale, notes."""
+        """Size, exposure, blur, cover, scale and notes of the image."""
 
     def __init__(
         self,
@@ -1213,7 +1215,7 @@ class MeasureFocusRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     IMAGE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """The caller's identifier of this call, 0..128 printable ASCII characters; made up if empty."""
+    """The caller's identifier of this call, 0..128 printable ASCII characters; if empty, the server makes one up."""
     image: _builtins.bytes
     """The encoded image, as for Diagnose."""
     def __init__(
@@ -1264,9 +1266,9 @@ class EnhanceCellRequest(_message.Message):
     RELEASE_FIELD_NUMBER: _builtins.int
     INCLUDE_CROP_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """The caller's identifier of this call, 0..128 printable ASCII characters; made up if empty."""
+    """The caller's identifier of this call, 0..128 printable ASCII characters; if empty, the server makes one up."""
     image: _builtins.bytes
-    """The encoded image, as for Diagnose; its cell nearest to the centre is meant."""
+    """The encoded image, as for Diagnose; the cell nearest to its centre is used."""
     microns_per_pixel: _builtins.float
     """Micrometres per pixel, 0.01..10; 0 where unknown."""
     release: _builtins.str
@@ -1312,7 +1314,7 @@ class EnhanceCellResponse(_message.Message):
 
     @_builtins.property
     def crop(self) -> _imaging_pb2.Crop:
-        """Pixels around the cell before registration, if asked for."""
+        """Pixels around the cell before registration, if requested."""
 
     def __init__(
         self,
@@ -1394,13 +1396,13 @@ class Release(_message.Message):
     current: _builtins.bool
     """Whether a request that names the system gets this release."""
     default: _builtins.bool
-    """Whether a request that names nothing gets this release."""
+    """Whether a request that names no release and no system gets this release."""
     detects: Global___Detects.ValueType
-    """What its network detects."""
+    """Cells that its network detects."""
     title: _builtins.str
     """One sentence for people."""
     input: _builtins.str
-    """What the networks are given: registered_sharpened, registered or patch."""
+    """Input of the networks: registered_sharpened, registered or patch."""
     side: _builtins.int
     """Side of that input, px."""
     @_builtins.property
@@ -1409,7 +1411,7 @@ class Release(_message.Message):
 
     @_builtins.property
     def limits(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """What the release must not be used for, in words."""
+        """Limits: uses that the release must not have, in words."""
 
     def __init__(
         self,
@@ -1444,7 +1446,7 @@ class Figure(_message.Message):
     LOW_FIELD_NUMBER: _builtins.int
     HIGH_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """What was measured, on what."""
+    """The measured quantity, and its data."""
     value: _builtins.float
     """The value."""
     low: _builtins.float

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class DiagnosisServiceStub:
-    """Does this blood smear show leukaemic blasts, how sure are we, and why?
+    """Says whether a blood smear shows leukaemic blasts, how sure that is, and why.
     """
 
     def __init__(self, channel):
@@ -78,7 +78,7 @@ class DiagnosisServiceStub:
 
 
 class DiagnosisServiceServicer:
-    """Does this blood smear show leukaemic blasts, how sure are we, and why?
+    """Says whether a blood smear shows leukaemic blasts, how sure that is, and why.
     """
 
     def Diagnose(self, request, context):
@@ -194,7 +194,7 @@ def add_DiagnosisServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class DiagnosisService:
-    """Does this blood smear show leukaemic blasts, how sure are we, and why?
+    """Says whether a blood smear shows leukaemic blasts, how sure that is, and why.
     """
 
     @staticmethod

@@ -6,8 +6,8 @@ The outward service: one image in, one diagnosis out.
 It assists a qualified reader and never signs out a result. Every error carries google.rpc.ErrorInfo with domain
 "dl4all" and a reason, and google.rpc.BadRequest where a field is at fault.
 
-This file and the files that it imports are the outward contract. protos/baseline.binpb records it: fields and messages are
-added, and none is changed or removed.
+This file and the files that it imports are the outward contract. protos/baseline.binpb records it. New fields and messages may be
+added; recorded ones are never changed or removed.
 """
 
 from collections import abc as _abc
@@ -34,7 +34,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class DiagnosisServiceStub:
-    """Does this blood smear show leukaemic blasts, how sure are we, and why?"""
+    """Says whether a blood smear shows leukaemic blasts, how sure that is, and why."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -68,7 +68,7 @@ class DiagnosisServiceStub:
 
 @_typing.type_check_only
 class DiagnosisServiceAsyncStub(DiagnosisServiceStub):
-    """Does this blood smear show leukaemic blasts, how sure are we, and why?"""
+    """Says whether a blood smear shows leukaemic blasts, how sure that is, and why."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Diagnose: _aio.UnaryUnaryMultiCallable[_diagnosis_pb2.DiagnoseRequest, _diagnosis_pb2.DiagnoseResponse]  # type: ignore[assignment]
@@ -98,7 +98,7 @@ class DiagnosisServiceAsyncStub(DiagnosisServiceStub):
     """Lists the releases that can be chosen."""
 
 class DiagnosisServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Does this blood smear show leukaemic blasts, how sure are we, and why?"""
+    """Says whether a blood smear shows leukaemic blasts, how sure that is, and why."""
 
     @_abc_1.abstractmethod
     def Diagnose(

@@ -59,11 +59,11 @@ class LibraryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def AddReferences(self, request_iterator, context):
-        """Keeps confirmed cells for the next version of the library: on disk before it answers, all or none. The library in service does not change.
-        First the start, then the images, one cell each. Safe to repeat with the same idempotency key. Errors: INVALID_ARGUMENT (IMAGE_*,
-        TEXT_INVALID, CELL_NOT_ACCEPTED, ADDITIONS_START_MISSING, BATCH_SIZE_OUT_OF_RANGE), NOT_FOUND (NO_CELLS, RELEASE_UNKNOWN), ALREADY_EXISTS
-        (IDEMPOTENCY_KEY_REUSED: the key came with other content), FAILED_PRECONDITION (ADDITIONS_OFF). Metadata of an error name the image by its
-        number from 0.
+        """Keeps confirmed cells for the next version of the library, all or none. The cells are on disk before the call is answered. The library in
+        service does not change. The start comes first, then the images, one cell each. Safe to repeat with the same idempotency key. Errors:
+        INVALID_ARGUMENT (IMAGE_*, TEXT_INVALID, CELL_NOT_ACCEPTED, ADDITIONS_START_MISSING, BATCH_SIZE_OUT_OF_RANGE), NOT_FOUND (NO_CELLS,
+        RELEASE_UNKNOWN), ALREADY_EXISTS (IDEMPOTENCY_KEY_REUSED: the key came with other content), FAILED_PRECONDITION (ADDITIONS_OFF). In an
+        error, `image` in the metadata is the number of the image, from 0.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -43,7 +43,7 @@ class LocateCellsRequest(_message.Message):
     """Whether to leave the crops out (positions only)."""
     @_builtins.property
     def activations(self) -> Global___PatchActivations:
-        """Where a network of patches sees cells; if set, the cells of a field are those, and no others."""
+        """Class activations of a network of patches; if set, only their peaks are cells of a field."""
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ Global___LocateCellsRequest: _TypeAlias = LocateCellsRequest  # noqa: Y015
 
 @_typing.final
 class PatchActivations(_message.Message):
-    """What a network of patches says of a field."""
+    """Class activations of a network of patches on a field."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -73,7 +73,7 @@ class PatchActivations(_message.Message):
     MIN_ACTIVATION_FIELD_NUMBER: _builtins.int
     SUPPRESSION_RADIUS_FIELD_NUMBER: _builtins.int
     min_activation: _builtins.float
-    """The least activation of a peak that is a cell, a logit."""
+    """Least activation, a logit, of a peak that counts as a cell."""
     suppression_radius: _builtins.float
     """Peaks nearer than this are one cell, px, above 0."""
     @_builtins.property
@@ -229,7 +229,7 @@ class ImagePatch(_message.Message):
     side: _builtins.int
     """Its side in the image, px."""
     pixels: _builtins.bytes
-    """uint8 RGB, row-major, at the side that was asked for."""
+    """uint8 RGB, row-major, at the requested side."""
     def __init__(
         self,
         *,
@@ -329,7 +329,7 @@ class LocateSlideRequest(_message.Message):
     CHUNK_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def start(self) -> Global___LocateSlideStart:
-        """What comes."""
+        """The slide that follows."""
 
     @_builtins.property
     def chunk(self) -> _imaging_pb2.SlideChunk:
@@ -399,7 +399,7 @@ class LocateSlideResponse(_message.Message):
 
     @_builtins.property
     def progress(self) -> Global___SlideProgress:
-        """How far it is."""
+        """Progress of the reading."""
 
     @_builtins.property
     def cells(self) -> Global___SlideCells:
@@ -429,7 +429,7 @@ Global___LocateSlideResponse: _TypeAlias = LocateSlideResponse  # noqa: Y015
 
 @_typing.final
 class SlideProgress(_message.Message):
-    """How far the reading of a slide is."""
+    """Progress of the reading of a slide."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -489,7 +489,7 @@ Global___SlideCells: _TypeAlias = SlideCells  # noqa: Y015
 
 @_typing.final
 class SlideEnd(_message.Message):
-    """What is known of a slide at its end."""
+    """Sums over a slide, known at its end."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

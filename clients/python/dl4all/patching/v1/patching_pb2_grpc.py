@@ -65,18 +65,17 @@ class PatchingServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CutPatches(self, request, context):
-        """Lays the grid of ALL-IDB Patches over a field and streams the patches as a network takes them, at most 32 a message. Where the
-        image shows a single cell there are none. Errors as of LocateCells.
+        """Lays the grid of ALL-IDB Patches over a field and streams the patches as a network takes them, at most 32 a message. An image of a single cell
+        has none. Errors as of LocateCells.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def LocateSlide(self, request_iterator, context):
-        """Reads a slide window by window, never whole, and streams its cells with their crops: first the header, progress after each
-        window and at least every second while chunks come, cells as they are found, last the end. The first request says
-        what comes; chunks follow where the slide is uploaded. Errors: INVALID_ARGUMENT (SLIDE_*), NOT_FOUND (SLIDE_NOT_FOUND),
-        RESOURCE_EXHAUSTED (SLIDES_BUSY).
+        """Reads a slide window by window, never whole, and streams its cells with their crops: first the header, progress after each window and at least
+        every second while chunks come, cells as they are found, last the end. The first request is the start; chunks follow where the slide is uploaded.
+        Errors: INVALID_ARGUMENT (SLIDE_*), NOT_FOUND (SLIDE_NOT_FOUND), RESOURCE_EXHAUSTED (SLIDES_BUSY).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

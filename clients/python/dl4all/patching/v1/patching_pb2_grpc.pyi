@@ -38,14 +38,13 @@ class PatchingServiceStub:
     message carries the header. Errors: INVALID_ARGUMENT with an IMAGE_* reason where the image is refused.
     """
     CutPatches: _grpc.UnaryStreamMultiCallable[_patching_pb2.CutPatchesRequest, _patching_pb2.CutPatchesResponse]
-    """Lays the grid of ALL-IDB Patches over a field and streams the patches as a network takes them, at most 32 a message. Where the
-    image shows a single cell there are none. Errors as of LocateCells.
+    """Lays the grid of ALL-IDB Patches over a field and streams the patches as a network takes them, at most 32 a message. An image of a single cell
+    has none. Errors as of LocateCells.
     """
     LocateSlide: _grpc.StreamStreamMultiCallable[_patching_pb2.LocateSlideRequest, _patching_pb2.LocateSlideResponse]
-    """Reads a slide window by window, never whole, and streams its cells with their crops: first the header, progress after each
-    window and at least every second while chunks come, cells as they are found, last the end. The first request says
-    what comes; chunks follow where the slide is uploaded. Errors: INVALID_ARGUMENT (SLIDE_*), NOT_FOUND (SLIDE_NOT_FOUND),
-    RESOURCE_EXHAUSTED (SLIDES_BUSY).
+    """Reads a slide window by window, never whole, and streams its cells with their crops: first the header, progress after each window and at least
+    every second while chunks come, cells as they are found, last the end. The first request is the start; chunks follow where the slide is uploaded.
+    Errors: INVALID_ARGUMENT (SLIDE_*), NOT_FOUND (SLIDE_NOT_FOUND), RESOURCE_EXHAUSTED (SLIDES_BUSY).
     """
 
 @_typing.type_check_only
@@ -58,14 +57,13 @@ class PatchingServiceAsyncStub(PatchingServiceStub):
     message carries the header. Errors: INVALID_ARGUMENT with an IMAGE_* reason where the image is refused.
     """
     CutPatches: _aio.UnaryStreamMultiCallable[_patching_pb2.CutPatchesRequest, _patching_pb2.CutPatchesResponse]  # type: ignore[assignment]
-    """Lays the grid of ALL-IDB Patches over a field and streams the patches as a network takes them, at most 32 a message. Where the
-    image shows a single cell there are none. Errors as of LocateCells.
+    """Lays the grid of ALL-IDB Patches over a field and streams the patches as a network takes them, at most 32 a message. An image of a single cell
+    has none. Errors as of LocateCells.
     """
     LocateSlide: _aio.StreamStreamMultiCallable[_patching_pb2.LocateSlideRequest, _patching_pb2.LocateSlideResponse]  # type: ignore[assignment]
-    """Reads a slide window by window, never whole, and streams its cells with their crops: first the header, progress after each
-    window and at least every second while chunks come, cells as they are found, last the end. The first request says
-    what comes; chunks follow where the slide is uploaded. Errors: INVALID_ARGUMENT (SLIDE_*), NOT_FOUND (SLIDE_NOT_FOUND),
-    RESOURCE_EXHAUSTED (SLIDES_BUSY).
+    """Reads a slide window by window, never whole, and streams its cells with their crops: first the header, progress after each window and at least
+    every second while chunks come, cells as they are found, last the end. The first request is the start; chunks follow where the slide is uploaded.
+    Errors: INVALID_ARGUMENT (SLIDE_*), NOT_FOUND (SLIDE_NOT_FOUND), RESOURCE_EXHAUSTED (SLIDES_BUSY).
     """
 
 class PatchingServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -87,8 +85,8 @@ class PatchingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _patching_pb2.CutPatchesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_patching_pb2.CutPatchesResponse], _abc.AsyncIterator[_patching_pb2.CutPatchesResponse]]:
-        """Lays the grid of ALL-IDB Patches over a field and streams the patches as a network takes them, at most 32 a message. Where the
-        image shows a single cell there are none. Errors as of LocateCells.
+        """Lays the grid of ALL-IDB Patches over a field and streams the patches as a network takes them, at most 32 a message. An image of a single cell
+        has none. Errors as of LocateCells.
         """
 
     @_abc_1.abstractmethod
@@ -97,10 +95,9 @@ class PatchingServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_patching_pb2.LocateSlideRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_patching_pb2.LocateSlideResponse], _abc.AsyncIterator[_patching_pb2.LocateSlideResponse]]:
-        """Reads a slide window by window, never whole, and streams its cells with their crops: first the header, progress after each
-        window and at least every second while chunks come, cells as they are found, last the end. The first request says
-        what comes; chunks follow where the slide is uploaded. Errors: INVALID_ARGUMENT (SLIDE_*), NOT_FOUND (SLIDE_NOT_FOUND),
-        RESOURCE_EXHAUSTED (SLIDES_BUSY).
+        """Reads a slide window by window, never whole, and streams its cells with their crops: first the header, progress after each window and at least
+        every second while chunks come, cells as they are found, last the end. The first request is the start; chunks follow where the slide is uploaded.
+        Errors: INVALID_ARGUMENT (SLIDE_*), NOT_FOUND (SLIDE_NOT_FOUND), RESOURCE_EXHAUSTED (SLIDES_BUSY).
         """
 
 def add_PatchingServiceServicer_to_server(servicer: PatchingServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -79,7 +79,7 @@ Global___EnhanceResponse: _TypeAlias = EnhanceResponse  # noqa: Y015
 
 @_typing.final
 class EnhanceOutcome(_message.Message):
-    """What became of one crop."""
+    """Outcome of one crop."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

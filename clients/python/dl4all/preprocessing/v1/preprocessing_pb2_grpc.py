@@ -52,8 +52,8 @@ class PreprocessingServiceServicer:
     """
 
     def Enhance(self, request, context):
-        """Registers and sharpens many crops; order kept, each crop with its own outcome: a bad crop never fails the others.
-        Errors: FAILED_PRECONDITION (RELEASE_NOT_HELD).
+        """Registers and sharpens many crops. Each crop has its own outcome, in order; a bad crop never fails the others. Errors: FAILED_PRECONDITION
+        (RELEASE_NOT_HELD).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

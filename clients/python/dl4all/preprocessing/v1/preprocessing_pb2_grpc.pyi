@@ -34,8 +34,8 @@ class PreprocessingServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> PreprocessingServiceAsyncStub: ...
     Enhance: _grpc.UnaryUnaryMultiCallable[_preprocessing_pb2.EnhanceRequest, _preprocessing_pb2.EnhanceResponse]
-    """Registers and sharpens many crops; order kept, each crop with its own outcome: a bad crop never fails the others.
-    Errors: FAILED_PRECONDITION (RELEASE_NOT_HELD).
+    """Registers and sharpens many crops. Each crop has its own outcome, in order; a bad crop never fails the others. Errors: FAILED_PRECONDITION
+    (RELEASE_NOT_HELD).
     """
     MeasureFocus: _grpc.UnaryUnaryMultiCallable[_preprocessing_pb2.MeasureFocusRequest, _preprocessing_pb2.MeasureFocusResponse]
     """Scores the focus of one encoded image as it is. Errors: INVALID_ARGUMENT with an IMAGE_* reason."""
@@ -46,8 +46,8 @@ class PreprocessingServiceAsyncStub(PreprocessingServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Enhance: _aio.UnaryUnaryMultiCallable[_preprocessing_pb2.EnhanceRequest, _preprocessing_pb2.EnhanceResponse]  # type: ignore[assignment]
-    """Registers and sharpens many crops; order kept, each crop with its own outcome: a bad crop never fails the others.
-    Errors: FAILED_PRECONDITION (RELEASE_NOT_HELD).
+    """Registers and sharpens many crops. Each crop has its own outcome, in order; a bad crop never fails the others. Errors: FAILED_PRECONDITION
+    (RELEASE_NOT_HELD).
     """
     MeasureFocus: _aio.UnaryUnaryMultiCallable[_preprocessing_pb2.MeasureFocusRequest, _preprocessing_pb2.MeasureFocusResponse]  # type: ignore[assignment]
     """Scores the focus of one encoded image as it is. Errors: INVALID_ARGUMENT with an IMAGE_* reason."""
@@ -61,8 +61,8 @@ class PreprocessingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _preprocessing_pb2.EnhanceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_preprocessing_pb2.EnhanceResponse, _abc.Awaitable[_preprocessing_pb2.EnhanceResponse]]:
-        """Registers and sharpens many crops; order kept, each crop with its own outcome: a bad crop never fails the others.
-        Errors: FAILED_PRECONDITION (RELEASE_NOT_HELD).
+        """Registers and sharpens many crops. Each crop has its own outcome, in order; a bad crop never fails the others. Errors: FAILED_PRECONDITION
+        (RELEASE_NOT_HELD).
         """
 
     @_abc_1.abstractmethod

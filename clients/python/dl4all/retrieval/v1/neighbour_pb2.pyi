@@ -63,19 +63,19 @@ class Neighbour(_message.Message):
     """Model that the maps explain, as in the model repository: name/version; empty without maps."""
     @_builtins.property
     def query_map(self) -> _imaging_pb2.SpatialMap:
-        """Where the query resembles this neighbour, over the registered square of the query: a heatmap (UINT8, one channel), as all maps here;
-        absent unless asked for.
+        """Where the query resembles this neighbour, over the registered square of the query: a heatmap (UINT8, one channel), as all maps here; absent
+        unless requested.
         """
 
     @_builtins.property
     def neighbour_map(self) -> _imaging_pb2.SpatialMap:
-        """Where this neighbour resembles the query, over the registered square of the neighbour; absent unless asked for, and where the neighbour
-        is not among the exemplars of the library.
+        """Where this neighbour resembles the query, over the registered square of the neighbour; absent unless requested, and where the neighbour is not
+        among the exemplars of the library.
         """
 
     @_builtins.property
     def query_grad_cam(self) -> _imaging_pb2.SpatialMap:
-        """Rectified Grad-CAM of the similarity, over the registered square of the query; absent unless maps are asked for."""
+        """Rectified Grad-CAM of the similarity, over the registered square of the query; absent unless maps are requested."""
 
     @_builtins.property
     def neighbour_grad_cam(self) -> _imaging_pb2.SpatialMap:

@@ -72,40 +72,40 @@ class RetrievalServiceServicer:
     """
 
     def Explain(self, request, context):
-        """Finds the nearest known cells, votes, gives each cell its position in the latent map and, if asked, says where it resembles
-        its neighbours: an outcome each, in order; a bad cell never fails the others. Errors: FAILED_PRECONDITION (RELEASE_NOT_HELD),
-        INVALID_ARGUMENT (BATCH_SIZE_OUT_OF_RANGE, NEIGHBOURS_OUT_OF_RANGE).
+        """Finds the nearest known cells, votes, gives each cell its position in the latent map and, on request, shows where it resembles its neighbours.
+        Each cell has its own outcome, in order; a bad cell never fails the others. Errors: FAILED_PRECONDITION (RELEASE_NOT_HELD), INVALID_ARGUMENT
+        (BATCH_SIZE_OUT_OF_RANGE, NEIGHBOURS_OUT_OF_RANGE).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetLatentMap(self, request, context):
-        """The latent positions of all reference cells: the background of a latent map. Errors: FAILED_PRECONDITION.
+        """Returns the latent positions of all reference cells: the background of a latent map. Errors: FAILED_PRECONDITION.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Search(self, request, context):
-        """Finds the nearest known cells of many queries: an outcome each, in order; a bad query never fails the others. Errors: FAILED_PRECONDITION
-        (RELEASE_NOT_HELD), INVALID_ARGUMENT (BATCH_SIZE_OUT_OF_RANGE, NEIGHBOURS_OUT_OF_RANGE).
+        """Finds the nearest known cells of many queries. Each query has its own outcome, in order; a bad query never fails the others. Errors:
+        FAILED_PRECONDITION (RELEASE_NOT_HELD), INVALID_ARGUMENT (BATCH_SIZE_OUT_OF_RANGE, NEIGHBOURS_OUT_OF_RANGE).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetLibrary(self, request, context):
-        """What the reference library of a release holds. Errors: FAILED_PRECONDITION.
+        """Says what the reference library of a release holds. Errors: FAILED_PRECONDITION.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def AddReferences(self, request, context):
-        """Keeps confirmed cells for the next version of the library: on disk before it answers, each with who confirmed it. The library in service
-        does not change. Safe to repeat with the same idempotency key. Errors: FAILED_PRECONDITION (RELEASE_NOT_HELD,
-        ADDITIONS_OFF), ALREADY_EXISTS (IDEMPOTENCY_KEY_REUSED: the key came with other content), INVALID_ARGUMENT; all or none.
+        """Keeps confirmed cells, each with who confirmed it, for the next version of the library. They are on disk before the answer. The library in
+        service does not change. Safe to repeat with the same idempotency key. Errors: FAILED_PRECONDITION (RELEASE_NOT_HELD, ADDITIONS_OFF),
+        ALREADY_EXISTS (IDEMPOTENCY_KEY_REUSED: the key came with other content), INVALID_ARGUMENT; all or none.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
