@@ -32,7 +32,7 @@ BATCH_SIZE: Final = Histogram("dl4all_inference_batch_size", "Cells of one infer
 
 CELLS: Final = Counter("dl4all_cells", "Cells in answers.", ("release", "verdict"))
 CELLS_PER_IMAGE: Final = Histogram("dl4all_image_cells", "Cells of an image.", buckets=(0, *_SIZES))
-ABSTENTIONS: Final = Counter("dl4all_cell_abstentions", "Reasons of cells that could not be decided.", ("release", "reason"))
+ABSTENTIONS: Final = Counter("dl4all_cell_abstentions", "Reasons of indeterminate cells.", ("release", "reason"))
 FINDINGS: Final = Counter("dl4all_findings", "Findings per image.", ("release", "finding"))
 FINDING_REASONS: Final = Counter("dl4all_finding_reasons", "Reasons of findings per image.", ("release", "reason"))
 IMAGES_WAITING: Final = Gauge("dl4all_images_waiting", "Images that were accepted and wait to be judged.")

@@ -13,7 +13,7 @@ from services.common.cell_classes import BLAST, BLAST_COLUMN, NORMAL, NORMAL_COL
 
 
 class CellReason(StrEnum):
-    """Why a cell could not be decided."""
+    """Why a cell is indeterminate."""
 
     BOTH_CLASSES_POSSIBLE = "BOTH_CLASSES_POSSIBLE"
     NO_CLASS_TYPICAL = "NO_CLASS_TYPICAL"
@@ -47,8 +47,8 @@ class CellVerdict:
         probability: fused probability 0..1 of a blast.
         prediction_set: classes that cannot be excluded, of ``NORMAL`` and ``BLAST``.
         suspected: only ``BLAST`` remains and nothing speaks against judging.
-        indeterminate: the cell could not be decided.
-        reasons: why the cell could not be decided, or what is poor.
+        indeterminate: neither suspected nor clear; the reasons say why.
+        reasons: why the cell is indeterminate, or what is poor.
     """
 
     probability: float

@@ -107,7 +107,7 @@ class CellView:
         state: what is said of it.
         judged: whether it was judged.
         prediction: its prediction set in words.
-        reasons: why it could not be decided, or what is poor.
+        reasons: why it is indeterminate, or what is poor.
         crop: its registered picture; empty where absent.
         surroundings: the cell within the image; empty where absent.
         ring: centre and radius of the cell in ``surroundings``.

@@ -77,7 +77,7 @@ _IMAGE_REASONS: Final[Mapping[str, str]] = {
     "NO_CELLS": "No nucleated cell was found, so there was nothing to judge.",
     "SINGLE_CELL": "The image shows a single cell; one cell cannot show that blasts are absent from a smear.",
     "BLAST_FRACTION_NOT_EXCLUDED": "If every indeterminate cell were a blast, the share of blasts would reach the limit of the release.",
-    "MOST_CELLS_INDETERMINATE": "More than half of the cells could not be decided.",
+    "MOST_CELLS_INDETERMINATE": "More than half of the cells are indeterminate.",
     "MODEL_NOT_TRAINED_ON_LYMPHOBLASTS": (
         "The release was not trained on lymphoblasts, so it can neither confirm nor exclude a lymphoblastic leukaemia; "
         "a qualified reader must look whatever the finding."
@@ -158,8 +158,8 @@ def finding_words(finding: int, detects: int) -> FindingWords:
     if finding == diagnosis_pb2.FINDING_INDETERMINATE:
         return FindingWords(
             "indeterminate",
-            "Cannot be decided",
-            f"From this image it can neither be said that blasts ({target}) are suspected nor that none are seen.",
+            "Indeterminate",
+            f"The image neither shows enough suspected cells to report blasts ({target}) nor enough clear cells to exclude them.",
             "The question stays open and goes to a qualified reader; the reasons are below.",
             f"It is neither an all-clear nor a suspicion. {lineage}",
         )
@@ -174,7 +174,7 @@ def count_words(counts: diagnosis_pb2.CellCounts) -> str:
     head = "1 nucleated cell was counted" if counts.total == 1 else f"{counts.total} nucleated cells were counted"
     verb = {True: "is", False: "are"}
     return (
-        f"{head}: {counts.suspected} {verb[counts.suspected == 1]} suspected, {counts.indeterminate} could not be decided, "
+        f"{head}: {counts.suspected} {verb[counts.suspected == 1]} suspected, {counts.indeterminate} {verb[counts.indeterminate == 1]} indeterminate, "
         f"{counts.not_suspected} {verb[counts.not_suspected == 1]} not suspected."
     )
 

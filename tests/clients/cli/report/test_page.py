@@ -210,7 +210,7 @@ def test_page_says_what_it_is_and_when(full_page: str) -> None:
     text = Page(full_page).text
     assert "Research demonstration, not a medical device. It assists a qualified reader and never signs out a result." in text
     assert "2026-01-02 03:04 UTC" in text
-    assert "3 nucleated cells were counted: 1 is suspected, 1 could not be decided, 1 is not suspected." in text
+    assert "3 nucleated cells were counted: 1 is suspected, 1 is indeterminate, 1 is not suspected." in text
     assert "0.800 to 0.950" in text
     assert "Not for marrow." in text
     assert "nan" not in text.lower().split()
