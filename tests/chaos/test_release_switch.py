@@ -61,7 +61,7 @@ def put(serving: Serving, name: str) -> None:
     base = open_library(serving.releases / OLD / "library.npz")
     kept = np.arange(len(base) - 10)
     of_references = ("embeddings", "is_blast", "reference_ids", "cell_classes", "patients", "image_sha256", "centers", "radii", "addition_ids")
-    names = (*of_references, "patches", "patch_scales")
+    names = (*of_references, "place_embeddings", "place_scales")
     smaller = replace(base, exemplars=np.arange(len(kept), dtype=np.int32), **{n: getattr(base, n)[kept] for n in names})
     folder = serving.releases.parent / name
     library.save(smaller, folder / "library.npz")
