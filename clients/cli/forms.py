@@ -46,7 +46,8 @@ def slide_cell_row(cell: diagnosis_pb2.CellDiagnosis) -> list[str]:
     numbers = [cell.cell.center_x, cell.cell.center_y, cell.cell.radius, cell.blast_probability]
     written = ["" if math.isnan(n) else f"{n:.6g}" for n in numbers]
     flags = [str(int(cell.suspected)), str(int(cell.indeterminate))]
-    return [str(cell.cell.cell_id), *written, *flags, " ".join(cell.reasons), f"{cell.focus_after:.4g}"]
+    focus = "" if math.isnan(cell.focus_after) else f"{cell.focus_after:.4g}"
+    return [str(cell.cell.cell_id), *written, *flags, " ".join(cell.reasons), focus]
 
 
 def _cell_form(cell: diagnosis_pb2.CellDiagnosis) -> dict[str, Any]:
@@ -83,8 +84,8 @@ def cells_form(path: str, located: diagnosis_pb2.LocateCellsResponse) -> dict[st
 def release_form(release: diagnosis_pb2.Release) -> dict[str, Any]:
     """``{system, release, detects, default, current, title, figures: [{name, value, low, high}], limits}``."""
     form = _plain(release)
-    first = {"release": form.pop("release_id")}
-    return {**first, **form, "detects": form["detects"].lower()}
+    known = {"release_id": "release", "is_current": "current", "is_default": "default"}
+    return {known.get(name, name): value.lower() if name == "detects" else value for name, value in form.items()}
 
 
 def error_form(path: str, error: ServiceError) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
-import grpc
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -53,8 +52,6 @@ async def for_each_image(
                 return Outcome(path, await work(path, _read(path)), None)
             except ServiceError as error:
                 return Outcome(path, None, error)
-            except grpc.aio.AioRpcError as error:
-                return Outcome(path, None, ServiceError.from_rpc(error))
             except OSError as error:
                 return Outcome(path, None, ServiceError("INTERNAL", "FILE_UNWRITABLE", f"A picture cannot be written: {error}."))
 
@@ -79,9 +76,8 @@ def asyncio_exit(work: Coroutine[Any, Any, int]) -> None:
     """Run the work; exit 1 if anything failed, 130 on Ctrl-C."""
     try:
         failures = asyncio.run(work)
-    except (ServiceError, grpc.aio.AioRpcError) as error:
-        failed = error if isinstance(error, ServiceError) else ServiceError.from_rpc(error)
-        say(f"failed: {failed.message} ({failed.reason})", "red")
+    except ServiceError as error:
+        say(f"failed: {error.message} ({error.reason})", "red")
         raise typer.Exit(1) from error
     except BrokenPipeError:  # the reader of the output has gone; Typer ends without a message
         raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sized
 from typing import Final
 
@@ -14,6 +15,8 @@ MAX_REFERENCES: Final = 256
 """Confirmed cells of one call."""
 MAX_TEXT: Final = 128
 """Characters of an identifier, and of most texts."""
+
+_SOURCE: Final = re.compile("[!-.0-~][ -.0-~]*")
 
 
 def check_identifier(value: str, field: str) -> None:
@@ -34,6 +37,17 @@ def check_text(text: str, field: str, longest: int = MAX_TEXT) -> None:
     """
     if not 1 <= len(text) <= longest or not text.isprintable() or not text.strip():
         raise InvalidRequestError("TEXT_INVALID", f"{field} takes 1..{longest} printable characters.", field=field)
+
+
+def check_source(source: str) -> None:
+    """Refuse a source of references that is empty, too long, or has a slash, which separates it from the rest of a reference's identifier.
+
+    Raises:
+        InvalidRequestError: with reason TEXT_INVALID.
+    """
+    check_text(source, "source")
+    if _SOURCE.fullmatch(source) is None:
+        raise InvalidRequestError("TEXT_INVALID", "source takes printable ASCII characters without a slash.", field="source")
 
 
 def check_microns_per_pixel(value: float) -> float | None:

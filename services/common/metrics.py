@@ -35,8 +35,8 @@ CELLS_PER_IMAGE: Final = Histogram("dl4all_image_cells", "Cells of an image.", b
 ABSTENTIONS: Final = Counter("dl4all_cell_abstentions", "Reasons of indeterminate cells.", ("release", "reason"))
 FINDINGS: Final = Counter("dl4all_findings", "Findings per image.", ("release", "finding"))
 FINDING_REASONS: Final = Counter("dl4all_finding_reasons", "Reasons of findings per image.", ("release", "reason"))
-IMAGES_WAITING: Final = Gauge("dl4all_images_waiting", "Images that were accepted and wait to be judged.")
-IMAGES_IN_FLIGHT: Final = Gauge("dl4all_images_in_flight", "Images that are being judged.")
+IMAGES_WAITING: Final = Gauge("dl4all_images_waiting", "Images that were accepted and wait for a slot of the gateway.")
+IMAGES_IN_FLIGHT: Final = Gauge("dl4all_images_in_flight", "Images that the gateway works on: judges, locates, enhances or embeds.")
 DEPENDENCY_ERRORS: Final = Counter("dl4all_dependency_errors", "Calls of other parts that failed.", ("dependency", "code"))
 
 READY: Final = Gauge("dl4all_ready", "1 while the service's health says SERVING.", ("service",))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Final
 
 import grpc
@@ -15,7 +16,6 @@ from services.common.errors import DomainError
 DOMAIN: Final = "dl4all"
 OVERLOADED: Final = "OVERLOADED"
 """Reason of a server that has as many calls under way as it accepts (``guard.py``); other reasons concern the request itself."""
-_OF_CALLER: Final = (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.ALREADY_EXISTS, grpc.StatusCode.RESOURCE_EXHAUSTED)
 _STATUS_LOST: Final = "Internal error from Core"
 """Text of asyncio gRPC, instead of the service's status, where a service ended a call that was still being written to (grpc/grpc#36066)."""
 STATUS_METADATA_KEY: Final = "grpc-status-details-bin"
@@ -57,7 +57,7 @@ def error_of(status: status_pb2.Status) -> DomainError:
     return _rebuilt(kind, reason, status.message, field, metadata)
 
 
-def error_of_rpc(error: grpc.aio.AioRpcError, dependency: str, *, of_caller: bool = False) -> DomainError:
+def error_of_rpc(error: grpc.aio.AioRpcError, dependency: str, *, of_caller: Collection[grpc.StatusCode] = ()) -> DomainError:
     """Domain error for a failed call of another service.
 
     A refusal of the caller's own image, slide or reference passes through. Any other refused argument came from the gateway and is INTERNAL. A
@@ -66,17 +66,16 @@ def error_of_rpc(error: grpc.aio.AioRpcError, dependency: str, *, of_caller: boo
     Args:
         error: the failed call.
         dependency: name of the service that was called.
-        of_caller: whether the call carried the caller's own image, slide or reference.
+        of_caller: statuses by which the service refuses what the caller sent.
     """
     status = rpc_status.from_call(error)  # type: ignore[arg-type]
-    if error.code() is grpc.StatusCode.INVALID_ARGUMENT and not of_caller:
-        return errors.InternalError("INTERNAL", f"The {dependency} service refused what the gateway sent.")
-    if status is not None and of_caller and error.code() in _OF_CALLER:
+    if status is not None and error.code() in of_caller:
         refused = error_of(status)
         if refused.reason != OVERLOADED:
             return refused
+    if error.code() is grpc.StatusCode.INVALID_ARGUMENT:
+        return errors.InternalError("INTERNAL", f"The {dependency} service refused what the gateway sent.")
     if status is not None and error.code() in (
-        grpc.StatusCode.INVALID_ARGUMENT,
         grpc.StatusCode.FAILED_PRECONDITION,
         grpc.StatusCode.UNAVAILABLE,
         grpc.StatusCode.DEADLINE_EXCEEDED,

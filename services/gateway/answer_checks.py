@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from google.rpc import status_pb2
 
@@ -19,19 +19,31 @@ from services.common.maps import is_feature_map
 from services.common.releases import Release
 from services.common.status import error_of
 
+Answer = TypeVar("Answer")
 
-def check_piece(piece: patching_pb2.LocateCellsResponse | None, *, first: bool) -> patching_pb2.LocateCellsResponse:
-    """Check a piece of located cells: the first has the header, and every cell has its crop.
+
+def readable(answer: Answer | None, service: str) -> Answer:
+    """An answer that could be read.
+
+    Raises:
+        InternalError: gRPC could not parse it.
+    """
+    if answer is None:
+        raise _nonsense(service, "a message that cannot be read")
+    return answer
+
+
+def check_piece(piece: patching_pb2.LocateCellsResponse | None, *, first: bool, crops: bool = True) -> patching_pb2.LocateCellsResponse:
+    """Check a piece of located cells: the first has the header, and every cell has its crop, where crops were asked for.
 
     Raises:
         InternalError: patching answered something else.
     """
-    if piece is None:
-        raise _nonsense("patching", "a message that cannot be read")
+    piece = readable(piece, "patching")
     if piece.HasField("header") != first:
         raise _nonsense("patching", "a header where there must be none, or none where there must be one")
-    _same_cells("patching", [c.cell_id for c in piece.cells], [c.cell_id for c in piece.crops])
-    check_positions(piece.cells)
+    _same_cells("patching", [c.cell_id for c in piece.cells] if crops else [], [c.cell_id for c in piece.crops])
+    _check_positions(piece.cells)
     return piece
 
 
@@ -44,7 +56,7 @@ def check_slide_cells(cells: patching_pb2.SlideCells, found: int) -> None:
     numbers = [c.cell_id for c in cells.cells]
     _same_cells("patching", numbers, range(found, found + len(numbers)))
     _same_cells("patching", [c.cell_id for c in cells.crops], numbers)
-    check_positions(cells.cells)
+    _check_positions(cells.cells)
 
 
 def check_total(header: patching_pb2.LocateCellsHeader, cells: int) -> None:
@@ -57,24 +69,13 @@ def check_total(header: patching_pb2.LocateCellsHeader, cells: int) -> None:
         raise _nonsense("patching", f"{cells} cells where {header.cell_count} were announced")
 
 
-def check_positions(cells: Iterable[imaging_pb2.Cell]) -> None:
-    """Check that cells have a radius and a centre.
-
-    Raises:
-        InternalError: patching answered something else.
-    """
-    if any(not (math.isfinite(c.radius) and c.radius > 0 and math.isfinite(c.center_x) and math.isfinite(c.center_y)) for c in cells):
-        raise _nonsense("patching", "a cell without a position")
-
-
 def check_enhanced(answer: preprocessing_pb2.EnhanceResponse | None, wanted: Sequence[int], side: int) -> preprocessing_pb2.EnhanceResponse:
     """Check that there is one outcome per crop, in order, and that every cell has the side of the release.
 
     Raises:
         InternalError: preprocessing answered something else.
     """
-    if answer is None:
-        raise _nonsense("preprocessing", "a message that cannot be read")
+    answer = readable(answer, "preprocessing")
     _same_cells("preprocessing", [o.cell_id for o in answer.outcomes], wanted)
     for outcome in answer.outcomes:
         kind = outcome.WhichOneof("result")
@@ -89,8 +90,7 @@ def check_classified(answer: classification_pb2.ClassifyResponse | None, wanted:
     Raises:
         InternalError: classification answered something else.
     """
-    if answer is None:
-        raise _nonsense("classification", "a message that cannot be read")
+    answer = readable(answer, "classification")
     _same_cells("classification", [c.cell_id for c in answer.cells], wanted)
     if any(len(c.logits) != classes or not c.embedding or not _finite([*c.logits, *c.embedding]) for c in answer.cells):
         raise _nonsense("classification", "logits or embeddings that are not finite numbers")
@@ -105,8 +105,7 @@ def check_patches(piece: patching_pb2.CutPatchesResponse | None, found: int, sid
     Raises:
         InternalError: patching answered something else.
     """
-    if piece is None:
-        raise _nonsense("patching", "a message that cannot be read")
+    piece = readable(piece, "patching")
     _same_cells("patching", [p.patch_id for p in piece.patches], range(found, found + len(piece.patches)))
     if any(len(p.pixels) != 3 * side * side or p.side < 1 for p in piece.patches):
         raise _nonsense("patching", "a patch of another size")
@@ -121,8 +120,7 @@ def check_classified_patches(
     Raises:
         InternalError: classification answered something else.
     """
-    if answer is None:
-        raise _nonsense("classification", "a message that cannot be read")
+    answer = readable(answer, "classification")
     _same_cells("classification", [p.patch_id for p in answer.patches], wanted)
     if any(len(p.logits) != 2 or not _finite(p.logits) or not is_feature_map(p.activations, 2) for p in answer.patches):
         raise _nonsense("classification", "logits that are not finite numbers, or no activations")
@@ -136,8 +134,7 @@ def check_explained(answer: retrieval_pb2.ExplainResponse | None, wanted: Sequen
         InternalError: retrieval answered something else, or refused a cell. Every cell came checked from classification, so a refusal means that
             the services do not fit together. Without the vote the release's rule cannot be applied.
     """
-    if answer is None:
-        raise _nonsense("retrieval", "a message that cannot be read")
+    answer = readable(answer, "retrieval")
     _same_cells("retrieval", [o.cell_id for o in answer.outcomes], wanted)
     for outcome in answer.outcomes:
         if outcome.HasField("error"):
@@ -173,6 +170,11 @@ def _another(service: str, release: Release) -> FailedPreconditionError:
     metrics.DEPENDENCY_ERRORS.labels(service, "RELEASE_DIFFERS").inc()
     message = f"The {service} service holds another release under the id {release.id}; start it again, or give releases ids of their own."
     return FailedPreconditionError("RELEASE_DIFFERS", message, metadata={"dependency": service})
+
+
+def _check_positions(cells: Iterable[imaging_pb2.Cell]) -> None:
+    if any(not (math.isfinite(c.radius) and c.radius > 0 and math.isfinite(c.center_x) and math.isfinite(c.center_y)) for c in cells):
+        raise _nonsense("patching", "a cell without a position")
 
 
 def _same_cells(service: str, found: Iterable[int], wanted: Iterable[int]) -> None:

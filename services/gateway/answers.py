@@ -24,6 +24,7 @@ from services.gateway.patches import JudgedPatch
 from services.gateway.request_context import RequestContext
 from services.gateway.rules import image_rule
 from services.gateway.run_stats import RunStats
+from services.gateway.single_cells import EnhancedSingleCell, LocatedCells
 from services.gateway.slides import JudgedSlide, SlideProgress
 from services.gateway.specimens import Tally
 
@@ -165,6 +166,25 @@ def cell_message(cell: CellAnswer, release: Release, *, crops: bool = False) -> 
     )
 
 
+def located_message(located: LocatedCells, context: RequestContext) -> diagnosis_pb2.LocateCellsResponse:
+    """The cells of one image."""
+    header = located.header
+    return diagnosis_pb2.LocateCellsResponse(
+        request_id=context.request_id, cells=located.cells, quality=header.quality, kind=header.kind, image_sha256=header.image_sha256
+    )
+
+
+def enhanced_message(found: EnhancedSingleCell, context: RequestContext, *, crop: bool) -> diagnosis_pb2.EnhanceCellResponse:
+    """The registered, sharpened cell of one image, with the pixels around it where ``crop`` says so."""
+    return diagnosis_pb2.EnhanceCellResponse(
+        request_id=context.request_id,
+        cell=found.cell,
+        enhanced=found.enhanced,
+        crop=found.crop if crop else None,
+        release=context.release.id,
+    )
+
+
 def releases_message(releases: ReleaseStore) -> diagnosis_pb2.ListReleasesResponse:
     """The releases that can be chosen."""
     return diagnosis_pb2.ListReleasesResponse(releases=[_release(release, releases) for release in releases.releases])
@@ -174,8 +194,8 @@ def _release(release: Release, releases: ReleaseStore) -> diagnosis_pb2.Release:
     return diagnosis_pb2.Release(
         release_id=release.id,
         system=release.system,
-        current=releases.index.current.get(release.system) == release.id,
-        default=releases.index.default == release.id,
+        is_current=releases.index.current.get(release.system) == release.id,
+        is_default=releases.index.default == release.id,
         detects=_DETECTS[release.detects],
         title=release.title,
         input=str(release.input.kind),
@@ -234,7 +254,7 @@ def _timings(stages: Mapping[str, float], total: float) -> list[diagnosis_pb2.St
 
 
 def _provenance(release: Release, image_sha256: str, stats: RunStats) -> diagnosis_pb2.Provenance:
-    files = [diagnosis_pb2.ServedFile(name=m.name, sha256=m.sha256) for m in stats.models]
+    files = [diagnosis_pb2.ServedFile(name=m.name, version=m.version, sha256=m.sha256) for m in stats.models]
     files.append(diagnosis_pb2.ServedFile(name="library", sha256=release.library.sha256))
     return diagnosis_pb2.Provenance(
         engine=stats.engine,

@@ -8,9 +8,8 @@ from dl4all.classification.v1 import classification_pb2
 from dl4all.imaging.v1 import imaging_pb2
 from dl4all.preprocessing.v1 import preprocessing_pb2
 from dl4all.retrieval.v1 import neighbour_pb2, retrieval_pb2
-from services.common.errors import InternalError
 from services.common.tracing import metadata
-from services.gateway.answer_checks import check_classified, check_enhanced, check_explained, check_library, check_models
+from services.gateway.answer_checks import check_classified, check_enhanced, check_explained, check_library, check_models, readable
 from services.gateway.calling import call
 from services.gateway.request_context import RequestContext
 from services.gateway.run_stats import RunStats, ServedFile
@@ -84,9 +83,7 @@ class CellCalls:
             return []
         request = retrieval_pb2.GetLatentMapRequest(request_id=context.request_id, release=context.release.id)
         answer = await call("retrieval", self._stubs.retrieval.GetLatentMap(request, timeout=context.deadline.left, metadata=metadata()))
-        if answer is None:
-            raise InternalError("INTERNAL", "The retrieval service answered a message that cannot be read.")
-        return list(answer.references)
+        return list(readable(answer, "retrieval").references)
 
 
 def _to_explain(cell: classification_pb2.ClassifiedCell) -> retrieval_pb2.ExplainCell:

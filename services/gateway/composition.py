@@ -4,27 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
-
-import grpc
 
 from dl4all.imaging.v1 import imaging_pb2
 from dl4all.patching.v1 import patching_pb2
 from dl4all.retrieval.v1 import neighbour_pb2
-from services.common.errors import InternalError
 from services.common.image_codec import ImageNote
-from services.common.tracing import metadata
-from services.gateway.answer_checks import check_piece, check_total
-from services.gateway.calling import failed
+from services.gateway.answer_checks import check_total
 from services.gateway.cell_calls import CellCalls
 from services.gateway.cells import counts_of
 from services.gateway.decision import Counts, DecidedImage, ImageRule, Reason, decide_image
 from services.gateway.image_quality import Quality, poor_reasons
 from services.gateway.image_slots import ImageSlots
 from services.gateway.judging import CellAnswer, CellJudge
-from services.gateway.patches import JudgedPatch, JudgedPatches, PatchJudge
+from services.gateway.locating import located_pieces
+from services.gateway.patches import JudgedPatch, PatchJudge
 from services.gateway.request_context import EncodedImage, RequestContext
 from services.gateway.run_stats import RunStats
 from services.gateway.stubs import Stubs
@@ -109,12 +105,13 @@ class Composer:
         batches: list[asyncio.Task[list[CellAnswer]]] = []
         announced = 0
         stats = RunStats()
-        patches = None
+        patches, activations = None, None
         if context.release.patches is not None:
             patches = await self._judge_patches.judge(image, context.release.patches, context, stats)
+            image, activations = replace(image, kind=patches.kind), patches.activations
         started = time.perf_counter()
         try:
-            async for piece in self._locate(image, patches, context):
+            async for piece in located_pieces(self._stubs.patching, image, context, activations=activations):
                 judged = judged or JudgedImage(piece.header, stats=stats)
                 announced += len(piece.cells)
                 stats.note("locate", started)
@@ -123,8 +120,7 @@ class Composer:
                     await slots.acquire()
                     batches.append(asyncio.create_task(self._judge_batch(piece, context, stats, slots)))
                 started = time.perf_counter()
-            if judged is None:
-                raise InternalError("INTERNAL", "The patching service answered nothing.")
+            assert judged is not None
             check_total(judged.header, announced)
             judged.latent_map = await self._calls.latent_map(context)
             finished = await asyncio.gather(*batches)
@@ -144,28 +140,6 @@ class Composer:
             return await self._judge_cells.judge(piece.cells, piece.crops, context, stats)
         finally:
             slots.release()
-
-    async def _locate(
-        self, image: EncodedImage, patches: JudgedPatches | None, context: RequestContext
-    ) -> AsyncIterator[patching_pb2.LocateCellsResponse]:
-        request = locate_request(image, context.request_id)
-        if patches is not None:
-            request.kind = patches.kind
-            if patches.activations is not None:
-                request.activations.CopyFrom(patches.activations)
-        first = True
-        try:
-            async for piece in self._stubs.patching.LocateCells(request, timeout=context.deadline.left, metadata=metadata()):
-                yield check_piece(piece, first=first)
-                first = False
-        except grpc.aio.AioRpcError as error:
-            raise failed(error, "patching", of_caller=True) from error
-
-
-def locate_request(image: EncodedImage, request_id: str) -> patching_pb2.LocateCellsRequest:
-    """The request to patching for the cells of an image."""
-    kind = imaging_pb2.ImageKind.ValueType(image.kind)
-    return patching_pb2.LocateCellsRequest(request_id=request_id, image=image.content, kind=kind, microns_per_pixel=image.microns_per_pixel)
 
 
 def raise_first_failure(batches: Sequence[asyncio.Task[Any]]) -> None:

@@ -27,7 +27,7 @@ class CellEvidence:
     Attributes:
         located: where the cell is.
         side: of the registered square, px; 0 where the cell was not registered.
-        pixels: uint8 RGB of the registered square.
+        pixels: uint8 RGB of the registered square; empty where it is not to be shown.
         neighbours: nearest known cells, as retrieval answered them.
         activation: which places speak for which class; None where the network has no class activations, or they are not to be shown.
     """
@@ -73,7 +73,7 @@ class CellJudge:
         explained = await self._calls.explain(classified, context, stats)
         rule = cell_rule(context.release)
         return [
-            _answer(cell, outcome.enhanced, classified[cell.cell_id], explained[cell.cell_id], rule)
+            _answer(cell, outcome.enhanced, classified[cell.cell_id], explained[cell.cell_id], rule, crops=context.display.crops)
             if cell.cell_id in classified
             else _unjudged(cell)
             for cell, outcome in zip(cells, outcomes, strict=True)
@@ -90,8 +90,15 @@ class CellJudge:
         return {cell_id: cell.neighbours for cell_id, cell in explained.items()}
 
 
+def _own(cell: imaging_pb2.Cell) -> imaging_pb2.Cell:
+    """A copy: a part of a message keeps the whole message in memory, crops included."""
+    own = imaging_pb2.Cell()
+    own.CopyFrom(cell)
+    return own
+
+
 def _unjudged(cell: imaging_pb2.Cell) -> CellAnswer:
-    return CellAnswer(JudgedCell(cell.cell_id, unjudged_cell()), CellEvidence(cell))
+    return CellAnswer(JudgedCell(cell.cell_id, unjudged_cell()), CellEvidence(_own(cell)))
 
 
 def _answer(
@@ -100,6 +107,8 @@ def _answer(
     classified: classification_pb2.ClassifiedCell,
     explained: retrieval_pb2.ExplainedCell,
     rule: CellRule,
+    *,
+    crops: bool,
 ) -> CellAnswer:
     logits = list(classified.logits)
     network, vote, nothing = float(blast_probability(logits)), float(explained.vote), float(nothing_probability(logits))
@@ -117,7 +126,7 @@ def _answer(
         position=(explained.position.x, explained.position.y),
     )
     activation = _activation(classified) if classified.HasField("class_activations") else None
-    return CellAnswer(judged, CellEvidence(cell, enhanced.side, enhanced.pixels, explained.neighbours, activation))
+    return CellAnswer(judged, CellEvidence(_own(cell), enhanced.side, enhanced.pixels if crops else b"", explained.neighbours, activation))
 
 
 def _activation(classified: classification_pb2.ClassifiedCell) -> EvidenceMaps:

@@ -15,7 +15,7 @@ from services.common.cell_classes import BLAST, OTHER
 from services.common.releases import Patches
 from services.common.tracing import metadata
 from services.gateway.answer_checks import check_classified_patches, check_models, check_patches
-from services.gateway.calling import call, failed
+from services.gateway.calling import REFUSES_IMAGES, call, failed
 from services.gateway.request_context import EncodedImage, RequestContext
 from services.gateway.run_stats import RunStats, ServedFile
 from services.gateway.stubs import Stubs
@@ -95,7 +95,7 @@ class PatchJudge:
                         cut.extend((p.x, p.y, p.side) for p in piece.patches)
                         model = ServedFile(answer.model.name, answer.model.version, answer.model.sha256)
             except grpc.aio.AioRpcError as error:
-                raise failed(error, "patching", of_caller=True) from error
+                raise failed(error, "patching", of_caller=REFUSES_IMAGES) from error
         if not cut:
             return JudgedPatches(kind, (), None, None)
         decided = tuple(_judged(square, said, patches) for square, said in zip(cut, judged, strict=True))

@@ -12,7 +12,7 @@ from dl4all.imaging.v1 import imaging_pb2
 from dl4all.patching.v1 import patching_pb2
 from services.common.checks import check_identifier, check_microns_per_pixel
 from services.common.errors import InvalidImageError, InvalidRequestError
-from services.common.releases import Release, ReleaseStore
+from services.common.releases import ReleaseStore
 from services.gateway.deadline import Deadline
 from services.gateway.request_context import Display, EncodedImage, RequestContext
 from services.gateway.settings import GatewaySettings
@@ -61,17 +61,16 @@ class RequestReader:
         """
         check_identifier(request_id, "request_id")
         check_identifier(release, "release")
-        return self._context(request_id, self._releases.resolve(release), display, self.deadline(left))
+        if not 0 <= display.neighbours <= MAX_NEIGHBOURS:
+            raise InvalidRequestError("NEIGHBOURS_OUT_OF_RANGE", f"display.neighbours must lie in 0..{MAX_NEIGHBOURS}.", field="display.neighbours")
+        shown = Display(display.neighbours, display.include_maps, display.include_crops, display.include_latent_map)
+        return RequestContext(request_id or uuid.uuid4().hex, self._releases.resolve(release), shown, self.deadline(left))
 
     def diagnose(self, request: diagnosis_pb2.DiagnoseRequest, left: float | None) -> tuple[EncodedImage, RequestContext]:
         """The image of a request and its context; ``left`` as for ``context``."""
-        check_identifier(request.request_id, "request_id")
         check_identifier(request.specimen, "specimen")
-        check_identifier(request.release, "release")
-        check_microns_per_pixel(request.microns_per_pixel)
-        _check_neighbours(request.display)
-        image = self.image(request.image, request.kind, request.microns_per_pixel)
-        return image, self.context(request.request_id, request.release, left, request.display)
+        context = self.context(request.request_id, request.release, left, request.display)
+        return self.image(request.image, request.kind, request.microns_per_pixel), context
 
     def specimen(self, request: diagnosis_pb2.DiagnoseRequest) -> Specimen:
         """The specimen that the first of its images names."""
@@ -90,33 +89,70 @@ class RequestReader:
 
     def slide(self, start: diagnosis_pb2.DiagnoseSlideStart, left: float | None) -> SlideRequest:
         """The start of a slide; ``left`` as for ``context``."""
-        check_identifier(start.request_id, "request_id")
         check_identifier(start.specimen, "specimen")
-        check_identifier(start.release, "release")
         check_microns_per_pixel(start.microns_per_pixel)
-        _check_neighbours(start.display)
         if not 0 <= start.explained_cells <= MAX_EXPLAINED:
             raise InvalidRequestError("EXPLAINED_CELLS_OUT_OF_RANGE", f"explained_cells must lie in 0..{MAX_EXPLAINED}.", field="explained_cells")
-        release = self._releases.resolve(start.release)
-        if release.patches is not None:
-            raise InvalidRequestError("RELEASE_TAKES_NO_SLIDES", f"The release {release.id} judges patches of fields, not slides.", field="release")
-        deadline = self.deadline(left, self._settings.slide_deadline_seconds)
-        context = self._context(start.request_id, release, start.display, deadline)
+        left = self._settings.slide_deadline_seconds if left is None else left
+        context = self.context(start.request_id, start.release, left, start.display)
+        if context.release.patches is not None:
+            message = f"The release {context.release.id} judges patches of fields, not slides."
+            raise InvalidRequestError("RELEASE_TAKES_NO_SLIDES", message, field="release")
         located = patching_pb2.LocateSlideStart(request_id=context.request_id, source=start.source, microns_per_pixel=start.microns_per_pixel)
         return SlideRequest(located, context, start.explained_cells or MAX_EXPLAINED)
 
-    def _context(self, request_id: str, release: Release, display: diagnosis_pb2.DisplayOptions, deadline: Deadline) -> RequestContext:
-        shown = Display(display.neighbours, display.include_maps, display.include_crops, display.include_latent_map)
-        return RequestContext(request_id or uuid.uuid4().hex, release, shown, deadline)
+    def deadline(self, left: float | None) -> Deadline:
+        """When a call about an image ends; ``left`` as for ``context``."""
+        return Deadline(self._settings.default_deadline_seconds if left is None else left)
 
-    def deadline(self, left: float | None, usual: float | None = None) -> Deadline:
-        """When a call ends.
 
-        Args:
-            left: seconds until the caller's deadline; None where it sets none.
-            usual: seconds without a deadline of the caller; None for those of an image.
+class SpecimenReader:
+    """Reads the images of one specimen; the first image says which specimen and which release.
+
+    Args:
+        requests: reads what the first image names.
+    """
+
+    def __init__(self, requests: RequestReader) -> None:
+        self._requests = requests
+        self.specimen: Specimen | None = None
+
+    async def read(self, messages: AsyncIterator[diagnosis_pb2.DiagnoseSpecimenRequest]) -> AsyncIterator[diagnosis_pb2.DiagnoseRequest]:
+        """The images, each with specimen and release filled in.
+
+        Raises:
+            InvalidRequestError: PART_UNKNOWN, SPECIMEN_MIXED, or what is wrong with the first image's release.
         """
-        return Deadline((usual or self._settings.default_deadline_seconds) if left is None else left)
+        async for request in image_requests(messages):
+            self.specimen = self.specimen or self._requests.specimen(request)
+            self.specimen.check(request.specimen, request.release)
+            request.specimen, request.release = self.specimen.name, self.specimen.release_id
+            yield request
+
+    @property
+    def found(self) -> Specimen:
+        """The specimen of the images that were read.
+
+        Raises:
+            InvalidRequestError: SPECIMEN_EMPTY.
+        """
+        if self.specimen is None:
+            raise InvalidRequestError("SPECIMEN_EMPTY", "A specimen needs at least one image.", field="request")
+        return self.specimen
+
+
+async def image_requests(
+    messages: AsyncIterator[diagnosis_pb2.DiagnoseStreamRequest] | AsyncIterator[diagnosis_pb2.DiagnoseSpecimenRequest],
+) -> AsyncIterator[diagnosis_pb2.DiagnoseRequest]:
+    """The images of a stream or a specimen.
+
+    Raises:
+        InvalidRequestError: PART_UNKNOWN: a message brings something else, such as a part that only later versions know.
+    """
+    async for message in messages:
+        if message.WhichOneof("part") != "request":
+            raise InvalidRequestError("PART_UNKNOWN", "A message of this stream must bring an image (request).", field="part")
+        yield message.request
 
 
 async def slide_start(requests: AsyncIterator[diagnosis_pb2.DiagnoseSlideRequest]) -> diagnosis_pb2.DiagnoseSlideStart:
@@ -142,8 +178,3 @@ async def slide_parts(
     async for request in requests:
         is_chunk = request.WhichOneof("part") == "chunk"
         yield patching_pb2.LocateSlideRequest(chunk=request.chunk) if is_chunk else patching_pb2.LocateSlideRequest()
-
-
-def _check_neighbours(display: diagnosis_pb2.DisplayOptions) -> None:
-    if not 0 <= display.neighbours <= MAX_NEIGHBOURS:
-        raise InvalidRequestError("NEIGHBOURS_OUT_OF_RANGE", f"display.neighbours must lie in 0..{MAX_NEIGHBOURS}.", field="display.neighbours")

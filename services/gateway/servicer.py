@@ -5,27 +5,33 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from functools import partial
 from typing import Any, Final
 
 import grpc
 
 from dl4all.diagnosis.v1 import diagnosis_pb2, diagnosis_pb2_grpc
-from services.common.errors import InvalidRequestError
 from services.common.health import NeedsNow
 from services.common.releases import ReleaseStore
 from services.common.server import Registration
-from services.gateway.answers import check_size, diagnosis_message, releases_message, slide_message, slide_part_message, specimen_message
+from services.gateway.answers import (
+    check_size,
+    enhanced_message,
+    located_message,
+    releases_message,
+    slide_message,
+    slide_part_message,
+    specimen_message,
+)
 from services.gateway.composition import Composer
-from services.gateway.counting import count_decision, count_image
-from services.gateway.image_answers import Diagnosed, answer_images
+from services.gateway.counting import count_decision
+from services.gateway.image_answers import ImageAnswers
 from services.gateway.image_slots import ImageSlots
-from services.gateway.requests import RequestReader, slide_parts, slide_start
+from services.gateway.requests import RequestReader, SpecimenReader, image_requests, slide_parts, slide_start
 from services.gateway.rules import image_rule
 from services.gateway.settings import GatewaySettings
 from services.gateway.single_cells import SingleCells
 from services.gateway.slides import JudgedSlide, SlideComposer
-from services.gateway.specimens import Specimen, Tally
+from services.gateway.specimens import Tally
 from services.gateway.stubs import Stubs
 
 DESCRIPTOR: Final = diagnosis_pb2.DESCRIPTOR.services_by_name["DiagnosisService"]
@@ -45,12 +51,13 @@ class DiagnosisServicer(diagnosis_pb2_grpc.DiagnosisServiceServicer):
     """
 
     def __init__(self, settings: GatewaySettings, releases: ReleaseStore, stubs: Stubs, slots: ImageSlots) -> None:
-        self._settings = settings
         self._releases = releases
+        self._max_answer_bytes = settings.max_answer_bytes
         self._requests = RequestReader(settings, releases)
-        self._composer = Composer(stubs, slots, settings.batches_in_flight)
         self._slides = SlideComposer(stubs, settings.slides_in_flight, settings.batches_in_flight)
         self._single_cells = SingleCells(stubs, slots)
+        composer = Composer(stubs, slots, settings.batches_in_flight)
+        self._images = ImageAnswers(self._requests, composer, settings.max_answer_bytes, settings.stream_window)
 
     def registration(self, needs: NeedsNow) -> Registration:
         """Registration at a server; ready while the composed services are ready."""
@@ -58,38 +65,25 @@ class DiagnosisServicer(diagnosis_pb2_grpc.DiagnosisServiceServicer):
 
     async def Diagnose(self, request: diagnosis_pb2.DiagnoseRequest, context: _Context) -> diagnosis_pb2.DiagnoseResponse:
         """See ``diagnosis.proto``."""
-        diagnosis, _, _ = await self._diagnose(context, request)
+        diagnosis, _, _ = await self._images.answer(request, context.time_remaining())
         return diagnosis_pb2.DiagnoseResponse(diagnosis=diagnosis)
 
     async def DiagnoseStream(
         self, request_iterator: AsyncIterator[diagnosis_pb2.DiagnoseStreamRequest], context: _Context
     ) -> AsyncIterator[diagnosis_pb2.DiagnoseStreamResponse]:
         """See ``diagnosis.proto``."""
-        requests = (message.request async for message in request_iterator)
-        async for answer in answer_images(requests, partial(self._diagnose, context), _STREAM, Tally(), self._settings.stream_window):
+        async for answer in self._images.stream(image_requests(request_iterator), context.time_remaining(), _STREAM, Tally()):
             yield answer
 
     async def DiagnoseSpecimen(
         self, request_iterator: AsyncIterator[diagnosis_pb2.DiagnoseSpecimenRequest], context: _Context
     ) -> AsyncIterator[diagnosis_pb2.DiagnoseSpecimenResponse]:
         """See ``diagnosis.proto``."""
-        tally = Tally()
-        specimen: Specimen | None = None
-
-        async def requests() -> AsyncIterator[diagnosis_pb2.DiagnoseRequest]:
-            nonlocal specimen
-            async for message in request_iterator:
-                request = message.request
-                specimen = specimen or self._requests.specimen(request)
-                specimen.check(request.specimen, request.release)
-                request.specimen, request.release = specimen.name, specimen.release_id
-                yield request
-
-        async for answer in answer_images(requests(), partial(self._diagnose, context), _SPECIMEN, tally, self._settings.stream_window):
+        tally, images = Tally(), SpecimenReader(self._requests)
+        async for answer in self._images.stream(images.read(request_iterator), context.time_remaining(), _SPECIMEN, tally):
             yield diagnosis_pb2.DiagnoseSpecimenResponse(image=answer)
-        if specimen is None:
-            raise InvalidRequestError("SPECIMEN_EMPTY", "A specimen needs at least one image.", field="request")
-        yield diagnosis_pb2.DiagnoseSpecimenResponse(specimen=specimen_message(tally, self._releases.held(specimen.release_id)))
+        release = self._releases.held(images.found.release_id)
+        yield diagnosis_pb2.DiagnoseSpecimenResponse(specimen=specimen_message(tally, release))
 
     async def DiagnoseSlide(
         self, request_iterator: AsyncIterator[diagnosis_pb2.DiagnoseSlideRequest], context: _Context
@@ -105,40 +99,30 @@ class DiagnosisServicer(diagnosis_pb2_grpc.DiagnosisServiceServicer):
                     continue
                 decision = part.decide(image_rule(release))
                 message = slide_message(part, decision, slide.context, 1000.0 * (time.perf_counter() - started))
-                check_size(message, self._settings.max_answer_bytes, len(part.explained))
+                check_size(message, self._max_answer_bytes, len(part.explained))
                 count_decision(release.id, decision, part.counts)
                 yield diagnosis_pb2.DiagnoseSlideResponse(slide=message)
 
     async def LocateCells(self, request: diagnosis_pb2.LocateCellsRequest, context: _Context) -> diagnosis_pb2.LocateCellsResponse:
         """See ``diagnosis.proto``."""
         image = self._requests.image(request.image, request.kind, request.microns_per_pixel)
-        located = await self._single_cells.locate(image, self._requests.context(request.request_id, "", context.time_remaining()))
-        header = located.header
-        return diagnosis_pb2.LocateCellsResponse(cells=located.cells, quality=header.quality, kind=header.kind, image_sha256=header.image_sha256)
+        request_context = self._requests.context(request.request_id, "", context.time_remaining())
+        return located_message(await self._single_cells.locate(image, request_context), request_context)
 
     async def MeasureFocus(self, request: diagnosis_pb2.MeasureFocusRequest, context: _Context) -> diagnosis_pb2.MeasureFocusResponse:
         """See ``diagnosis.proto``."""
+        image = self._requests.image(request.image)
         request_context = self._requests.context(request.request_id, "", context.time_remaining())
-        return diagnosis_pb2.MeasureFocusResponse(score=await self._single_cells.measure_focus(self._requests.image(request.image), request_context))
+        score = await self._single_cells.measure_focus(image, request_context)
+        return diagnosis_pb2.MeasureFocusResponse(score=score, request_id=request_context.request_id)
 
     async def EnhanceCell(self, request: diagnosis_pb2.EnhanceCellRequest, context: _Context) -> diagnosis_pb2.EnhanceCellResponse:
         """See ``diagnosis.proto``."""
         image = self._requests.image(request.image, microns_per_pixel=request.microns_per_pixel)
         request_context = self._requests.context(request.request_id, request.release, context.time_remaining())
         found = await self._single_cells.enhance(image, request_context)
-        crop = found.crop if request.include_crop else None
-        return diagnosis_pb2.EnhanceCellResponse(cell=found.cell, enhanced=found.enhanced, crop=crop, release=request_context.release.id)
+        return enhanced_message(found, request_context, crop=request.include_crop)
 
     async def ListReleases(self, request: diagnosis_pb2.ListReleasesRequest, context: _Context) -> diagnosis_pb2.ListReleasesResponse:
         """See ``diagnosis.proto``."""
         return releases_message(self._releases)
-
-    async def _diagnose(self, context: _Context, request: diagnosis_pb2.DiagnoseRequest) -> Diagnosed:
-        started = time.perf_counter()
-        encoded, request_context = self._requests.diagnose(request, context.time_remaining())
-        image = await self._composer.judge(encoded, request_context)
-        decided = image.decide(image_rule(request_context.release))
-        message = diagnosis_message(image, decided, request_context, 1000.0 * (time.perf_counter() - started))
-        check_size(message, self._settings.max_answer_bytes, decided.counts.total)
-        count_image(request_context.release.id, decided, (cell.judged for cell in image.cells))
-        return message, decided, image.stats

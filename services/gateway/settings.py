@@ -42,7 +42,7 @@ class GatewaySettings(ServiceSettings):
     """Seconds until the deadline of a call whose caller set none."""
 
     images_in_flight: int = Field(default=16, ge=1, le=256)
-    """Images that are judged at once, over all calls; others wait. With ``batches_in_flight`` it bounds the calls of the inner services."""
+    """Images that are worked on at once, over all calls; others wait. With ``batches_in_flight`` it bounds the calls of the inner services."""
 
     batches_in_flight: int = Field(default=2, ge=1, le=16)
     """Batches of one image that are judged at once."""

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
-
-import grpc
 
 from dl4all.classification.v1 import classification_pb2
 from dl4all.imaging.v1 import imaging_pb2
@@ -15,11 +12,11 @@ from dl4all.preprocessing.v1 import enhanced_cell_pb2, preprocessing_pb2
 from services.common.errors import InternalError, InvalidImageError, NotFoundError
 from services.common.status import error_of
 from services.common.tracing import metadata
-from services.gateway.answer_checks import check_positions, check_total
-from services.gateway.calling import call, failed
+from services.gateway.answer_checks import check_total, readable
+from services.gateway.calling import REFUSES_IMAGES, call
 from services.gateway.cell_calls import CellCalls
-from services.gateway.composition import locate_request
 from services.gateway.image_slots import ImageSlots
+from services.gateway.locating import located_pieces
 from services.gateway.request_context import EncodedImage, RequestContext
 from services.gateway.run_stats import RunStats
 from services.gateway.stubs import Stubs
@@ -75,8 +72,8 @@ class SingleCells:
         request = preprocessing_pb2.MeasureFocusRequest(request_id=context.request_id, image=image.content)
         async with self._slots.taken(context.deadline):
             called = self._stubs.preprocessing.MeasureFocus(request, timeout=context.deadline.left, metadata=metadata())
-            answer = await call("preprocessing", called, of_caller=True)
-        if answer is None or not math.isfinite(answer.score):
+            answer = await call("preprocessing", called, of_caller=REFUSES_IMAGES)
+        if not math.isfinite(readable(answer, "preprocessing").score):
             raise InternalError("INTERNAL", "The preprocessing service answered no focus score.", metadata={"dependency": "preprocessing"})
         return float(answer.score)
 
@@ -112,23 +109,14 @@ class SingleCells:
             raise NotFoundError("NO_CELLS", "No nucleated cell was found in this image.", field="image")
         (outcome,) = await self._calls.enhance(located.crops[:1], context, RunStats())
         if outcome.HasField("error"):
-            raise error_of(outcome.error)
+            refusal = error_of(outcome.error)
+            raise InternalError(
+                "INTERNAL", f"The preprocessing service refused the crop with {refusal.reason}.", metadata={"dependency": "preprocessing"}
+            )
         return EnhancedSingleCell(located.header.image_sha256, located.cells[0], located.crops[0], outcome.enhanced)
 
     async def _locate(self, image: EncodedImage, context: RequestContext, *, with_crops: bool) -> LocatedCells:
-        pieces = [piece async for piece in self._pieces(image, context, omit_crops=not with_crops)]
-        if not pieces or not pieces[0].HasField("header"):
-            raise InternalError("INTERNAL", "The patching service answered nothing.", metadata={"dependency": "patching"})
+        pieces = [piece async for piece in located_pieces(self._stubs.patching, image, context, crops=with_crops)]
         cells = [cell for piece in pieces for cell in piece.cells]
-        check_positions(cells)
         check_total(pieces[0].header, len(cells))
         return LocatedCells(pieces[0].header, cells, [crop for piece in pieces for crop in piece.crops])
-
-    async def _pieces(self, image: EncodedImage, context: RequestContext, *, omit_crops: bool) -> AsyncIterator[patching_pb2.LocateCellsResponse]:
-        request = locate_request(image, context.request_id)
-        request.omit_crops = omit_crops
-        try:
-            async for piece in self._stubs.patching.LocateCells(request, timeout=context.deadline.left, metadata=metadata()):
-                yield piece
-        except grpc.aio.AioRpcError as error:
-            raise failed(error, "patching", of_caller=True) from error

@@ -22,7 +22,7 @@ from services.common.errors import InternalError, OverloadedError
 from services.common.image_codec import ImageNote
 from services.common.tracing import metadata
 from services.gateway.answer_checks import check_slide_cells
-from services.gateway.calling import failed
+from services.gateway.calling import REFUSES_IMAGES, failed
 from services.gateway.cell_calls import CellCalls
 from services.gateway.cells import counts_of
 from services.gateway.composition import poor_reasons_of, raise_first_failure
@@ -227,7 +227,7 @@ class SlideComposer:
         """Judge the cells of a slide as they come. A slow caller slows the judging, and that slows the reading of the slide."""
         slots = asyncio.Semaphore(self._batches_in_flight)
         batches: list[asyncio.Task[None]] = []
-        streaming = replace(context, display=Display())
+        streaming = replace(context, display=Display(crops=True))
 
         async def judge(cells: patching_pb2.SlideCells) -> None:
             try:
@@ -235,7 +235,7 @@ class SlideComposer:
                 slide.counts += counts_of(cell.judged for cell in judged)
                 slide.progress = replace(slide.progress, cells_judged=slide.counts.total)
                 for cell in judged:
-                    most.add(cell)
+                    most.add(replace(cell, evidence=replace(cell.evidence, neighbours=())))
                 await events.put([_light(cell) for cell in judged])
             finally:
                 slots.release()
@@ -272,7 +272,7 @@ class SlideComposer:
                 yield part
                 started = time.perf_counter()
         except grpc.aio.AioRpcError as error:
-            raise failed(error, "patching", of_caller=True) from error
+            raise failed(error, "patching", of_caller=REFUSES_IMAGES) from error
 
     async def _explained(self, most: MostSuspicious, context: RequestContext, stats: RunStats) -> list[CellAnswer]:
         """Explain the most suspicious cells on the very pixels that were judged."""

@@ -250,10 +250,10 @@ def _addition(row: tuple[Any, ...]) -> Addition:
 
 
 def _digest(embedder: str, source: str, confirmed_by: str, references: Sequence[NewReference]) -> str:
-    digest = hashlib.sha256(json.dumps([embedder, source, confirmed_by]).encode())
-    for reference in references:
-        _, is_blast, cell_class, patient, embedding, places, *rest = _row("", reference)
-        digest.update(json.dumps([is_blast, cell_class, patient, *rest]).encode())
-        digest.update(embedding)
-        digest.update(places)
-    return digest.hexdigest()
+    """What tells two calls apart: which cells of which images, their labels, and who confirmed them.
+
+    Embeddings are left out, and positions are rounded to px: another replica or engine gives the same cell slightly other numbers, and the
+    repetition of a call must be recognised all the same.
+    """
+    cells = [(r.is_blast, r.cell_class, r.patient, r.image_sha256, round(r.center_x), round(r.center_y)) for r in references]
+    return hashlib.sha256(json.dumps([embedder, source, confirmed_by, cells]).encode()).hexdigest()

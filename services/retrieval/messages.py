@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 
 from dl4all.retrieval.v1 import retrieval_pb2
-from services.common.checks import MAX_REFERENCES, check_text
+from services.common.checks import MAX_REFERENCES, check_source, check_text
 from services.common.errors import InvalidRequestError
 from services.common.maps import read_feature_map
 from services.retrieval.additions import NewReference
@@ -17,8 +17,6 @@ from services.retrieval.library import ReferenceLibrary
 
 _MAX_REASON: Final = 1000
 _SHA256: Final = re.compile("[0-9a-f]{64}")
-_SOURCE: Final = re.compile("[!-.0-~][ -.0-~]*")
-"""Printable ASCII without a slash, which separates the source from the rest of a reference's identifier."""
 
 
 def read_references(request: retrieval_pb2.AddReferencesRequest, library: ReferenceLibrary) -> list[NewReference]:
@@ -29,9 +27,7 @@ def read_references(request: retrieval_pb2.AddReferencesRequest, library: Refere
     """
     check_text(request.idempotency_key, "idempotency_key")
     check_text(request.confirmed_by, "confirmed_by")
-    check_text(request.source, "source")
-    if _SOURCE.fullmatch(request.source) is None:
-        raise InvalidRequestError("TEXT_INVALID", "source takes printable ASCII characters without a slash.", field="source")
+    check_source(request.source)
     if not 1 <= len(request.references) <= MAX_REFERENCES:
         raise InvalidRequestError("BATCH_SIZE_OUT_OF_RANGE", f"references takes 1..{MAX_REFERENCES} entries.", field="references")
     return [_read_reference(reference, library) for reference in request.references]

@@ -131,6 +131,7 @@ class RetrievalServicer(retrieval_pb2_grpc.RetrievalServiceServicer):
             dimension=library.dimension,
             classes=[library_pb2.LibraryClass(cell_class=c, is_blast=b, count=n) for (c, b), n in sorted(counts.items())],
             patients=len(np.unique(library.patients)),
+            takes_additions=self._additions is not None,
             pending_additions=len(set(waiting) - set(library.addition_ids.tolist())),
         )
         return retrieval_pb2.GetLibraryResponse(library=held)

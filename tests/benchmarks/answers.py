@@ -60,7 +60,17 @@ def plain_answer(diagnosis: diagnosis_pb2.Diagnosis) -> dict[str, Any]:
         "reasons": list(diagnosis.reasons),
         "counts": [counts.total, counts.suspected, counts.indeterminate, counts.not_suspected],
         "blast_fraction": [diagnosis.blast_fraction.lower, diagnosis.blast_fraction.upper],
-        "quality": [quality.width, quality.height, quality.overexposed_share, quality.red_cell_radius, repr(quality.blur), *quality.notes],
+        "quality": [
+            quality.width,
+            quality.height,
+            quality.overexposed_share,
+            quality.underexposed_share,
+            quality.covered_share,
+            quality.red_cell_radius,
+            repr(quality.blur),
+            _digest(quality.focus_map.values),
+            *quality.notes,
+        ],
         "kind": diagnosis.kind,
         "cells": [_plain_cell(cell) for cell in diagnosis.cells],
         "latent_map": [[r.reference_id, r.position.x, r.position.y] for r in diagnosis.latent_map],
@@ -73,7 +83,17 @@ def plain_answer(diagnosis: diagnosis_pb2.Diagnosis) -> dict[str, Any]:
 def _plain_cell(cell: diagnosis_pb2.CellDiagnosis) -> dict[str, Any]:
     where, evidence = cell.cell, cell.class_activation
     return {
-        "cell": [where.cell_id, where.box.x, where.box.y, where.box.width, where.box.height, where.center_x, where.center_y, where.radius],
+        "cell": [
+            where.cell_id,
+            where.box.x,
+            where.box.y,
+            where.box.width,
+            where.box.height,
+            where.center_x,
+            where.center_y,
+            where.radius,
+            where.confidence,
+        ],
         "probabilities": [repr(p) for p in (cell.blast_probability, cell.network_probability, cell.neighbour_vote, cell.nothing_probability)],
         "verdict": [cell.suspected, cell.indeterminate, list(cell.prediction_set), list(cell.reasons)],
         "focus": [cell.focus_before, cell.focus_after, cell.unsharp_radius, cell.upscale_factor],
@@ -87,7 +107,7 @@ def _plain_cell(cell: diagnosis_pb2.CellDiagnosis) -> dict[str, Any]:
 def _plain_neighbour(known: Any) -> list[Any]:
     maps = (known.query_map, known.neighbour_map, known.query_grad_cam, known.neighbour_grad_cam)
     facts = [known.reference_id, known.is_blast, known.cell_class, known.source, known.patient, known.distance, known.image_sha256, known.map_model]
-    return [*facts, known.center_x, known.center_y, known.radius, *(_digest(m.values) for m in maps)]
+    return [*facts, known.center_x, known.center_y, known.radius, *(_digest(m.values) for m in maps), _digest(known.place_similarities.map.values)]
 
 
 def _digest(content: bytes) -> str:

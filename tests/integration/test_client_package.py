@@ -10,14 +10,19 @@ import subprocess
 import sys
 import textwrap
 import venv
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import dl4all_client
 from deploy.ci.lock import lock_path
+from dl4all_client import AsyncDiagnosisClient, DiagnosisClient, Reference
 from services.common.phantom import CellKind, PhantomOptions, encode_png, single_cell, smear_field
 from services.common.phantom.slide import PhantomSlide, SlideOptions
+from services.common.settings import CommonSettings
+from services.embedded import embedded_services
 from tests.integration.conftest import ServerProcess
 from tests.paths import ROOT
 
@@ -145,3 +150,33 @@ def test_the_client_calls_a_server_at_both_ends_of_its_ranges(
     assert error == "INVALID_ARGUMENT IMAGE_UNKNOWN_FORMAT image"
     assert both == "[('a', 'Diagnosis'), ('b', 'ServiceError'), ('cells', 4)]"
     assert all(version.startswith(wanted) for version, wanted in zip(used.split(), versions, strict=True)), used
+
+
+def _unreadable(image: bytes) -> Iterator[bytes]:
+    yield image
+    raise OSError("the disk is gone")
+
+
+async def test_what_ends_the_images_is_raised_as_it_is_over_a_real_channel(folder: Path, server: ServerProcess) -> None:
+    image = (folder / "smear.jpg").read_bytes()
+    facts: Any = {"source": "lab", "confirmed_by": "A", "idempotency_key": "k"}
+    with DiagnosisClient(server.address) as client:
+        with pytest.raises(OSError, match="the disk is gone"):
+            client.diagnose_specimen(_unreadable(image))
+        with pytest.raises(OSError, match="the disk is gone"):
+            client.add_references((Reference(i, True, "blast", "P") for i in _unreadable(image)), **facts)
+    async with AsyncDiagnosisClient(server.address) as asynchronous:
+        with pytest.raises(OSError, match="the disk is gone"):
+            await asynchronous.diagnose_specimen(_unreadable(image))
+        with pytest.raises(OSError, match="the disk is gone"):
+            await asynchronous.add_references((Reference(i, True, "blast", "P") for i in _unreadable(image)), **facts)
+        assert (await asynchronous.diagnose(image)).cells, "the channel is whole"
+
+
+async def test_the_same_over_services_in_this_process(folder: Path) -> None:
+    image = (folder / "smear.jpg").read_bytes()
+    async with embedded_services(CommonSettings()) as services:
+        client = AsyncDiagnosisClient.over(services.stubs["gateway"], services.stubs["library"])
+        with pytest.raises(OSError, match="the disk is gone"):
+            await client.diagnose_specimen(_unreadable(image))
+        assert (await client.diagnose_specimen([image])).images == 1

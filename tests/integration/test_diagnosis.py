@@ -137,7 +137,7 @@ def test_empty_specimen_is_refused(server):
 def test_releases_are_listed_with_figures_and_limits(server):
     with DiagnosisClient(server.address) as client:
         releases = client.list_releases()
-    assert sum(r.default for r in releases) == 1
+    assert sum(r.is_default for r in releases) == 1
     for release in releases:
         assert release.figures
         assert release.limits
@@ -146,7 +146,7 @@ def test_releases_are_listed_with_figures_and_limits(server):
 
 def test_a_release_is_chosen_by_id_or_by_system(server, phantom_cell):
     with DiagnosisClient(server.address) as client:
-        (release,) = (r for r in client.list_releases() if r.default)
+        (release,) = (r for r in client.list_releases() if r.is_default)
         for name in (release.release_id, release.system, ""):
             assert client.diagnose(phantom_cell, release=name).provenance.release == release.release_id
 

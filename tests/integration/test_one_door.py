@@ -107,6 +107,23 @@ def test_a_reference_that_is_refused_is_named_and_nothing_is_kept(gateway: Runni
     assert len(list(AdditionStore(folder / "additions.sqlite").read(withdrawn=False))) == before
 
 
+def test_a_bad_first_image_is_named_though_much_is_still_being_sent(gateway: Running, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    large = encode_png(smear_field(5, PhantomOptions(width=1600, height=1200, cells=20)))
+    for number in range(6):
+        (folder / f"large-{number}.png").write_bytes(large)
+    assert 6 * len(large) > 8 * 1024 * 1024
+    done = _run(["library", "add", "blank.png", *(f"large-{n}.png" for n in range(6)), *FACTS[:-1], "late"], gateway, folder, monkeypatch)
+    assert done.exit_code == 1
+    assert "blank.png: No nucleated cell was found in this image. (NO_CELLS)" in done.stderr
+
+
+def test_a_gateway_that_takes_no_cells_says_what_to_set(stack: Stack, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = _run(COMMANDS["library add"], stack["gateway"], folder, monkeypatch)
+    assert done.exit_code == 1
+    assert "DL4ALL_RETRIEVAL_ADDITIONS" in done.stderr
+    assert "ADDITIONS_OFF" in done.stderr
+
+
 def test_a_key_that_came_with_other_cells_is_told(gateway: Running, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert _run(COMMANDS["library add"], gateway, folder, monkeypatch).exit_code == 0
     (folder / "other.png").write_bytes(encode_png(single_cell(7, CellKind.MONOCYTE)))

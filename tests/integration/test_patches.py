@@ -74,5 +74,5 @@ def test_other_releases_judge_no_patches(stack: Stack, phantom_field: bytes) -> 
 
 def test_slides_are_refused(stack: Stack) -> None:
     with DiagnosisClient(stack["gateway"].address) as client, pytest.raises(ServiceError) as caught:
-        list(client.diagnose_slide("any.tif", release=SYSTEM))
+        list(client.diagnose_slide("any.tif", on_server=True, release=SYSTEM))
     assert caught.value.reason == "RELEASE_TAKES_NO_SLIDES"

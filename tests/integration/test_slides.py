@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Unpack, cast
@@ -43,7 +43,7 @@ class SlideStack:
 
     def diagnose(self, slide: Path | str, **options: Unpack[SlideAnswerOptions]) -> list[diagnosis_pb2.DiagnoseSlideResponse]:
         with DiagnosisClient(self.gateway.address) as client:
-            return list(client.diagnose_slide(slide, timeout=300, **options))
+            return list(client.diagnose_slide(slide, on_server=isinstance(slide, str), timeout=300, **options))
 
     def error(self, slide: Path | str) -> ServiceError:
         with pytest.raises(ServiceError) as caught:
@@ -138,7 +138,7 @@ def test_paths_that_are_refused(slides: SlideStack, path: str, code: str, reason
 
 def test_without_a_root_nothing_is_read_by_path(stack: Stack) -> None:
     with DiagnosisClient(stack["gateway"].address) as client, pytest.raises(ServiceError) as caught:
-        list(client.diagnose_slide("phantom.tif"))
+        list(client.diagnose_slide("phantom.tif", on_server=True))
     assert caught.value.reason == "SLIDES_ROOT_UNSET"
 
 
@@ -208,7 +208,7 @@ def test_a_caller_who_goes_away_in_the_middle_of_an_upload(slides: SlideStack) -
 
 def test_more_slides_than_are_read_at_once_are_refused(slides: SlideStack, drawn: tuple[Path, PhantomSlide]) -> None:
     with DiagnosisClient(slides.gateway.address) as client:
-        first = cast(Generator[diagnosis_pb2.DiagnoseSlideResponse, None, None], client.diagnose_slide(drawn[0], timeout=300))
+        first = client.diagnose_slide(drawn[0], timeout=300)
         next(first)
         reasons = (slides.error("phantom.tif").reason for _ in range(10))  # gRPC may lose a status that comes while it writes: grpc/grpc#36066
         assert next(r for r in reasons if r != "DEPENDENCY_UNAVAILABLE") == "SLIDES_BUSY"

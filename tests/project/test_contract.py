@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import google.rpc
 import pytest
 from google.protobuf import descriptor_pb2
 
@@ -25,13 +26,15 @@ OUTWARD = {
 }
 
 
+def _all_but_protos(folder: str, names: list[str]) -> list[str]:
+    return [name for name in names if name not in ("status.proto", "error_details.proto", "code.proto")]
+
+
 @pytest.fixture
 def contract(tmp_path: Path) -> Path:
     """A copy of the contract that may be changed."""
-    if not (ROOT / "build" / "googleapis").is_dir():
-        pytest.skip("make protos-check fetches google.rpc")
-    for name in ("protos", "build/googleapis"):
-        shutil.copytree(ROOT / name, tmp_path / name)
+    shutil.copytree(PROTOS, tmp_path / "protos")
+    shutil.copytree(Path(next(iter(google.rpc.__path__))), tmp_path / "build" / "googleapis" / "google" / "rpc", ignore=_all_but_protos)
     shutil.copy(ROOT / "buf.yaml", tmp_path)
     return tmp_path
 
@@ -51,6 +54,13 @@ def _change(contract: Path, file: str, old: str, new: str) -> None:
 def test_the_baseline_holds_the_outward_contract() -> None:
     baseline = descriptor_pb2.FileDescriptorSet.FromString((PROTOS / "baseline.binpb").read_bytes())
     assert {file.name for file in baseline.file if file.name.startswith("dl4all/")} == OUTWARD
+
+
+def test_the_baseline_records_the_contract_as_it_is(contract: Path) -> None:
+    command = [BUF, "build", "--path", "protos/dl4all/diagnosis", "--exclude-source-info", "--output", "now.binpb"]
+    subprocess.run(command, cwd=contract, check=True)
+    now, recorded = (descriptor_pb2.FileDescriptorSet.FromString(path.read_bytes()) for path in (contract / "now.binpb", PROTOS / "baseline.binpb"))
+    assert now == recorded, "the contract grew: run make protos-baseline, and commit protos/baseline.binpb"
 
 
 def test_the_contract_keeps_what_the_baseline_promises(contract: Path) -> None:
@@ -77,7 +87,12 @@ def test_what_would_break_a_caller_is_found(contract: Path, file: str, old: str,
 
 
 def test_additions_and_the_inner_contract_are_free(contract: Path) -> None:
-    _change(contract, "dl4all/diagnosis/v1/diagnosis.proto", "  string release = 4;\n}", "  string release = 4;\n  // New.\n  string extra = 5;\n}")
+    _change(
+        contract,
+        "dl4all/diagnosis/v1/diagnosis.proto",
+        "  repeated string limits = 10;\n}",
+        "  repeated string limits = 10;\n  // New.\n  string extra = 11;\n}",
+    )
     _change(contract, "dl4all/patching/v1/patching.proto", "  bool omit_crops = 5;", "  int32 omit_crops = 5;")
     done = _breaking(contract)
     assert done.returncode == 0, done.stdout

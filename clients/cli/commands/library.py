@@ -56,7 +56,7 @@ def add(
     made = key or uuid.uuid4().hex
 
     def references(paths: list[Path]) -> Iterator[Reference]:
-        for path in track(paths, "reading", console=console, transient=True):
+        for path in track(paths, "sending", console=console, transient=True):
             yield Reference(path.read_bytes(), blast, cell_class, patient)
 
     async def work() -> int:

@@ -207,7 +207,7 @@ def _show_releases(releases: Iterable[diagnosis_pb2.Release], as_json: bool) -> 
         if as_json:
             print_json(form)
             continue
-        marks = [name for name, holds in (("default", release.default), ("current", release.current)) if holds]
+        marks = [name for name, holds in (("default", release.is_default), ("current", release.is_current)) if holds]
         typer.echo(f"{release.system}  {release.release_id}" + (f"  ({', '.join(marks)})" if marks else ""))
         typer.echo(f"  {release.title}\n  detects {form['detects']}; input {release.input}, {release.side} px")
         for figure in form["figures"]:

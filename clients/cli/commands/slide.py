@@ -62,7 +62,7 @@ async def _diagnose(
             table.writerow(COLUMNS)
         bar = stack.enter_context(_bar())
         tasks = [bar.add_task("sending", total=sent or None), bar.add_task("searching", total=None)]
-        async for part in client.diagnose_slide(file.as_posix() if on_server else file, **options):
+        async for part in client.diagnose_slide(file, on_server=on_server, **options):
             match part.WhichOneof("part"):
                 case "progress":
                     _show_progress(bar, tasks, part.progress)

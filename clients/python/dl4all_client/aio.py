@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from itertools import count
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar, Unpack
+from typing import Any, Final, Generic, Self, Unpack, cast
 
 import grpc
 
@@ -20,24 +20,26 @@ from dl4all_client.requests import (
     Answer,
     DiagnoseOptions,
     ImageOptions,
+    Item,
     Kind,
     OnImage,
     Reference,
     SlideOptions,
+    aggregate,
     diagnose_request,
     enhance_request,
     locate_request,
     read_answer,
     read_specimen,
-    reference_requests,
+    reference_request,
+    references_start,
     slide_requests,
     slide_start_of,
     specimen_request,
     stream_request,
-    without_aggregate,
 )
 
-Item = TypeVar("Item")
+_END: Final = object()
 
 
 class AsyncDiagnosisClient:
@@ -86,36 +88,40 @@ class AsyncDiagnosisClient:
         return answer.diagnosis
 
     async def diagnose_stream(
-        self, requests: AsyncIterable[diagnosis_pb2.DiagnoseRequest] | Iterable[diagnosis_pb2.DiagnoseRequest]
-    ) -> AsyncIterator[Answer]:
+        self, requests: AsyncIterable[diagnosis_pb2.DiagnoseRequest] | Iterable[diagnosis_pb2.DiagnoseRequest], *, timeout: float | None = None
+    ) -> AsyncGenerator[Answer, None]:
         """See ``DiagnosisClient.diagnose_stream``."""
-        messages = (stream_request(request) async for request in _each(requests))
-        with _errors():
-            async for answer in self._diagnosis.DiagnoseStream(messages):
+        sent = _Sent(stream_request(request) async for request in _each(requests))
+        async with _streaming(self._diagnosis.DiagnoseStream(sent, timeout=timeout), sent) as answers:
+            async for answer in answers:
                 yield read_answer(answer)
 
     async def diagnose_specimen(
-        self, images: AsyncIterable[bytes] | Iterable[bytes], *, on_image: OnImage | None = None, **options: Unpack[ImageOptions]
+        self,
+        images: AsyncIterable[bytes] | Iterable[bytes],
+        *,
+        on_image: OnImage | None = None,
+        timeout: float | None = None,
+        **options: Unpack[ImageOptions],
     ) -> diagnosis_pb2.SpecimenDiagnosis:
         """See ``DiagnosisClient.diagnose_specimen``."""
-        numbers = count()
-        messages = (specimen_request(next(numbers), image, options) async for image in _each(images))
-        with _errors():
-            async for answer in self._diagnosis.DiagnoseSpecimen(messages):
-                if (specimen := read_specimen(answer, on_image)) is not None:
-                    return specimen
-        raise without_aggregate()
+        numbers, specimen = count(), None
+        sent = _Sent(specimen_request(next(numbers), image, options) async for image in _each(images))
+        async with _streaming(self._diagnosis.DiagnoseSpecimen(sent, timeout=timeout), sent) as answers:
+            async for answer in answers:
+                specimen = read_specimen(answer, on_image)
+        return aggregate(specimen)
 
     async def diagnose_slide(
-        self, slide: Path | str, *, timeout: float | None = None, **options: Unpack[SlideOptions]
-    ) -> AsyncIterator[diagnosis_pb2.DiagnoseSlideResponse]:
+        self, slide: Path | str, *, on_server: bool = False, timeout: float | None = None, **options: Unpack[SlideOptions]
+    ) -> AsyncGenerator[diagnosis_pb2.DiagnoseSlideResponse, None]:
         """See ``DiagnosisClient.diagnose_slide``."""
         with ExitStack() as stack:
-            file = stack.enter_context(slide.open("rb")) if isinstance(slide, Path) else None
-            messages = _in_thread(slide_requests(slide_start_of(slide, options), file))
-            stack.enter_context(_errors())
-            async for part in self._diagnosis.DiagnoseSlide(messages, timeout=timeout):
-                yield part
+            file = None if on_server else stack.enter_context(Path(slide).open("rb"))
+            sent = _Sent(_each(slide_requests(slide_start_of(slide, on_server, options), file)))
+            async with _streaming(self._diagnosis.DiagnoseSlide(sent, timeout=timeout), sent) as parts:
+                async for part in parts:
+                    yield part
 
     async def locate_cells(self, image: bytes, *, kind: Kind = "auto", microns_per_pixel: float = 0.0) -> diagnosis_pb2.LocateCellsResponse:
         """See ``DiagnosisClient.locate_cells``."""
@@ -155,33 +161,82 @@ class AsyncDiagnosisClient:
         return answer
 
     async def add_references(
-        self, references: Iterable[Reference], *, source: str, confirmed_by: str, idempotency_key: str, release: str = ""
+        self,
+        references: AsyncIterable[Reference] | Iterable[Reference],
+        *,
+        source: str,
+        confirmed_by: str,
+        idempotency_key: str,
+        release: str = "",
+        timeout: float | None = None,
     ) -> library_pb2.AddReferencesResponse:
         """See ``DiagnosisClient.add_references``."""
-        messages = reference_requests(references, source=source, confirmed_by=confirmed_by, idempotency_key=idempotency_key, release=release)
-        with _errors():
-            answer: library_pb2.AddReferencesResponse = await self._library.AddReferences(_each(messages))
+        start = references_start(source=source, confirmed_by=confirmed_by, idempotency_key=idempotency_key, release=release)
+        sent = _Sent(_after(start, (reference_request(reference) async for reference in _each(references))))
+        with _errors(sent):
+            answer: library_pb2.AddReferencesResponse = await self._library.AddReferences(sent, timeout=timeout)
         return answer
 
 
 async def _each(items: AsyncIterable[Item] | Iterable[Item]) -> AsyncIterator[Item]:
+    """Items as they are made; those of a plain iterator are made in a thread, because making one may read a file."""
     if isinstance(items, AsyncIterable):
         async for item in items:
             yield item
-    else:
-        for item in items:
-            yield item
+        return
+    made = iter(items)
+    while (made_item := await asyncio.to_thread(next, made, _END)) is not _END:
+        yield cast(Item, made_item)
 
 
-async def _in_thread(items: Iterator[Item]) -> AsyncIterator[Item]:
-    """Take items in a thread, because making one reads a file."""
-    while (item := await asyncio.to_thread(next, items, None)) is not None:
+async def _after(first: Item, items: AsyncIterator[Item]) -> AsyncIterator[Item]:
+    yield first
+    async for item in items:
         yield item
 
 
+class _Sent(Generic[Item]):
+    """Messages of a stream, as ``requests.Sent`` has them for plain code."""
+
+    def __init__(self, messages: AsyncIterator[Item]) -> None:
+        self._messages = messages
+        self.error: Exception | None = None
+
+    def __aiter__(self) -> _Sent[Item]:
+        return self
+
+    async def __anext__(self) -> Item:
+        try:
+            return await anext(self._messages)
+        except StopAsyncIteration:
+            raise
+        except Exception as error:
+            self.error = error
+            raise
+
+
 @contextmanager
-def _errors() -> Iterator[None]:
+def _errors(sent: _Sent[Any] | None = None) -> Iterator[None]:
+    """Raise ServiceError for a failed call, or the exception that ended what was sent; gRPC then cancels the call."""
     try:
         yield
-    except grpc.aio.AioRpcError as error:
-        raise ServiceError.from_rpc(error) from error
+    except (grpc.aio.AioRpcError, asyncio.CancelledError) as error:
+        task = asyncio.current_task()
+        if sent is not None and sent.error is not None and not (task is not None and task.cancelling()):
+            raise sent.error from None
+        if isinstance(error, grpc.aio.AioRpcError):
+            raise ServiceError.from_rpc(error) from error
+        raise
+
+
+@asynccontextmanager
+async def _streaming(call: Any, sent: _Sent[Any]) -> AsyncIterator[Any]:
+    """The answers of a call; the call is cancelled where the caller takes no more of them."""
+    with _errors(sent):
+        try:
+            yield call
+        finally:
+            if hasattr(call, "cancel"):
+                call.cancel()
+            else:  # of services in this process: a generator
+                await call.aclose()

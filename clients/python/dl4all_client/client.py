@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
-from typing import Unpack
+from typing import Any, TypeVar, Unpack, cast
 
 import grpc
 
@@ -21,19 +22,23 @@ from dl4all_client.requests import (
     Kind,
     OnImage,
     Reference,
+    Sent,
     SlideOptions,
+    aggregate,
     diagnose_request,
     enhance_request,
     locate_request,
     read_answer,
     read_specimen,
-    reference_requests,
+    reference_request,
+    references_start,
     slide_requests,
     slide_start_of,
     specimen_request,
     stream_request,
-    without_aggregate,
 )
+
+Call = TypeVar("Call")
 
 
 class DiagnosisClient:
@@ -66,43 +71,47 @@ class DiagnosisClient:
         with _errors():
             return self._diagnosis.Diagnose(diagnose_request(image, **options), timeout=self._timeout).diagnosis
 
-    def diagnose_stream(self, requests: Iterable[diagnosis_pb2.DiagnoseRequest]) -> Iterator[Answer]:
+    def diagnose_stream(self, requests: Iterable[diagnosis_pb2.DiagnoseRequest], *, timeout: float | None = None) -> Generator[Answer, None, None]:
         """Diagnose many images over one stream.
 
         Args:
             requests: of ``diagnose_request``, each with a request id of its own; they are read as the service has room.
+            timeout: seconds for the whole stream; None for no limit.
 
         Yields:
             Request id and diagnosis, or ServiceError where this image failed, in the order in which they are done.
         """
-        with _errors():
-            for answer in self._diagnosis.DiagnoseStream(map(stream_request, requests)):
+        sent = Sent(map(stream_request, requests))
+        with _streaming(self._diagnosis.DiagnoseStream(sent, timeout=timeout), sent) as answers:
+            for answer in answers:
                 yield read_answer(answer)
 
     def diagnose_specimen(
-        self, images: Iterable[bytes], *, on_image: OnImage | None = None, **options: Unpack[ImageOptions]
+        self, images: Iterable[bytes], *, on_image: OnImage | None = None, timeout: float | None = None, **options: Unpack[ImageOptions]
     ) -> diagnosis_pb2.SpecimenDiagnosis:
         """Diagnose the images of one specimen and return the aggregate.
 
         Args:
             images: encoded images; an image that fails is counted as a failure and does not end the call.
             on_image: called with number (as text) and diagnosis, or ServiceError, of each image as it is done.
+            timeout: seconds for the whole specimen; None for no limit.
             options: see ``ImageOptions``.
         """
-        requests = (specimen_request(number, image, options) for number, image in enumerate(images))
-        with _errors():
-            for answer in self._diagnosis.DiagnoseSpecimen(requests):
-                if (specimen := read_specimen(answer, on_image)) is not None:
-                    return specimen
-        raise without_aggregate()
+        specimen = None
+        sent = Sent(specimen_request(number, image, options) for number, image in enumerate(images))
+        with _streaming(self._diagnosis.DiagnoseSpecimen(sent, timeout=timeout), sent) as answers:
+            for answer in answers:
+                specimen = read_specimen(answer, on_image)
+        return aggregate(specimen)
 
     def diagnose_slide(
-        self, slide: Path | str, *, timeout: float | None = None, **options: Unpack[SlideOptions]
-    ) -> Iterator[diagnosis_pb2.DiagnoseSlideResponse]:
+        self, slide: Path | str, *, on_server: bool = False, timeout: float | None = None, **options: Unpack[SlideOptions]
+    ) -> Generator[diagnosis_pb2.DiagnoseSlideResponse, None, None]:
         """Diagnose a slide.
 
         Args:
-            slide: a file here (Path), which is uploaded; or, as text, a path below the slide root of the service.
+            slide: a file here, which is uploaded.
+            on_server: whether ``slide`` is a path below the slide root of the service instead, and nothing is uploaded.
             timeout: seconds for the whole slide; None for the service's own limit.
             options: see ``SlideOptions``.
 
@@ -113,9 +122,9 @@ class DiagnosisClient:
             OSError: the file cannot be read.
         """
         with ExitStack() as stack:
-            file = stack.enter_context(slide.open("rb")) if isinstance(slide, Path) else None
-            stack.enter_context(_errors())
-            yield from self._diagnosis.DiagnoseSlide(slide_requests(slide_start_of(slide, options), file), timeout=timeout)
+            file = None if on_server else stack.enter_context(Path(slide).open("rb"))
+            sent = Sent(slide_requests(slide_start_of(slide, on_server, options), file))
+            yield from stack.enter_context(_streaming(self._diagnosis.DiagnoseSlide(sent, timeout=timeout), sent))
 
     def locate_cells(self, image: bytes, *, kind: Kind = "auto", microns_per_pixel: float = 0.0) -> diagnosis_pb2.LocateCellsResponse:
         """Locate the nucleated cells of one encoded image; none is judged."""
@@ -153,7 +162,14 @@ class DiagnosisClient:
             return self._library.GetLibrary(library_pb2.GetLibraryRequest(release=release), timeout=self._timeout)
 
     def add_references(
-        self, references: Iterable[Reference], *, source: str, confirmed_by: str, idempotency_key: str, release: str = ""
+        self,
+        references: Iterable[Reference],
+        *,
+        source: str,
+        confirmed_by: str,
+        idempotency_key: str,
+        release: str = "",
+        timeout: float | None = None,
     ) -> library_pb2.AddReferencesResponse:
         """Keep confirmed cells for the next version of a library: all of them, or none.
 
@@ -163,15 +179,31 @@ class DiagnosisClient:
             confirmed_by: who confirmed them.
             idempotency_key: repeat a call with it, and the cells are kept once.
             release: release id or system; empty for the default.
+            timeout: seconds for the whole call; None for no limit.
         """
-        requests = reference_requests(references, source=source, confirmed_by=confirmed_by, idempotency_key=idempotency_key, release=release)
-        with _errors():
-            return self._library.AddReferences(requests)
+        start = references_start(source=source, confirmed_by=confirmed_by, idempotency_key=idempotency_key, release=release)
+        sent = Sent(chain([start], map(reference_request, references)))
+        with _errors(sent):
+            return self._library.AddReferences(sent, timeout=timeout)
 
 
 @contextmanager
-def _errors() -> Iterator[None]:
+def _errors(sent: Sent[Any] | None = None) -> Iterator[None]:
+    """Raise ServiceError for a failed call, or the exception that ended what was sent."""
     try:
         yield
     except grpc.RpcError as error:
+        if sent is not None and sent.error is not None:
+            raise sent.error from None
         raise ServiceError.from_rpc(error) from error
+
+
+@contextmanager
+def _streaming(call: Call, sent: Sent[Any]) -> Iterator[Call]:
+    """The answers of a call; the call is cancelled where the caller takes no more of them."""
+    with _errors(sent):
+        try:
+            yield call
+        finally:
+            sent.stopped = True
+            cast(Any, call).cancel()

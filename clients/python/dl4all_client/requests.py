@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Final, Literal, TypedDict, Unpack
+from typing import BinaryIO, Final, Generic, Literal, TypedDict, TypeVar, Unpack
 
 from dl4all.diagnosis.v1 import diagnosis_pb2, library_pb2
 from dl4all.imaging.v1 import imaging_pb2
@@ -13,6 +13,7 @@ from dl4all_client.errors import ServiceError
 
 DEFAULT_TIMEOUT: Final = 60.0
 SLIDE_CHUNK_BYTES: Final = 1024 * 1024
+Item = TypeVar("Item")
 Kind = Literal["auto", "cell", "field"]
 Answer = tuple[str, diagnosis_pb2.Diagnosis | ServiceError]
 """Request id of an image, and its diagnosis or why there is none."""
@@ -93,6 +94,39 @@ class Reference:
     microns_per_pixel: float = 0.0
 
 
+class Sent(Generic[Item]):
+    """Messages of a stream. It keeps the exception that ended them, because gRPC does not pass it on.
+
+    Args:
+        messages: what is sent.
+
+    Attributes:
+        error: the exception that making a message raised; None so far.
+        stopped: whether nothing more is to be sent; what making a message raises from then on is of no interest.
+    """
+
+    def __init__(self, messages: Iterable[Item]) -> None:
+        self._messages = iter(messages)
+        self.error: Exception | None = None
+        self.stopped = False
+
+    def __iter__(self) -> Sent[Item]:
+        return self
+
+    def __next__(self) -> Item:
+        if self.stopped:
+            raise StopIteration
+        try:
+            return next(self._messages)
+        except StopIteration:
+            raise
+        except Exception as error:
+            if self.stopped:
+                raise StopIteration from error
+            self.error = error
+            raise
+
+
 def diagnose_request(image: bytes, **options: Unpack[DiagnoseOptions]) -> diagnosis_pb2.DiagnoseRequest:
     """Build the request for one image.
 
@@ -139,9 +173,15 @@ def read_specimen(answer: diagnosis_pb2.DiagnoseSpecimenResponse, on_image: OnIm
     return None
 
 
-def without_aggregate() -> ServiceError:
-    """A specimen that ended without its aggregate."""
-    return ServiceError("INTERNAL", "INTERNAL", "The service ended the specimen without its aggregate.")
+def aggregate(specimen: diagnosis_pb2.SpecimenDiagnosis | None) -> diagnosis_pb2.SpecimenDiagnosis:
+    """The aggregate of a specimen, which is the last answer.
+
+    Raises:
+        ServiceError: there is none.
+    """
+    if specimen is None:
+        raise ServiceError("INTERNAL", "INTERNAL", "The service ended the specimen without its aggregate.")
+    return specimen
 
 
 def slide_start(*, path: str = "", upload_bytes: int = 0, **options: Unpack[SlideOptions]) -> diagnosis_pb2.DiagnoseSlideStart:
@@ -169,13 +209,14 @@ def slide_start(*, path: str = "", upload_bytes: int = 0, **options: Unpack[Slid
     )
 
 
-def slide_start_of(slide: Path | str, options: SlideOptions) -> diagnosis_pb2.DiagnoseSlideStart:
-    """The first message of a slide: a file here (Path), or a path below the slide root of the service (text).
+def slide_start_of(slide: Path | str, on_server: bool, options: SlideOptions) -> diagnosis_pb2.DiagnoseSlideStart:
+    """The first message of a slide: a file here, or a path below the slide root of the service.
 
     Raises:
         OSError: there is no such file here.
     """
-    return slide_start(upload_bytes=slide.stat().st_size, **options) if isinstance(slide, Path) else slide_start(path=slide, **options)
+    path = Path(slide)
+    return slide_start(path=path.as_posix(), **options) if on_server else slide_start(upload_bytes=path.stat().st_size, **options)
 
 
 def slide_requests(start: diagnosis_pb2.DiagnoseSlideStart, file: BinaryIO | None = None) -> Iterator[diagnosis_pb2.DiagnoseSlideRequest]:
@@ -195,22 +236,22 @@ def enhance_request(image: bytes, release: str, microns_per_pixel: float, *, inc
     return diagnosis_pb2.EnhanceCellRequest(image=image, release=release, microns_per_pixel=microns_per_pixel, include_crop=include_crop)
 
 
-def reference_requests(
-    references: Iterable[Reference], *, source: str, confirmed_by: str, idempotency_key: str, release: str
-) -> Iterator[library_pb2.AddReferencesRequest]:
-    """The messages of a call that adds confirmed cells: its start, then one message per cell."""
+def references_start(*, source: str, confirmed_by: str, idempotency_key: str, release: str) -> library_pb2.AddReferencesRequest:
+    """The first message of a call that adds confirmed cells."""
     start = library_pb2.AddReferencesStart(release=release, idempotency_key=idempotency_key, confirmed_by=confirmed_by, source=source)
-    yield library_pb2.AddReferencesRequest(start=start)
-    for reference in references:
-        yield library_pb2.AddReferencesRequest(
-            reference=library_pb2.ReferenceImage(
-                image=reference.image,
-                is_blast=reference.is_blast,
-                cell_class=reference.cell_class,
-                patient=reference.patient,
-                microns_per_pixel=reference.microns_per_pixel,
-            )
-        )
+    return library_pb2.AddReferencesRequest(start=start)
+
+
+def reference_request(reference: Reference) -> library_pb2.AddReferencesRequest:
+    """The message that brings one confirmed cell."""
+    image = library_pb2.ReferenceImage(
+        image=reference.image,
+        is_blast=reference.is_blast,
+        cell_class=reference.cell_class,
+        patient=reference.patient,
+        microns_per_pixel=reference.microns_per_pixel,
+    )
+    return library_pb2.AddReferencesRequest(reference=image)
 
 
 def image_kind(kind: str) -> imaging_pb2.ImageKind.ValueType:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import Any
 
@@ -19,6 +20,33 @@ class Refused(grpc.aio.AioRpcError):
         super().__init__(grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.aio.Metadata(), grpc.aio.Metadata(), "too much")
 
 
+class Stream:
+    """Answers of a streaming call, which can be cancelled."""
+
+    def __init__(self, answers: Iterator[Any]) -> None:
+        self._answers, self.cancelled, self.finished = answers, False, False
+
+    def __iter__(self) -> Iterator[Any]:
+        try:
+            yield from self._answers
+            self.finished = True
+        except OSError as error:  # gRPC ends a call whose requests fail, and does not say why
+            raise Refused from error
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+def streaming(method: Callable[..., Iterator[Any]]) -> Callable[..., Stream]:
+    """A method that answers a stream, as gRPC has it: the call is made at once, its answers come as they are taken."""
+
+    def call(self: FakeStub, *args: Any, **options: Any) -> Stream:
+        self.streams.append(Stream(method(self, *args, **options)))
+        return self.streams[-1]
+
+    return call
+
+
 class FakeStub:
     """Answers every RPC of both services, as the stubs for plain code do, or fails."""
 
@@ -26,23 +54,31 @@ class FakeStub:
         self.fails = False
         self.requests: list[Any] = []
         self.timeouts: list[float | None] = []
+        self.streams: list[Stream] = []
 
     def Diagnose(self, request: diagnosis_pb2.DiagnoseRequest, timeout: float) -> diagnosis_pb2.DiagnoseResponse:
         self._note(request, timeout)
         return diagnosis_pb2.DiagnoseResponse(diagnosis=_diagnosis(request.request_id))
 
-    def DiagnoseStream(self, requests: Iterable[diagnosis_pb2.DiagnoseStreamRequest]) -> Iterator[diagnosis_pb2.DiagnoseStreamResponse]:
-        self._note(None, None)
+    @streaming
+    def DiagnoseStream(
+        self, requests: Iterable[diagnosis_pb2.DiagnoseStreamRequest], timeout: float | None
+    ) -> Iterator[diagnosis_pb2.DiagnoseStreamResponse]:
+        self._note(None, timeout)
         for message in requests:
             yield _answer(message.request)
 
-    def DiagnoseSpecimen(self, requests: Iterable[diagnosis_pb2.DiagnoseSpecimenRequest]) -> Iterator[diagnosis_pb2.DiagnoseSpecimenResponse]:
-        self._note(None, None)
+    @streaming
+    def DiagnoseSpecimen(
+        self, requests: Iterable[diagnosis_pb2.DiagnoseSpecimenRequest], timeout: float | None
+    ) -> Iterator[diagnosis_pb2.DiagnoseSpecimenResponse]:
+        self._note(None, timeout)
         for message in requests:
             self.requests.append(message.request)
             yield diagnosis_pb2.DiagnoseSpecimenResponse(image=_answer(message.request))
         yield diagnosis_pb2.DiagnoseSpecimenResponse(specimen=diagnosis_pb2.SpecimenDiagnosis(images=len(self.requests) - 1))
 
+    @streaming
     def DiagnoseSlide(
         self, requests: Iterable[diagnosis_pb2.DiagnoseSlideRequest], timeout: float | None
     ) -> Iterator[diagnosis_pb2.DiagnoseSlideResponse]:
@@ -71,9 +107,12 @@ class FakeStub:
         self._note(request, timeout)
         return library_pb2.GetLibraryResponse(release="a-1", library=retrieval_library_pb2.Library(patients=4))
 
-    def AddReferences(self, requests: Iterable[library_pb2.AddReferencesRequest]) -> library_pb2.AddReferencesResponse:
-        self._note(None, None)
-        self.requests = list(requests)
+    def AddReferences(self, requests: Iterable[library_pb2.AddReferencesRequest], timeout: float | None) -> library_pb2.AddReferencesResponse:
+        self._note(None, timeout)
+        try:
+            self.requests = list(requests)
+        except OSError as error:
+            raise Refused from error
         return library_pb2.AddReferencesResponse(addition_ids=range(len(self.requests) - 1))
 
     def _note(self, request: Any, timeout: float | None) -> None:
@@ -81,6 +120,23 @@ class FakeStub:
             raise Refused
         self.requests.append(request)
         self.timeouts.append(timeout)
+
+
+class AsyncStream:
+    """The same stream as asyncio has it."""
+
+    def __init__(self, method: Callable[..., Stream], requests: AsyncIterator[Any], options: dict[str, Any]) -> None:
+        self._method, self._requests, self._options = method, requests, options
+        self.stream: Stream | None = None
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        self.stream = self._method(await _collected(self._requests), **self._options)
+        for answer in self.stream:
+            yield answer
+
+    def cancel(self) -> None:
+        if self.stream is not None:
+            self.stream.cancel()
 
 
 class AsyncFakeStub:
@@ -95,17 +151,21 @@ class AsyncFakeStub:
 
 def _awaited(method: Callable[..., Any]) -> Callable[..., Any]:
     async def call(request: Any, **options: Any) -> Any:
-        return method([message async for message in request] if hasattr(request, "__aiter__") else request, **options)
+        return method(await _collected(request) if hasattr(request, "__aiter__") else request, **options)
 
     return call
 
 
-def _iterated(method: Callable[..., Any]) -> Callable[..., AsyncIterator[Any]]:
-    async def call(requests: AsyncIterator[Any], **options: Any) -> AsyncIterator[Any]:
-        for answer in method([message async for message in requests], **options):
-            yield answer
+def _iterated(method: Callable[..., Stream]) -> Callable[..., AsyncStream]:
+    return lambda requests, **options: AsyncStream(method, requests, options)
 
-    return call
+
+async def _collected(requests: AsyncIterator[Any]) -> list[Any]:
+    """All messages; as gRPC for asyncio has it, the call is cancelled where making one fails."""
+    try:
+        return [message async for message in requests]
+    except OSError:
+        raise asyncio.CancelledError from None
 
 
 def _diagnosis(request_id: str) -> diagnosis_pb2.Diagnosis:

@@ -13,6 +13,7 @@ import pytest
 from dl4all.diagnosis.v1 import diagnosis_pb2, library_pb2
 from dl4all.imaging.v1 import imaging_pb2
 from dl4all_client import AsyncDiagnosisClient, DiagnosisClient, Reference, ServiceError, diagnose_request
+from dl4all_client.aio import _errors, _Sent
 from dl4all_client.requests import SLIDE_CHUNK_BYTES
 from tests.clients.python.fakes import AsyncFakeStub, FakeStub
 
@@ -77,6 +78,7 @@ def test_images_of_a_specimen_are_numbered_and_its_aggregate_is_returned(call: C
     told: list[tuple[str, str]] = []
     found = call("diagnose_specimen", [b"1", b"", b"3"], specimen="S", on_image=lambda name, answer: told.append((name, type(answer).__name__)))
     assert found.images == 3
+    assert [stream.finished for stream in stub.streams] == [True], "the call ends by itself, and is not cancelled"
     assert [(r.request_id, r.specimen) for r in stub.requests[1:]] == [("0", "S"), ("1", "S"), ("2", "S")]
     assert told == [("0", "Diagnosis"), ("1", "ServiceError"), ("2", "Diagnosis")]
 
@@ -95,6 +97,70 @@ async def test_images_may_come_as_they_are_made() -> None:
     assert [name async for name, _ in client.diagnose_stream(requests())] == ["a"]
 
 
+def _unreadable() -> Iterator[Any]:
+    yield b"1"
+    raise OSError("the disk is gone")
+
+
+@pytest.mark.parametrize("name", ["diagnose_specimen", "diagnose_stream", "add_references"])
+def test_what_ends_the_images_is_raised_as_it_is(call: Call, name: str) -> None:
+    made: dict[str, Any] = {
+        "diagnose_specimen": (_unreadable(), {}),
+        "diagnose_stream": ((diagnose_request(image, request_id="a") for image in _unreadable()), {}),
+        "add_references": ((Reference(i, True, "b", "P") for i in _unreadable()), {"source": "lab", "confirmed_by": "A", "idempotency_key": "k"}),
+    }
+    given, options = made[name]
+    with pytest.raises(OSError, match="the disk is gone"):
+        call(name, given, **options)
+
+
+def test_a_stream_that_is_left_is_cancelled(stub: FakeStub) -> None:
+    requests = [diagnose_request(b"x", request_id=name) for name in "abc"]
+    with DiagnosisClient("localhost:1") as client:
+        client._diagnosis = cast(Any, stub)
+        answers = client.diagnose_stream(requests)
+        next(answers)
+        answers.close()
+    assert [stream.cancelled for stream in stub.streams] == [True]
+
+
+async def test_an_asynchronous_stream_that_is_left_is_cancelled(stub: FakeStub) -> None:
+    fake = AsyncFakeStub(stub)
+    answers = AsyncDiagnosisClient.over(fake, fake).diagnose_stream([diagnose_request(b"x", request_id="a")])
+    await anext(answers)
+    await answers.aclose()
+    assert [stream.cancelled for stream in stub.streams] == [True]
+
+
+@pytest.mark.parametrize("name", ["diagnose_stream", "diagnose_specimen", "add_references"])
+def test_what_takes_long_has_no_limit_but_the_callers(call: Call, stub: FakeStub, name: str) -> None:
+    options = {"source": "lab", "confirmed_by": "A", "idempotency_key": "k"} if name == "add_references" else {}
+    call(name, [], **options)
+    call(name, [], timeout=3.0, **options)
+    assert stub.timeouts == [None, 3.0]
+
+
+async def test_a_cancelled_task_ends_as_cancelled_whatever_ended_the_images() -> None:
+    sent = _Sent(_fails())
+    with pytest.raises(OSError, match="gone"):
+        await anext(sent)
+
+    async def cancelled() -> None:
+        with _errors(sent):
+            await asyncio.sleep(60)
+
+    task = asyncio.create_task(cancelled())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def _fails() -> AsyncIterator[bytes]:
+    raise OSError("the disk is gone")
+    yield b""
+
+
 def test_a_slide_is_uploaded_in_chunks(call: Call, stub: FakeStub, tmp_path: Path) -> None:
     slide = tmp_path / "slide.tif"
     slide.write_bytes(bytes(2 * SLIDE_CHUNK_BYTES + 5))
@@ -106,7 +172,7 @@ def test_a_slide_is_uploaded_in_chunks(call: Call, stub: FakeStub, tmp_path: Pat
 
 
 def test_a_slide_that_the_service_holds_is_named_by_its_path(call: Call, stub: FakeStub) -> None:
-    call("diagnose_slide", "folder/slide.svs")
+    call("diagnose_slide", "folder/slide.svs", on_server=True)
     (request,) = stub.requests
     assert request.start.source.path == "folder/slide.svs"
 
@@ -149,7 +215,7 @@ def test_confirmed_cells_are_sent_after_what_they_share(call: Call, stub: FakeSt
         ("diagnose", [b""], {}),
         ("diagnose_stream", [[]], {}),
         ("diagnose_specimen", [[b""]], {}),
-        ("diagnose_slide", ["a"], {}),
+        ("diagnose_slide", ["a"], {"on_server": True}),
         ("locate_cells", [b""], {}),
         ("measure_focus", [b""], {}),
         ("enhance_cell", [b""], {}),

@@ -57,17 +57,22 @@ def test_a_foreign_status_becomes_an_internal_error() -> None:
 
 def test_what_another_service_refused_passes_through() -> None:
     status = status_of(errors.InvalidImageError("IMAGE_GREY", "The image is grey."))
-    back = error_of_rpc(_rpc_error(grpc.StatusCode.INVALID_ARGUMENT, status), "patching", of_caller=True)
+    back = error_of_rpc(_rpc_error(grpc.StatusCode.INVALID_ARGUMENT, status), "patching", of_caller=[grpc.StatusCode.INVALID_ARGUMENT])
     assert (back.code, back.reason, back.field) == ("INVALID_ARGUMENT", "IMAGE_GREY", "image")
     assert error_of_rpc(_rpc_error(grpc.StatusCode.INVALID_ARGUMENT, status), "patching").code == "INTERNAL", "the gateway's own fault"
 
 
 @pytest.mark.parametrize("kind", [errors.NotFoundError, errors.AlreadyExistsError, errors.OverloadedError])
 def test_what_was_refused_of_the_caller_passes_through_but_not_that_a_service_is_busy(kind: type[errors.DomainError]) -> None:
-    refused = error_of_rpc(_rpc_error(grpc.StatusCode[kind.code], status_of(kind("INNER", "Inner words."))), "retrieval", of_caller=True)
+    refused = error_of_rpc(
+        _rpc_error(grpc.StatusCode[kind.code], status_of(kind("INNER", "Inner words."))), "retrieval", of_caller=[grpc.StatusCode[kind.code]]
+    )
     assert (type(refused), refused.reason) == (kind, "INNER")
     busy = status_of(errors.OverloadedError("OVERLOADED", "Busy."))
-    assert error_of_rpc(_rpc_error(grpc.StatusCode.RESOURCE_EXHAUSTED, busy), "retrieval", of_caller=True).reason == "DEPENDENCY_OVERLOADED"
+    assert (
+        error_of_rpc(_rpc_error(grpc.StatusCode.RESOURCE_EXHAUSTED, busy), "retrieval", of_caller=[grpc.StatusCode.RESOURCE_EXHAUSTED]).reason
+        == "DEPENDENCY_OVERLOADED"
+    )
 
 
 @pytest.mark.parametrize(

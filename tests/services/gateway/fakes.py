@@ -75,7 +75,11 @@ class FakeServices:
         await self._called("LocateCells", request)
         for piece in self.pieces:
             await asyncio.sleep(0)
-            yield piece
+            given = patching_pb2.LocateCellsResponse()
+            given.CopyFrom(piece)
+            if request.omit_crops:
+                given.ClearField("crops")
+            yield given
 
     async def CutPatches(self, request: patching_pb2.CutPatchesRequest, **_: Any) -> AsyncIterator[patching_pb2.CutPatchesResponse]:
         await self._called("CutPatches", request)
@@ -141,7 +145,10 @@ class FakeServices:
 
     async def GetLibrary(self, request: retrieval_pb2.GetLibraryRequest, **_: Any) -> retrieval_pb2.GetLibraryResponse:
         await self._called("GetLibrary", request)
-        return retrieval_pb2.GetLibraryResponse(library=library_pb2.Library(sha256=self.release.library.sha256, patients=3))
+        return self._changed(
+            "GetLibrary",
+            retrieval_pb2.GetLibraryResponse(library=library_pb2.Library(sha256=self.release.library.sha256, patients=3, takes_additions=True)),
+        )  # type: ignore[no-any-return]
 
     async def AddReferences(self, request: retrieval_pb2.AddReferencesRequest, **_: Any) -> retrieval_pb2.AddReferencesResponse:
         await self._called("AddReferences", request)

@@ -147,9 +147,9 @@ def test_an_answer_that_is_too_large_is_refused() -> None:
 def test_all_releases_are_listed_with_one_default_and_one_current_of_each_system() -> None:
     said = releases_message(STORE).releases
     assert [s.release_id for s in said] == [r.id for r in STORE.releases]
-    assert [s.release_id for s in said if s.default] == [STORE.index.default]
-    assert {s.system: s.release_id for s in said if s.current} == STORE.index.current
-    figures = {f.name: f for s in said if s.default for f in s.figures}
+    assert [s.release_id for s in said if s.is_default] == [STORE.index.default]
+    assert {s.system: s.release_id for s in said if s.is_current} == STORE.index.current
+    figures = {f.name: f for s in said if s.is_default for f in s.figures}
     kept = {f.name: f for f in STORE.held(STORE.index.default).figures}
     assert {name: f.value for name, f in kept.items()} == pytest.approx({name: f.value for name, f in figures.items()})
     assert all(math.isnan(figures[name].low) == (f.low is None) for name, f in kept.items())

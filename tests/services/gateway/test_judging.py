@@ -138,6 +138,16 @@ async def test_class_activations_become_two_maps_of_one_scale() -> None:
     assert second is None
 
 
+@pytest.mark.parametrize("shown", [True, False])
+async def test_a_judged_cell_keeps_neither_its_crop_nor_pixels_that_are_not_shown(shown: bool) -> None:
+    piece = located(0, 1)
+    services = FakeServices()
+    judged = await CellJudge(CellCalls(services.stubs)).judge(piece.cells, piece.crops, context(crops=shown), RunStats())
+    assert [bool(cell.evidence.pixels) for cell in judged] == [shown, shown]
+    piece.cells[0].center_x = -1.0
+    assert judged[0].evidence.located.center_x == 0.0, "a copy, because a part of a message keeps all of it in memory"
+
+
 async def test_neighbours_of_cells_that_were_judged_are_found_again_by_their_pixels() -> None:
     services = FakeServices()
     pixels = {7: bytes(3 * RELEASE.input.side**2)}

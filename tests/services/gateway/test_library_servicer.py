@@ -46,18 +46,44 @@ async def test_images_are_embedded_and_kept_in_one_call() -> None:
 
 
 async def test_each_image_has_the_usual_time_where_the_caller_sets_no_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
-    services = FakeServices([located(0, total=1)])
-    left: list[float] = []
-    original = services.Classify
+    services, left, now = FakeServices([located(0, total=1)]), list[float](), [1000.0]
+    monkeypatch.setattr("services.gateway.deadline.time.monotonic", lambda: now[0])
+    classify = services.Classify
 
     async def slow(request: Any, *, timeout: float, **_: Any) -> Any:
         left.append(timeout)
-        await asyncio.sleep(0.1)
-        return await original(request)
+        now[0] += 45.0
+        return await classify(request)
 
     monkeypatch.setattr(services, "Classify", slow)
     await _add(services, START, *[CELL] * 3)
-    assert all(59.9 < seconds <= 60.0 for seconds in left), "the images before it took nothing of its time"
+    assert left == [60.0] * 3
+
+
+async def test_a_caller_who_sends_nothing_more_is_not_waited_for() -> None:
+    async def requests() -> AsyncIterator[Request]:
+        yield START
+        await asyncio.sleep(60)
+
+    servicer = LibraryServicer(GatewaySettings(default_deadline_seconds=0.05), STORE, FakeServices().stubs, ImageSlots(1))
+    with pytest.raises(DomainError) as caught:
+        await servicer.AddReferences(requests(), cast(Any, Context()))
+    assert caught.value.reason == "DEADLINE_EXCEEDED"
+
+
+@pytest.mark.parametrize(("changed", "reason"), [({"takes_additions": False}, "ADDITIONS_OFF"), ({"sha256": "f" * 64}, "RELEASE_DIFFERS")])
+async def test_what_retrieval_cannot_keep_is_refused_before_an_image_is_looked_at(changed: dict[str, Any], reason: str) -> None:
+    services = FakeServices([located(0, total=1)])
+
+    def change(answer: Any) -> None:
+        for name, value in changed.items():
+            setattr(answer.library, name, value)
+
+    services.changes["GetLibrary"] = change
+    with pytest.raises(DomainError) as caught:
+        await _add(services, START, CELL)
+    assert caught.value.reason == reason
+    assert [name for name, _ in services.called] == ["GetLibrary"]
 
 
 def _start(**changed: str) -> Request:
@@ -86,6 +112,8 @@ def _cell(**changed: Any) -> Request:
         ([START, *[CELL] * 257], "BATCH_SIZE_OUT_OF_RANGE", None),
         ([_start(idempotency_key=""), CELL], "TEXT_INVALID", None),
         ([_start(confirmed_by=" "), CELL], "TEXT_INVALID", None),
+        ([_start(source="a/b"), CELL], "TEXT_INVALID", None),
+        ([_start(idempotency_key="clé"), CELL], "IDENTIFIER_INVALID", None),
         ([_start(release="nobody"), CELL], "RELEASE_UNKNOWN", None),
         ([START, CELL, _cell(cell_class="")], "TEXT_INVALID", "1"),
         ([START, _cell(patient="x" * 129)], "TEXT_INVALID", "0"),

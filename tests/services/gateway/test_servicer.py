@@ -14,6 +14,7 @@ from dl4all.diagnosis.v1 import diagnosis_pb2
 from dl4all.imaging.v1 import imaging_pb2
 from dl4all.patching.v1 import patching_pb2
 from services.common import metrics
+from services.common.errors import InvalidRequestError
 from services.common.releases import ReleaseStore
 from services.gateway.cells import JudgedCell
 from services.gateway.composition import JudgedImage
@@ -75,7 +76,7 @@ def specimen(
     settings = GatewaySettings(stream_window=1, **limits)
     servicer = DiagnosisServicer(settings, store, cast(Any, None), ImageSlots(1))
     judged = Judged({str(i): judged for i, judged in enumerate(images)}, before)
-    servicer._composer = cast(Any, judged)
+    servicer._images._composer = cast(Any, judged)
 
     async def requests() -> AsyncIterator[diagnosis_pb2.DiagnoseSpecimenRequest]:
         for i in range(len(images)):
@@ -114,7 +115,7 @@ def test_blurred_images_are_never_no_blasts_seen(store: tuple[ReleaseStore, Path
 
 
 def test_an_image_whose_answer_is_too_large_failed_and_its_cells_do_not_count(store: tuple[ReleaseStore, Path]) -> None:
-    found, answers, _ = specimen(store[0], image("a", 200), image("b", 5000), max_answer_bytes=10_000)
+    found, answers, _ = specimen(store[0], image("a", 200), image("b", 5000), max_answer_bytes=30_000)
     assert [a.WhichOneof("result") for a in answers] == ["diagnosis", "error"]
     assert (found.counts.total, found.images, found.failures) == (200, 1, 1)
     assert found.finding == diagnosis_pb2.FINDING_INDETERMINATE
@@ -143,3 +144,17 @@ def test_images_of_a_specimen_are_counted_as_such(store: tuple[ReleaseStore, Pat
     before = _counted("DiagnoseSpecimen#image"), _counted("DiagnoseStream#image")
     specimen(store[0], image("a", 3), image("b", 4))
     assert (_counted("DiagnoseSpecimen#image"), _counted("DiagnoseStream#image")) == (before[0] + 2, before[1])
+
+
+def test_a_part_that_this_version_does_not_know_ends_the_specimen_before_anything_is_counted(store: tuple[ReleaseStore, Path]) -> None:
+    servicer = DiagnosisServicer(GatewaySettings(), store[0], cast(Any, None), ImageSlots(1))
+
+    async def requests() -> AsyncIterator[diagnosis_pb2.DiagnoseSpecimenRequest]:
+        yield diagnosis_pb2.DiagnoseSpecimenRequest()
+
+    async def collect() -> list[Any]:
+        return [answer async for answer in servicer.DiagnoseSpecimen(requests(), cast(Any, Context()))]
+
+    with pytest.raises(InvalidRequestError) as caught:
+        asyncio.run(collect())
+    assert caught.value.reason == "PART_UNKNOWN"

@@ -60,6 +60,15 @@ def test_the_same_call_again_is_kept_once_and_other_content_is_refused(store: Ad
     assert len(store.read()) == 1
 
 
+def test_a_repeated_call_is_recognised_though_another_engine_gave_slightly_other_numbers(store: AdditionStore) -> None:
+    first = replace(reference(1), center_x=10.2)
+    again = replace(first, embedding=first.embedding * 1.001, place_embeddings=first.place_embeddings * 0.999, center_x=first.center_x + 1e-4)
+    assert store.add("k1", "net/1", "here", "Dr A", [first]) == ([1], False)
+    assert store.add("k1", "net/1", "here", "Dr A", [again]) == ([1], True)
+    with pytest.raises(AlreadyExistsError):
+        store.add("k1", "net/1", "here", "Dr A", [replace(first, center_x=first.center_x + 40.0)])
+
+
 def test_withdrawn_additions_stay_on_record(store: AdditionStore) -> None:
     store.add("k1", "net/1", "here", "Dr A", [reference(1), reference(2), reference(3)])
     assert store.withdraw([1, 3], "Dr B", "mislabelled") == 2

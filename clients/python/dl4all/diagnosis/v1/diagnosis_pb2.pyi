@@ -41,7 +41,9 @@ class _FindingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Finding.Value
     FINDING_BLASTS_SUSPECTED: _Finding.ValueType  # 1
     """More cells are suspected to be blasts than chance explains."""
     FINDING_NO_BLASTS_SEEN: _Finding.ValueType  # 2
-    """At least 100 cells were judged and the upper bound of the blast fraction is below the release's limit."""
+    """Enough cells were judged, and the upper bound of the blast fraction is below the limit; DecisionRule has both numbers of the release. An
+    image of a single cell, or one that is poor as a whole, never gets this finding.
+    """
     FINDING_INDETERMINATE: _Finding.ValueType  # 3
     """Neither of the other findings holds; the reasons say why."""
 
@@ -53,7 +55,9 @@ FINDING_UNSPECIFIED: Finding.ValueType  # 0
 FINDING_BLASTS_SUSPECTED: Finding.ValueType  # 1
 """More cells are suspected to be blasts than chance explains."""
 FINDING_NO_BLASTS_SEEN: Finding.ValueType  # 2
-"""At least 100 cells were judged and the upper bound of the blast fraction is below the release's limit."""
+"""Enough cells were judged, and the upper bound of the blast fraction is below the limit; DecisionRule has both numbers of the release. An
+image of a single cell, or one that is poor as a whole, never gets this finding.
+"""
 FINDING_INDETERMINATE: Finding.ValueType  # 3
 """Neither of the other findings holds; the reasons say why."""
 Global___Finding: _TypeAlias = Finding  # noqa: Y015
@@ -190,7 +194,7 @@ Global___DiagnoseResponse: _TypeAlias = DiagnoseResponse  # noqa: Y015
 
 @_typing.final
 class DiagnoseStreamRequest(_message.Message):
-    """One image of a stream."""
+    """One image of a stream. A message without a part that the service knows ends the stream (PART_UNKNOWN)."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -252,7 +256,7 @@ Global___DiagnoseStreamResponse: _TypeAlias = DiagnoseStreamResponse  # noqa: Y0
 
 @_typing.final
 class DiagnoseSpecimenRequest(_message.Message):
-    """One image of a specimen."""
+    """One image of a specimen. A message without a part that the service knows ends the call (PART_UNKNOWN)."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -874,15 +878,17 @@ class CellDiagnosis(_message.Message):
     neighbour_vote: _builtins.float
     """Distance-weighted share 0..1 of blasts among the nearest known cells; NaN where the cell was not judged."""
     focus_before: _builtins.float
-    """Focus score before sharpening, higher is blurrier."""
+    """Focus score before sharpening, higher is blurrier; NaN where the cell was not judged."""
     focus_after: _builtins.float
-    """Focus score after sharpening."""
+    """Focus score after sharpening; NaN where the cell was not judged."""
     unsharp_radius: _builtins.int
-    """Unsharp radius, 0 (not sharpened), 1, 3, ..., 17."""
+    """Unsharp radius 1, 3, ..., 17; 0 where nothing was sharpened or the cell was not judged."""
     upscale_factor: _builtins.float
-    """Registered pixels per input pixel."""
+    """Registered pixels per input pixel; NaN where the cell was not judged."""
     distance_quantile: _builtins.float
-    """Distance to the nearest known cell as a quantile 0..1 of calibration cells. It does not change the decision."""
+    """Distance to the nearest known cell as a quantile 0..1 of calibration cells; NaN where the cell was not judged. It does not change the
+    decision.
+    """
     registered_pixels: _builtins.bytes
     """Registered pixels, uint8 RGB, side x side x 3, if requested."""
     registered_side: _builtins.int
@@ -1090,19 +1096,23 @@ class ServedFile(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     SHA256_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Model name or "library"."""
     sha256: _builtins.str
     """SHA-256, 64 hexadecimal digits."""
+    version: _builtins.int
+    """Version of the model, from 1; 0 for the library."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         sha256: _builtins.str = ...,
+        version: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "sha256", b"sha256"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "sha256", b"sha256", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1178,10 +1188,13 @@ class LocateCellsResponse(_message.Message):
     QUALITY_FIELD_NUMBER: _builtins.int
     KIND_FIELD_NUMBER: _builtins.int
     IMAGE_SHA256_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     kind: _imaging_pb2.ImageKind.ValueType
     """What the image was taken for: CELL or FIELD."""
     image_sha256: _builtins.str
     """SHA-256 of the encoded image, 64 hexadecimal digits."""
+    request_id: _builtins.str
+    """Identifier of the request that is answered."""
     @_builtins.property
     def cells(self) -> _containers.RepeatedCompositeFieldContainer[_imaging_pb2.Cell]:
         """Cells, top to bottom."""
@@ -1197,10 +1210,11 @@ class LocateCellsResponse(_message.Message):
         quality: _imaging_pb2.ImageQuality | None = ...,
         kind: _imaging_pb2.ImageKind.ValueType = ...,
         image_sha256: _builtins.str = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["quality", b"quality"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cells", b"cells", "image_sha256", b"image_sha256", "kind", b"kind", "quality", b"quality"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cells", b"cells", "image_sha256", b"image_sha256", "kind", b"kind", "quality", b"quality", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1239,16 +1253,20 @@ class MeasureFocusResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SCORE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     score: _builtins.float
     """FQPath focus score of the whole image at its own size, about 5..12, higher is blurrier; 120 if flat."""
+    request_id: _builtins.str
+    """Identifier of the request that is answered."""
     def __init__(
         self,
         *,
         score: _builtins.float = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["score", b"score"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "score", b"score"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1302,8 +1320,11 @@ class EnhanceCellResponse(_message.Message):
     ENHANCED_FIELD_NUMBER: _builtins.int
     CROP_FIELD_NUMBER: _builtins.int
     RELEASE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     release: _builtins.str
     """Release id whose preprocessing applied."""
+    request_id: _builtins.str
+    """Identifier of the request that is answered."""
     @_builtins.property
     def cell(self) -> _imaging_pb2.Cell:
         """Where the cell is."""
@@ -1323,10 +1344,11 @@ class EnhanceCellResponse(_message.Message):
         enhanced: _enhanced_cell_pb2.EnhancedCell | None = ...,
         crop: _imaging_pb2.Crop | None = ...,
         release: _builtins.str = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cell", b"cell", "crop", b"crop", "enhanced", b"enhanced"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cell", b"cell", "crop", b"crop", "enhanced", b"enhanced", "release", b"release"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cell", b"cell", "crop", b"crop", "enhanced", b"enhanced", "release", b"release", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1381,8 +1403,8 @@ class Release(_message.Message):
 
     RELEASE_ID_FIELD_NUMBER: _builtins.int
     SYSTEM_FIELD_NUMBER: _builtins.int
-    CURRENT_FIELD_NUMBER: _builtins.int
-    DEFAULT_FIELD_NUMBER: _builtins.int
+    IS_CURRENT_FIELD_NUMBER: _builtins.int
+    IS_DEFAULT_FIELD_NUMBER: _builtins.int
     DETECTS_FIELD_NUMBER: _builtins.int
     TITLE_FIELD_NUMBER: _builtins.int
     INPUT_FIELD_NUMBER: _builtins.int
@@ -1393,9 +1415,9 @@ class Release(_message.Message):
     """Release id."""
     system: _builtins.str
     """System that it implements."""
-    current: _builtins.bool
+    is_current: _builtins.bool
     """Whether a request that names the system gets this release."""
-    default: _builtins.bool
+    is_default: _builtins.bool
     """Whether a request that names no release and no system gets this release."""
     detects: Global___Detects.ValueType
     """Cells that its network detects."""
@@ -1418,8 +1440,8 @@ class Release(_message.Message):
         *,
         release_id: _builtins.str = ...,
         system: _builtins.str = ...,
-        current: _builtins.bool = ...,
-        default: _builtins.bool = ...,
+        is_current: _builtins.bool = ...,
+        is_default: _builtins.bool = ...,
         detects: Global___Detects.ValueType = ...,
         title: _builtins.str = ...,
         input: _builtins.str = ...,
@@ -1429,7 +1451,7 @@ class Release(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["current", b"current", "default", b"default", "detects", b"detects", "figures", b"figures", "input", b"input", "limits", b"limits", "release_id", b"release_id", "side", b"side", "system", b"system", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detects", b"detects", "figures", b"figures", "input", b"input", "is_current", b"is_current", "is_default", b"is_default", "limits", b"limits", "release_id", b"release_id", "side", b"side", "system", b"system", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -105,7 +105,7 @@ class DiagnosisServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DiagnoseSlide(self, request_iterator, context):
-        """Diagnoses a whole slide, which is uploaded in chunks or lies below the slide root of the patching service. Progress at least every
+        """Diagnoses a whole slide, which is uploaded in chunks or lies below the slide root of the service. Progress at least every
         second, cells as they are judged, last the diagnosis, with explanations of the most suspicious cells. Errors besides
         those of Diagnose: INVALID_ARGUMENT (SLIDE_*), NOT_FOUND (SLIDE_NOT_FOUND), RESOURCE_EXHAUSTED (SLIDES_BUSY).
         """

@@ -51,7 +51,7 @@ class DiagnosisServiceStub:
     sent twice (same SHA-256) is counted once.
     """
     DiagnoseSlide: _grpc.StreamStreamMultiCallable[_diagnosis_pb2.DiagnoseSlideRequest, _diagnosis_pb2.DiagnoseSlideResponse]
-    """Diagnoses a whole slide, which is uploaded in chunks or lies below the slide root of the patching service. Progress at least every
+    """Diagnoses a whole slide, which is uploaded in chunks or lies below the slide root of the service. Progress at least every
     second, cells as they are judged, last the diagnosis, with explanations of the most suspicious cells. Errors besides
     those of Diagnose: INVALID_ARGUMENT (SLIDE_*), NOT_FOUND (SLIDE_NOT_FOUND), RESOURCE_EXHAUSTED (SLIDES_BUSY).
     """
@@ -82,7 +82,7 @@ class DiagnosisServiceAsyncStub(DiagnosisServiceStub):
     sent twice (same SHA-256) is counted once.
     """
     DiagnoseSlide: _aio.StreamStreamMultiCallable[_diagnosis_pb2.DiagnoseSlideRequest, _diagnosis_pb2.DiagnoseSlideResponse]  # type: ignore[assignment]
-    """Diagnoses a whole slide, which is uploaded in chunks or lies below the slide root of the patching service. Progress at least every
+    """Diagnoses a whole slide, which is uploaded in chunks or lies below the slide root of the service. Progress at least every
     second, cells as they are judged, last the diagnosis, with explanations of the most suspicious cells. Errors besides
     those of Diagnose: INVALID_ARGUMENT (SLIDE_*), NOT_FOUND (SLIDE_NOT_FOUND), RESOURCE_EXHAUSTED (SLIDES_BUSY).
     """
@@ -134,7 +134,7 @@ class DiagnosisServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_diagnosis_pb2.DiagnoseSlideRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_diagnosis_pb2.DiagnoseSlideResponse], _abc.AsyncIterator[_diagnosis_pb2.DiagnoseSlideResponse]]:
-        """Diagnoses a whole slide, which is uploaded in chunks or lies below the slide root of the patching service. Progress at least every
+        """Diagnoses a whole slide, which is uploaded in chunks or lies below the slide root of the service. Progress at least every
         second, cells as they are judged, last the diagnosis, with explanations of the most suspicious cells. Errors besides
         those of Diagnose: INVALID_ARGUMENT (SLIDE_*), NOT_FOUND (SLIDE_NOT_FOUND), RESOURCE_EXHAUSTED (SLIDES_BUSY).
         """

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from dl4all.retrieval.v1 import library_pb2 as dl4all_dot_retrieval_dot_v1_dot_library__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!dl4all/diagnosis/v1/library.proto\x12\x13\x64l4all.diagnosis.v1\x1a!dl4all/retrieval/v1/library.proto\"8\n\x11GetLibraryRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07release\x18\x02 \x01(\t\"T\n\x12GetLibraryResponse\x12\x0f\n\x07release\x18\x01 \x01(\t\x12-\n\x07library\x18\x02 \x01(\x0b\x32\x1c.dl4all.retrieval.v1.Library\"\x92\x01\n\x14\x41\x64\x64ReferencesRequest\x12\x38\n\x05start\x18\x01 \x01(\x0b\x32\'.dl4all.diagnosis.v1.AddReferencesStartH\x00\x12\x38\n\treference\x18\x02 \x01(\x0b\x32#.dl4all.diagnosis.v1.ReferenceImageH\x00\x42\x06\n\x04part\"x\n\x12\x41\x64\x64ReferencesStart\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07release\x18\x02 \x01(\t\x12\x17\n\x0fidempotency_key\x18\x03 \x01(\t\x12\x14\n\x0c\x63onfirmed_by\x18\x04 \x01(\t\x12\x0e\n\x06source\x18\x05 \x01(\t\"q\n\x0eReferenceImage\x12\r\n\x05image\x18\x01 \x01(\x0c\x12\x10\n\x08is_blast\x18\x02 \x01(\x08\x12\x12\n\ncell_class\x18\x03 \x01(\t\x12\x0f\n\x07patient\x18\x04 \x01(\t\x12\x19\n\x11microns_per_pixel\x18\x05 \x01(\x02\"U\n\x15\x41\x64\x64ReferencesResponse\x12\x14\n\x0c\x61\x64\x64ition_ids\x18\x01 \x03(\x03\x12\x15\n\rrepeated_call\x18\x02 \x01(\x08\x12\x0f\n\x07release\x18\x03 \x01(\t2\xd9\x01\n\x0eLibraryService\x12]\n\nGetLibrary\x12&.dl4all.diagnosis.v1.GetLibraryRequest\x1a\'.dl4all.diagnosis.v1.GetLibraryResponse\x12h\n\rAddReferences\x12).dl4all.diagnosis.v1.AddReferencesRequest\x1a*.dl4all.diagnosis.v1.AddReferencesResponse(\x01\x42?\n\x17\x63om.dl4all.diagnosis.v1B\x0cLibraryProtoP\x01\xaa\x02\x13\x44l4all.Diagnosis.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!dl4all/diagnosis/v1/library.proto\x12\x13\x64l4all.diagnosis.v1\x1a!dl4all/retrieval/v1/library.proto\"8\n\x11GetLibraryRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07release\x18\x02 \x01(\t\"h\n\x12GetLibraryResponse\x12\x0f\n\x07release\x18\x01 \x01(\t\x12-\n\x07library\x18\x02 \x01(\x0b\x32\x1c.dl4all.retrieval.v1.Library\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"\x92\x01\n\x14\x41\x64\x64ReferencesRequest\x12\x38\n\x05start\x18\x01 \x01(\x0b\x32\'.dl4all.diagnosis.v1.AddReferencesStartH\x00\x12\x38\n\treference\x18\x02 \x01(\x0b\x32#.dl4all.diagnosis.v1.ReferenceImageH\x00\x42\x06\n\x04part\"x\n\x12\x41\x64\x64ReferencesStart\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07release\x18\x02 \x01(\t\x12\x17\n\x0fidempotency_key\x18\x03 \x01(\t\x12\x14\n\x0c\x63onfirmed_by\x18\x04 \x01(\t\x12\x0e\n\x06source\x18\x05 \x01(\t\"q\n\x0eReferenceImage\x12\r\n\x05image\x18\x01 \x01(\x0c\x12\x10\n\x08is_blast\x18\x02 \x01(\x08\x12\x12\n\ncell_class\x18\x03 \x01(\t\x12\x0f\n\x07patient\x18\x04 \x01(\t\x12\x19\n\x11microns_per_pixel\x18\x05 \x01(\x02\"i\n\x15\x41\x64\x64ReferencesResponse\x12\x14\n\x0c\x61\x64\x64ition_ids\x18\x01 \x03(\x03\x12\x15\n\rrepeated_call\x18\x02 \x01(\x08\x12\x0f\n\x07release\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t2\xd9\x01\n\x0eLibraryService\x12]\n\nGetLibrary\x12&.dl4all.diagnosis.v1.GetLibraryRequest\x1a\'.dl4all.diagnosis.v1.GetLibraryResponse\x12h\n\rAddReferences\x12).dl4all.diagnosis.v1.AddReferencesRequest\x1a*.dl4all.diagnosis.v1.AddReferencesResponse(\x01\x42?\n\x17\x63om.dl4all.diagnosis.v1B\x0cLibraryProtoP\x01\xaa\x02\x13\x44l4all.Diagnosis.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,15 +36,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETLIBRARYREQUEST']._serialized_start=93
   _globals['_GETLIBRARYREQUEST']._serialized_end=149
   _globals['_GETLIBRARYRESPONSE']._serialized_start=151
-  _globals['_GETLIBRARYRESPONSE']._serialized_end=235
-  _globals['_ADDREFERENCESREQUEST']._serialized_start=238
-  _globals['_ADDREFERENCESREQUEST']._serialized_end=384
-  _globals['_ADDREFERENCESSTART']._serialized_start=386
-  _globals['_ADDREFERENCESSTART']._serialized_end=506
-  _globals['_REFERENCEIMAGE']._serialized_start=508
-  _globals['_REFERENCEIMAGE']._serialized_end=621
-  _globals['_ADDREFERENCESRESPONSE']._serialized_start=623
-  _globals['_ADDREFERENCESRESPONSE']._serialized_end=708
-  _globals['_LIBRARYSERVICE']._serialized_start=711
-  _globals['_LIBRARYSERVICE']._serialized_end=928
+  _globals['_GETLIBRARYRESPONSE']._serialized_end=255
+  _globals['_ADDREFERENCESREQUEST']._serialized_start=258
+  _globals['_ADDREFERENCESREQUEST']._serialized_end=404
+  _globals['_ADDREFERENCESSTART']._serialized_start=406
+  _globals['_ADDREFERENCESSTART']._serialized_end=526
+  _globals['_REFERENCEIMAGE']._serialized_start=528
+  _globals['_REFERENCEIMAGE']._serialized_end=641
+  _globals['_ADDREFERENCESRESPONSE']._serialized_start=643
+  _globals['_ADDREFERENCESRESPONSE']._serialized_end=748
+  _globals['_LIBRARYSERVICE']._serialized_start=751
+  _globals['_LIBRARYSERVICE']._serialized_end=968
 # @@protoc_insertion_point(module_scope)

@@ -56,8 +56,11 @@ class GetLibraryResponse(_message.Message):
 
     RELEASE_FIELD_NUMBER: _builtins.int
     LIBRARY_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     release: _builtins.str
     """Release id."""
+    request_id: _builtins.str
+    """Identifier of the request that is answered."""
     @_builtins.property
     def library(self) -> _library_pb2.Library:
         """Content of its library."""
@@ -67,10 +70,11 @@ class GetLibraryResponse(_message.Message):
         *,
         release: _builtins.str = ...,
         library: _library_pb2.Library | None = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["library", b"library"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["library", b"library", "release", b"release"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["library", b"library", "release", b"release", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -193,10 +197,13 @@ class AddReferencesResponse(_message.Message):
     ADDITION_IDS_FIELD_NUMBER: _builtins.int
     REPEATED_CALL_FIELD_NUMBER: _builtins.int
     RELEASE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     repeated_call: _builtins.bool
     """Whether they were kept before, by an earlier call with this key."""
     release: _builtins.str
     """Release id whose embedder saw the cells."""
+    request_id: _builtins.str
+    """Identifier of the request that is answered."""
     @_builtins.property
     def addition_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Identifiers of the additions, in the order of the images."""
@@ -207,10 +214,11 @@ class AddReferencesResponse(_message.Message):
         addition_ids: _abc.Iterable[_builtins.int] | None = ...,
         repeated_call: _builtins.bool = ...,
         release: _builtins.str = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["addition_ids", b"addition_ids", "release", b"release", "repeated_call", b"repeated_call"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addition_ids", b"addition_ids", "release", b"release", "repeated_call", b"repeated_call", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

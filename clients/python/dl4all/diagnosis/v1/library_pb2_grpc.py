@@ -61,9 +61,10 @@ class LibraryServiceServicer:
     def AddReferences(self, request_iterator, context):
         """Keeps confirmed cells for the next version of the library, all or none. The cells are on disk before the call is answered. The library in
         service does not change. The start comes first, then the images, one cell each. Safe to repeat with the same idempotency key. Errors:
-        INVALID_ARGUMENT (IMAGE_*, TEXT_INVALID, CELL_NOT_ACCEPTED, ADDITIONS_START_MISSING, BATCH_SIZE_OUT_OF_RANGE), NOT_FOUND (NO_CELLS,
-        RELEASE_UNKNOWN), ALREADY_EXISTS (IDEMPOTENCY_KEY_REUSED: the key came with other content), FAILED_PRECONDITION (ADDITIONS_OFF). In an
-        error, `image` in the metadata is the number of the image, from 0.
+        INVALID_ARGUMENT (IMAGE_*, TEXT_INVALID, IDENTIFIER_INVALID, MICRONS_PER_PIXEL_OUT_OF_RANGE, CELL_NOT_ACCEPTED, ADDITIONS_START_MISSING,
+        BATCH_SIZE_OUT_OF_RANGE), NOT_FOUND (NO_CELLS, RELEASE_UNKNOWN), ALREADY_EXISTS (IDEMPOTENCY_KEY_REUSED: the key came with other content),
+        FAILED_PRECONDITION (ADDITIONS_OFF), RESOURCE_EXHAUSTED (DISK_FULL, OVERLOADED), UNAVAILABLE (ADDITIONS_BUSY, DEPENDENCY_UNAVAILABLE). In
+        an error, `image` in the metadata is the number of the image, from 0.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

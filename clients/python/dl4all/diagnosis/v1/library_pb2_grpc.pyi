@@ -41,9 +41,10 @@ class LibraryServiceStub:
     AddReferences: _grpc.StreamUnaryMultiCallable[_library_pb2.AddReferencesRequest, _library_pb2.AddReferencesResponse]
     """Keeps confirmed cells for the next version of the library, all or none. The cells are on disk before the call is answered. The library in
     service does not change. The start comes first, then the images, one cell each. Safe to repeat with the same idempotency key. Errors:
-    INVALID_ARGUMENT (IMAGE_*, TEXT_INVALID, CELL_NOT_ACCEPTED, ADDITIONS_START_MISSING, BATCH_SIZE_OUT_OF_RANGE), NOT_FOUND (NO_CELLS,
-    RELEASE_UNKNOWN), ALREADY_EXISTS (IDEMPOTENCY_KEY_REUSED: the key came with other content), FAILED_PRECONDITION (ADDITIONS_OFF). In an
-    error, `image` in the metadata is the number of the image, from 0.
+    INVALID_ARGUMENT (IMAGE_*, TEXT_INVALID, IDENTIFIER_INVALID, MICRONS_PER_PIXEL_OUT_OF_RANGE, CELL_NOT_ACCEPTED, ADDITIONS_START_MISSING,
+    BATCH_SIZE_OUT_OF_RANGE), NOT_FOUND (NO_CELLS, RELEASE_UNKNOWN), ALREADY_EXISTS (IDEMPOTENCY_KEY_REUSED: the key came with other content),
+    FAILED_PRECONDITION (ADDITIONS_OFF), RESOURCE_EXHAUSTED (DISK_FULL, OVERLOADED), UNAVAILABLE (ADDITIONS_BUSY, DEPENDENCY_UNAVAILABLE). In
+    an error, `image` in the metadata is the number of the image, from 0.
     """
 
 @_typing.type_check_only
@@ -56,9 +57,10 @@ class LibraryServiceAsyncStub(LibraryServiceStub):
     AddReferences: _aio.StreamUnaryMultiCallable[_library_pb2.AddReferencesRequest, _library_pb2.AddReferencesResponse]  # type: ignore[assignment]
     """Keeps confirmed cells for the next version of the library, all or none. The cells are on disk before the call is answered. The library in
     service does not change. The start comes first, then the images, one cell each. Safe to repeat with the same idempotency key. Errors:
-    INVALID_ARGUMENT (IMAGE_*, TEXT_INVALID, CELL_NOT_ACCEPTED, ADDITIONS_START_MISSING, BATCH_SIZE_OUT_OF_RANGE), NOT_FOUND (NO_CELLS,
-    RELEASE_UNKNOWN), ALREADY_EXISTS (IDEMPOTENCY_KEY_REUSED: the key came with other content), FAILED_PRECONDITION (ADDITIONS_OFF). In an
-    error, `image` in the metadata is the number of the image, from 0.
+    INVALID_ARGUMENT (IMAGE_*, TEXT_INVALID, IDENTIFIER_INVALID, MICRONS_PER_PIXEL_OUT_OF_RANGE, CELL_NOT_ACCEPTED, ADDITIONS_START_MISSING,
+    BATCH_SIZE_OUT_OF_RANGE), NOT_FOUND (NO_CELLS, RELEASE_UNKNOWN), ALREADY_EXISTS (IDEMPOTENCY_KEY_REUSED: the key came with other content),
+    FAILED_PRECONDITION (ADDITIONS_OFF), RESOURCE_EXHAUSTED (DISK_FULL, OVERLOADED), UNAVAILABLE (ADDITIONS_BUSY, DEPENDENCY_UNAVAILABLE). In
+    an error, `image` in the metadata is the number of the image, from 0.
     """
 
 class LibraryServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -80,9 +82,10 @@ class LibraryServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_library_pb2.AddReferencesResponse, _abc.Awaitable[_library_pb2.AddReferencesResponse]]:
         """Keeps confirmed cells for the next version of the library, all or none. The cells are on disk before the call is answered. The library in
         service does not change. The start comes first, then the images, one cell each. Safe to repeat with the same idempotency key. Errors:
-        INVALID_ARGUMENT (IMAGE_*, TEXT_INVALID, CELL_NOT_ACCEPTED, ADDITIONS_START_MISSING, BATCH_SIZE_OUT_OF_RANGE), NOT_FOUND (NO_CELLS,
-        RELEASE_UNKNOWN), ALREADY_EXISTS (IDEMPOTENCY_KEY_REUSED: the key came with other content), FAILED_PRECONDITION (ADDITIONS_OFF). In an
-        error, `image` in the metadata is the number of the image, from 0.
+        INVALID_ARGUMENT (IMAGE_*, TEXT_INVALID, IDENTIFIER_INVALID, MICRONS_PER_PIXEL_OUT_OF_RANGE, CELL_NOT_ACCEPTED, ADDITIONS_START_MISSING,
+        BATCH_SIZE_OUT_OF_RANGE), NOT_FOUND (NO_CELLS, RELEASE_UNKNOWN), ALREADY_EXISTS (IDEMPOTENCY_KEY_REUSED: the key came with other content),
+        FAILED_PRECONDITION (ADDITIONS_OFF), RESOURCE_EXHAUSTED (DISK_FULL, OVERLOADED), UNAVAILABLE (ADDITIONS_BUSY, DEPENDENCY_UNAVAILABLE). In
+        an error, `image` in the metadata is the number of the image, from 0.
         """
 
 def add_LibraryServiceServicer_to_server(servicer: LibraryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -134,7 +134,7 @@ class Cell(_message.Message):
     radius: _builtins.float
     """sqrt(area / pi) of the whole cell, cytoplasm included, px, above 0."""
     confidence: _builtins.float
-    """How sure it is that this is a nucleated cell, 0..1; a rule of contrast and size, not a probability."""
+    """How sure the locator is that this is a nucleated cell, 0..1; not a calibrated probability."""
     @_builtins.property
     def box(self) -> Global___Box:
         """Bounding box of the whole cell, cytoplasm included."""
@@ -322,7 +322,7 @@ class SlideSource(_message.Message):
     PATH_FIELD_NUMBER: _builtins.int
     UPLOAD_BYTES_FIELD_NUMBER: _builtins.int
     path: _builtins.str
-    """A file, or a folder with the DICOM files of one slide, below the slide root of the patching service: relative to
+    """A file, or a folder with the DICOM files of one slide, below the slide root of the service: relative to
     it, with forward slashes.
     """
     upload_bytes: _builtins.int

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!dl4all/retrieval/v1/library.proto\x12\x13\x64l4all.retrieval.v1\"\x9f\x01\n\x07Library\x12\x0e\n\x06sha256\x18\x01 \x01(\t\x12\x10\n\x08\x65mbedder\x18\x02 \x01(\t\x12\x11\n\tdimension\x18\x03 \x01(\x05\x12\x32\n\x07\x63lasses\x18\x04 \x03(\x0b\x32!.dl4all.retrieval.v1.LibraryClass\x12\x10\n\x08patients\x18\x05 \x01(\x05\x12\x19\n\x11pending_additions\x18\x06 \x01(\x05\"C\n\x0cLibraryClass\x12\x12\n\ncell_class\x18\x01 \x01(\t\x12\x10\n\x08is_blast\x18\x02 \x01(\x08\x12\r\n\x05\x63ount\x18\x03 \x01(\x05\x42?\n\x17\x63om.dl4all.retrieval.v1B\x0cLibraryProtoP\x01\xaa\x02\x13\x44l4all.Retrieval.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!dl4all/retrieval/v1/library.proto\x12\x13\x64l4all.retrieval.v1\"\xb8\x01\n\x07Library\x12\x0e\n\x06sha256\x18\x01 \x01(\t\x12\x10\n\x08\x65mbedder\x18\x02 \x01(\t\x12\x11\n\tdimension\x18\x03 \x01(\x05\x12\x32\n\x07\x63lasses\x18\x04 \x03(\x0b\x32!.dl4all.retrieval.v1.LibraryClass\x12\x10\n\x08patients\x18\x05 \x01(\x05\x12\x19\n\x11pending_additions\x18\x06 \x01(\x05\x12\x17\n\x0ftakes_additions\x18\x07 \x01(\x08\"C\n\x0cLibraryClass\x12\x12\n\ncell_class\x18\x01 \x01(\t\x12\x10\n\x08is_blast\x18\x02 \x01(\x08\x12\r\n\x05\x63ount\x18\x03 \x01(\x05\x42?\n\x17\x63om.dl4all.retrieval.v1B\x0cLibraryProtoP\x01\xaa\x02\x13\x44l4all.Retrieval.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,7 +33,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\027com.dl4all.retrieval.v1B\014LibraryProtoP\001\252\002\023Dl4all.Retrieval.V1'
   _globals['_LIBRARY']._serialized_start=59
-  _globals['_LIBRARY']._serialized_end=218
-  _globals['_LIBRARYCLASS']._serialized_start=220
-  _globals['_LIBRARYCLASS']._serialized_end=287
+  _globals['_LIBRARY']._serialized_end=243
+  _globals['_LIBRARYCLASS']._serialized_start=245
+  _globals['_LIBRARYCLASS']._serialized_end=312
 # @@protoc_insertion_point(module_scope)

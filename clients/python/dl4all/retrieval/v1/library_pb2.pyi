@@ -30,6 +30,7 @@ class Library(_message.Message):
     CLASSES_FIELD_NUMBER: _builtins.int
     PATIENTS_FIELD_NUMBER: _builtins.int
     PENDING_ADDITIONS_FIELD_NUMBER: _builtins.int
+    TAKES_ADDITIONS_FIELD_NUMBER: _builtins.int
     sha256: _builtins.str
     """SHA-256 of the library, 64 hexadecimal digits."""
     embedder: _builtins.str
@@ -40,6 +41,8 @@ class Library(_message.Message):
     """Different patients, by their pseudonyms."""
     pending_additions: _builtins.int
     """Additions that wait for the next version; 0 where additions are off."""
+    takes_additions: _builtins.bool
+    """Whether confirmed cells are kept for the next version."""
     @_builtins.property
     def classes(self) -> _containers.RepeatedCompositeFieldContainer[Global___LibraryClass]:
         """Known cells by class."""
@@ -53,10 +56,11 @@ class Library(_message.Message):
         classes: _abc.Iterable[Global___LibraryClass] | None = ...,
         patients: _builtins.int = ...,
         pending_additions: _builtins.int = ...,
+        takes_additions: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["classes", b"classes", "dimension", b"dimension", "embedder", b"embedder", "patients", b"patients", "pending_additions", b"pending_additions", "sha256", b"sha256"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["classes", b"classes", "dimension", b"dimension", "embedder", b"embedder", "patients", b"patients", "pending_additions", b"pending_additions", "sha256", b"sha256", "takes_additions", b"takes_additions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
