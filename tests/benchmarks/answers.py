@@ -53,7 +53,8 @@ async def _answer(gateway: Any, request: diagnosis_pb2.DiagnoseRequest) -> str:
 
 def plain_answer(diagnosis: diagnosis_pb2.Diagnosis) -> dict[str, Any]:
     """An answer without times, however the contract lays out its messages; bytes as their SHA-256."""
-    counts, quality = diagnosis.counts, diagnosis.quality
+    counts, quality, origin = diagnosis.counts, diagnosis.quality, diagnosis.provenance
+    files = [(file.name, file.sha256) for file in origin.served_files]
     return {
         "finding": diagnosis_pb2.Finding.Name(diagnosis.finding),
         "requires_review": diagnosis.requires_review,
@@ -75,7 +76,7 @@ def plain_answer(diagnosis: diagnosis_pb2.Diagnosis) -> dict[str, Any]:
         "cells": [_plain_cell(cell) for cell in diagnosis.cells],
         "latent_map": [[r.reference_id, r.position.x, r.position.y] for r in diagnosis.latent_map],
         "rule": json_format.MessageToDict(diagnosis.rule),
-        "provenance": json_format.MessageToDict(diagnosis.provenance),
+        "provenance": [origin.engine, origin.release, origin.system, origin.detects, origin.image_sha256, *files],
         "patches": [json_format.MessageToDict(patch) for patch in diagnosis.patches],
     }
 
