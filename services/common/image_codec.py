@@ -27,6 +27,12 @@ Bytes = NDArray[np.uint8]
 FORMATS: Final = ("JPEG", "PNG", "TIFF", "BMP")
 MIN_SIDE: Final = 32
 MAX_PIXELS: Final = 100_000_000
+MAX_SCANS: Final = 256
+"""Scans of a JPEG; cameras store 1, progressive files about 10."""
+MAX_SCANNED_PIXELS: Final = 1_000_000_000
+"""Scans times pixels of a progressive JPEG: 10 scans of the largest image."""
+_USUAL_SCANS: Final = 12
+_START_OF_SCAN: Final = b"\xff\xda"
 PHANTOM_TEXT_KEY: Final = "dl4all-phantom"
 _MIN_CONTRAST: Final = 8
 _BITS_PER_SAMPLE: Final = 258
@@ -103,6 +109,7 @@ def decode_image(encoded: bytes) -> DecodedImage:
 def _checked(image: Image.Image, encoded: bytes) -> DecodedImage:
     try:
         _check_header(image)
+        _check_scans(image, encoded)
         notes = _notes_of_header(image, encoded)
         upright: Image.Image = image
         if image.getexif().get(ExifTags.Base.Orientation, 1) not in (0, 1):
@@ -143,6 +150,15 @@ def _check_header(image: Image.Image) -> None:
     }
     reason, what = refused.get(image.mode, ("IMAGE_UNSUPPORTED_MODE", f"in colour mode {image.mode}"))
     raise InvalidImageError(reason, f"The image is {what}; stains can only be told in RGB colour.")
+
+
+def _check_scans(image: Image.Image, encoded: bytes) -> None:
+    """Refuse a JPEG of so many scans that decoding it would take a worker for long: each scan touches all pixels."""
+    if image.format != "JPEG":
+        return
+    scans, pixels = encoded.count(_START_OF_SCAN), image.width * image.height
+    if scans > MAX_SCANS or (scans > _USUAL_SCANS and scans * pixels > MAX_SCANNED_PIXELS):
+        raise InvalidImageError("IMAGE_TOO_LARGE", f"The JPEG stores its {pixels} pixels in {scans} scans, far more than any camera does; save it again.")
 
 
 def _has_more_frames(image: Image.Image) -> bool:

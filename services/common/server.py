@@ -121,6 +121,7 @@ def _options(settings: CommonSettings) -> list[tuple[str, Any]]:
         ("grpc.max_receive_message_length", limit),
         ("grpc.max_send_message_length", limit),
         ("grpc.so_reuseport", 0),
+        ("grpc.compression_enabled_algorithms_bitset", 1),  # none: a small compressed message can unpack to gigabytes
         ("grpc.max_connection_age_ms", int(1000 * settings.max_connection_age_seconds)),
         ("grpc.keepalive_time_ms", 30_000),
         ("grpc.keepalive_timeout_ms", 10_000),

@@ -43,11 +43,19 @@ def frames(form):
     return out.getvalue()
 
 
+def many_scans(times):
+    """A progressive JPEG whose last scan is repeated: each repetition makes a decoder touch all pixels again."""
+    content = encoded(RANDOM, "JPEG", progressive=True)
+    start, end = content.rindex(b"\xff\xda"), content.rindex(b"\xff\xd9")
+    return content[:start] + content[start:end] * times + content[end:]
+
+
 REFUSED = {
     "empty": (b"", "IMAGE_EMPTY"),
     "text": (b"patient has blasts, please confirm", "IMAGE_UNKNOWN_FORMAT"),
     "pdf": (b"%PDF-1.7 nothing", "IMAGE_UNKNOWN_FORMAT"),
     "gif": (encoded(RANDOM, "GIF"), "IMAGE_UNKNOWN_FORMAT"),
+    "jpeg of 300 scans": (many_scans(300), "IMAGE_TOO_LARGE"),
     "truncated jpeg": (encoded(RANDOM, "JPEG")[:700], "IMAGE_TRUNCATED"),
     "truncated png": (encoded(RANDOM, "PNG")[:3000], "IMAGE_TRUNCATED"),
     "truncated tiff": (encoded(RANDOM, "TIFF", compression="tiff_lzw")[:5000], None),
@@ -140,6 +148,26 @@ def test_message_over_the_transport_limit(server, phantom_cell):
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     with DiagnosisClient(server.address) as client:
         assert client.diagnose(phantom_cell).counts.total == 1
+
+
+def test_a_compressed_message_is_refused_and_plain_callers_are_served(server, phantom_cell):
+    bomb = diagnosis_pb2.DiagnoseRequest(image=bytes(8 * 1024 * 1024))
+    with grpc.insecure_channel(server.address, compression=grpc.Compression.Gzip) as channel, pytest.raises(grpc.RpcError) as caught:
+        diagnosis_pb2_grpc.DiagnosisServiceStub(channel).Diagnose(bomb, timeout=20)
+    assert cast(Any, caught.value).code() is grpc.StatusCode.UNIMPLEMENTED
+    with DiagnosisClient(server.address) as client:
+        assert client.diagnose(phantom_cell).cells
+
+
+@pytest.mark.parametrize(("rpc", "streams"), [("Diagnose", False), ("DiagnoseStream", True), ("DiagnoseSpecimen", True), ("DiagnoseSlide", True)])
+def test_a_message_that_protobuf_cannot_read_is_an_invalid_argument(server, rpc, streams):
+    with grpc.insecure_channel(server.address) as channel, pytest.raises(grpc.RpcError) as caught:
+        kind = channel.stream_stream if streams else channel.unary_unary
+        call = kind(f"/dl4all.diagnosis.v1.DiagnosisService/{rpc}", request_serializer=bytes, response_deserializer=bytes)
+        unreadable = b"\x0a\xff\xff\xff\xff\x0f"
+        list(call(iter([unreadable]), timeout=20)) if streams else call(unreadable, timeout=20)
+    error = ServiceError.from_rpc(caught.value)
+    assert (error.code, error.reason) == ("INVALID_ARGUMENT", "MESSAGE_UNREADABLE")
 
 
 def test_deadline_of_a_millisecond(server, phantom_field):
