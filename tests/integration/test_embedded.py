@@ -94,7 +94,7 @@ async def test_a_failure_between_services_is_internal_and_names_the_request(serv
     async def broken(request, *, timeout, metadata):
         raise grpc.aio.AioRpcError(grpc.StatusCode.INVALID_ARGUMENT, grpc.aio.Metadata(), grpc.aio.Metadata(), "inner words")
 
-    monkeypatch.setattr(services.servicers["gateway"]._composer._stubs.classification, "Classify", broken)
+    monkeypatch.setattr(services.stubs["classification"], "Classify", broken)
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await services.stubs["gateway"].Diagnose(diagnose_request(phantom_cell, request_id="abc"))
     error = ServiceError.from_rpc(caught.value)
@@ -107,7 +107,7 @@ async def test_a_dependency_that_is_down_is_unavailable(services, phantom_cell, 
     async def down(request, *, timeout, metadata):
         raise grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, grpc.aio.Metadata(), grpc.aio.Metadata(), "connection refused")
 
-    monkeypatch.setattr(services.servicers["gateway"]._composer._stubs.retrieval, "Explain", down)
+    monkeypatch.setattr(services.stubs["retrieval"], "Explain", down)
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await services.stubs["gateway"].Diagnose(diagnose_request(phantom_cell))
     error = ServiceError.from_rpc(caught.value)
@@ -116,7 +116,7 @@ async def test_a_dependency_that_is_down_is_unavailable(services, phantom_cell, 
 
 async def test_an_answer_that_is_too_large_says_what_to_do(services, phantom_field, monkeypatch):
     servicer = services.servicers["gateway"]
-    monkeypatch.setattr(servicer, "_settings", GatewaySettings(max_answer_bytes=100_000))
+    monkeypatch.setattr(servicer._images, "_max_bytes", 100_000)
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await services.stubs["gateway"].Diagnose(diagnose_request(phantom_field, explain=True))
     error = ServiceError.from_rpc(caught.value)
