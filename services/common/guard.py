@@ -1,12 +1,13 @@
-"""The guard around every call: bounded concurrency, deadlines, a span, metrics, one log line, errors as rich statuses."""
+"""The guard around every call: a span, metrics, one log line, errors as rich statuses."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import grpc
@@ -14,7 +15,7 @@ import structlog
 from google.rpc import status_pb2
 
 from services.common import metrics
-from services.common.errors import DeadlineError, DomainError, InternalError, OverloadedError
+from services.common.errors import DeadlineError, DomainError, InternalError
 from services.common.status import status_of
 from services.common.tracing import SpanScope, extract, note_outcome, server_span
 
@@ -32,32 +33,15 @@ class CallFailedError(Exception):
         self.status = status
 
 
-class Admission:
-    """Counts calls under way; refuses fast when there are as many as the service accepts.
+@dataclass
+class GuardedCall:
+    """A call under way.
 
-    Args:
-        limit: calls at once.
+    Attributes:
+        request_id: the caller's identifier, for the log and for internal errors; set when the request has been read.
     """
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self.under_way = 0
-
-    @contextmanager
-    def admitted(self) -> Iterator[None]:
-        """Hold a slot for the duration of a call.
-
-        Raises:
-            OverloadedError: all slots are taken.
-        """
-        if self.under_way >= self._limit:
-            metrics.REFUSED.inc()
-            raise OverloadedError("OVERLOADED", "The service has as much work as it accepts; try again later.")
-        self.under_way += 1
-        try:
-            yield
-        finally:
-            self.under_way -= 1
+    request_id: str = ""
 
 
 class ServedContext(Protocol):
@@ -72,19 +56,13 @@ class ServedContext(Protocol):
 
 @asynccontextmanager
 async def guarded(
-    method: str,
-    request_id: str,
-    admission: Admission | None = None,
-    context: ServedContext | None = None,
-    *,
-    scope: SpanScope = SpanScope.BLOCK,
-) -> AsyncIterator[None]:
+    method: str, request_id: str = "", context: ServedContext | None = None, *, scope: SpanScope = SpanScope.BLOCK
+) -> AsyncIterator[GuardedCall]:
     """Run a call: trace, count and log it, and turn every exception into ``CallFailedError``.
 
     Args:
         method: full method name.
-        request_id: the caller's identifier, for the log and for internal errors.
-        admission: slots of the server, or None for calls within one process.
+        request_id: the caller's identifier, where it is known already.
         context: of the call; it tells a passed deadline from a cancellation and carries the caller's trace.
         scope: see ``tracing.SpanScope``.
 
@@ -92,19 +70,17 @@ async def guarded(
         CallFailedError: with the rich status for the caller.
     """
     started = time.perf_counter()
-    request_id = _loggable(request_id)
+    call = GuardedCall(request_id)
+    made_up = uuid.uuid4().hex
     service, _, rpc = method.lstrip("/").partition("/")
     parent = None if context is None else extract(context.invocation_metadata())
     code = "OK"
     with server_span(method, parent, scope) as span, metrics.IN_PROGRESS.labels(service, rpc).track_inprogress():
         try:
-            if admission is None:
-                yield
-            else:
-                with admission.admitted():
-                    yield
+            yield call
         except InternalError as error:
             code = error.code
+            request_id = _loggable(call, made_up)
             _log.error("call failed", method=method, request_id=request_id, cause=error.message, inner=_inner(error))
             raise CallFailedError(status_of(_internal_error(request_id))) from error
         except DomainError as error:
@@ -118,12 +94,14 @@ async def guarded(
             raise
         except Exception as error:
             code = "INTERNAL"
+            request_id = _loggable(call, made_up)
             _log.exception("call failed", method=method, request_id=request_id)
             raise CallFailedError(status_of(_internal_error(request_id))) from error
         finally:
             seconds = time.perf_counter() - started
             metrics.REQUESTS.labels(service, rpc, code).inc()
             metrics.REQUEST_SECONDS.labels(service, rpc).observe(seconds)
+            request_id = _loggable(call, made_up)
             note_outcome(span, code, request_id)
             _log.info("call", method=method, request_id=request_id, code=code, milliseconds=round(1000 * seconds, 1))
 
@@ -139,10 +117,11 @@ def _is_over(context: ServedContext | None) -> bool:
     return left is not None and left <= _SAME_MOMENT_SECONDS
 
 
-def _loggable(request_id: str) -> str:
-    """The caller's identifier if it is short and printable, else a new one, so that log and answer can be matched."""
-    sound = 0 < len(request_id) <= MAX_REQUEST_ID and request_id.isascii() and request_id.isprintable()
-    return request_id if sound else uuid.uuid4().hex
+def _loggable(call: GuardedCall, made_up: str) -> str:
+    """The caller's identifier if it is short and printable, else the one that was made up, so that log and answer can be matched."""
+    said = call.request_id
+    sound = 0 < len(said) <= MAX_REQUEST_ID and said.isascii() and said.isprintable()
+    return said if sound else made_up
 
 
 def _internal_error(request_id: str) -> InternalError:

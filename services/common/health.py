@@ -20,6 +20,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from services.common import metrics
 
 LIVE: Final = "live"
+MAX_WATCHERS: Final = 64
 _log = structlog.get_logger("dl4all")
 Probe = Callable[[], Awaitable[bool]]
 _Status = health_pb2.HealthCheckResponse
@@ -96,10 +97,12 @@ class Readiness:
         services: full names of the gRPC services of this server.
         needs: what each of them needs, by full name. Services that share one callable share its probes.
         timeout: seconds that a probe may take.
+        accepts: whether the server still accepts calls.
     """
 
-    def __init__(self, services: Sequence[str], needs: Mapping[str, NeedsNow], timeout: float) -> None:
+    def __init__(self, services: Sequence[str], needs: Mapping[str, NeedsNow], timeout: float, accepts: Callable[[], bool] = lambda: True) -> None:
         self._services = tuple(services)
+        self._accepts = accepts
         self._needs = needs
         self._timeout = timeout
         self._round: asyncio.Task[dict[str, int]] | None = None
@@ -137,7 +140,7 @@ class Readiness:
             for model in needs.models:
                 self._note(found, model_name(model), ready[model])
             wanted = needs.releases.get(needs.default_release, ()) if needs.default_release is not None else tuple(ready)
-            serving = not self.draining and all(ready[name] for name in wanted)
+            serving = not self.draining and self._accepts() and all(ready[name] for name in wanted)
             metrics.READY.labels(service).set(serving)
             self._note(found, service, serving)
         self._note(found, "", all(found[service] == _Status.SERVING for service in self._services))
@@ -182,6 +185,7 @@ class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
         self._seen: dict[str, int] = {}
         self._changed = asyncio.Condition()
         self._closed = False
+        self._watchers = 0
         self._watching: asyncio.Task[None] | None = None
 
     async def Check(self, request: health_pb2.HealthCheckRequest, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
@@ -194,12 +198,18 @@ class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
         return _Status(status=status)
 
     async def Watch(self, request: health_pb2.HealthCheckRequest, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
-        """Send the status now, then each change."""
-        while not self._closed:
-            said = self._status(request.service)
-            yield _Status(status=said)
-            async with self._changed:
-                await self._changed.wait_for(partial(self._has_news, request.service, said))
+        """Send the status now, then each change; no more than ``MAX_WATCHERS`` may watch at once."""
+        if self._watchers >= MAX_WATCHERS:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "As many watch this server as may; ask with Check.")
+        self._watchers += 1
+        try:
+            while not self._closed:
+                said = self._status(request.service)
+                yield _Status(status=said)
+                async with self._changed:
+                    await self._changed.wait_for(partial(self._has_news, request.service, said))
+        finally:
+            self._watchers -= 1
 
     async def start(self) -> None:
         """Probe once, then at every interval."""

@@ -1,103 +1,146 @@
-"""Server interceptor that puts the guard around every RPC of a server."""
+"""Server interceptor that admits every RPC of a server and puts the guard around it."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
-from typing import Any, Final, NoReturn
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing, contextmanager
+from functools import partial
+from typing import Any, NoReturn
 
 import grpc
-from google.protobuf.message import DecodeError
 from grpc_status import rpc_status
 
-from services.common.errors import InvalidRequestError
-from services.common.guard import Admission, CallFailedError, guarded, request_id_of
+from services.common.admission.admission import Admission
+from services.common.admission.reading import Received, receiving
+from services.common.errors import DomainError
+from services.common.guard import CallFailedError, guarded, request_id_of
+from services.common.status import status_of
 from services.common.tracing import SpanScope
 
-_UNGUARDED = ("/grpc.health.", "/grpc.reflection.")
-_UNREADABLE: Final = object()
+_HEALTH = "/grpc.health."
 _PUSHBACK = (("grpc-retry-pushback-ms", "-1"),)
 """Tells the caller's channel not to retry: a service's own answer would be the same some milliseconds later, and retries of every hop would
 multiply. Calls that no service answered are retried (``channel.py``)."""
+_Requests = AsyncIterator[Received]
 
 
 class GuardInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
-    """Bounds concurrency, logs, and answers errors as rich statuses.
+    """Admits calls, reads their messages, logs, and answers errors as rich statuses.
+
+    A call of one message is served as a stream of one: so it is admitted on its headers, before its message takes memory.
 
     Args:
-        max_concurrent_calls: calls that are accepted at once; more get RESOURCE_EXHAUSTED at once.
+        admission: what is admitted.
+        longest_seconds: longest time for a stream.
     """
 
-    def __init__(self, max_concurrent_calls: int) -> None:
-        self.admission = Admission(max_concurrent_calls)
+    def __init__(self, admission: Admission, longest_seconds: float) -> None:
+        self._admission = admission
+        self._longest_seconds = longest_seconds
 
     async def intercept_service(self, continuation: Any, handler_call_details: grpc.HandlerCallDetails) -> Any:
         """Wrap the handler of one RPC."""
         handler = await continuation(handler_call_details)
         method = str(handler_call_details.method)
-        if handler is None or method.startswith(_UNGUARDED):
-            return handler
-        forms = {"request_deserializer": _readable(handler.request_deserializer), "response_serializer": handler.response_serializer}
-        if handler.response_streaming:
-            wrap = grpc.stream_stream_rpc_method_handler if handler.request_streaming else grpc.unary_stream_rpc_method_handler
-            behavior = handler.stream_stream if handler.request_streaming else handler.unary_stream
-            return wrap(self._streaming(method, behavior, _checked_stream if handler.request_streaming else _checked), **forms)
-        if handler.request_streaming:
-            return grpc.stream_unary_rpc_method_handler(self._unary(method, handler.stream_unary, _checked_stream), **forms)
-        return grpc.unary_unary_rpc_method_handler(self._unary(method, handler.unary_unary, _checked), **forms)
+        if handler is None:
+            return None
+        forms = {"request_deserializer": receiving(handler.request_deserializer), "response_serializer": handler.response_serializer}
+        if method.startswith(_HEALTH):
+            if handler.response_streaming:
+                return grpc.stream_stream_rpc_method_handler(_streamed(partial(self._watch, handler.unary_stream)), **forms)
+            return grpc.stream_unary_rpc_method_handler(_answered(partial(self._probe, handler.unary_unary)), **forms)
+        match handler.request_streaming, handler.response_streaming:
+            case False, False:
+                return grpc.stream_unary_rpc_method_handler(_answered(partial(self._one_to_one, method, handler.unary_unary)), **forms)
+            case True, False:
+                return grpc.stream_unary_rpc_method_handler(_answered(partial(self._many_to_one, method, handler.stream_unary)), **forms)
+            case False, True:
+                return grpc.stream_stream_rpc_method_handler(_streamed(partial(self._one_to_many, method, handler.unary_stream)), **forms)
+            case _:
+                return grpc.stream_stream_rpc_method_handler(_streamed(partial(self._many_to_many, method, handler.stream_stream)), **forms)
 
-    def _unary(
-        self, method: str, behavior: Callable[[Any, Any], Awaitable[Any]], checked: Callable[[Any], Any]
-    ) -> Callable[[Any, Any], Awaitable[Any]]:
-        async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-            try:
-                async with guarded(method, request_id_of(request), self.admission, context, scope=SpanScope.TASK):
-                    return await behavior(checked(request), context)
-            except CallFailedError as failed:
-                await _abort(context, failed)
+    async def _probe(self, behavior: Callable[[Any, Any], Awaitable[Any]], requests: _Requests, context: Any) -> Any:
+        with _typed():
+            request = await self._admission.probe(requests, context)
+        return await behavior(request, context)
 
-        return call
+    async def _watch(self, behavior: Callable[[Any, Any], AsyncGenerator[Any, None]], requests: _Requests, context: Any) -> AsyncGenerator[Any, None]:
+        with _typed():
+            request = await self._admission.probe(requests, context)
+        async with aclosing(behavior(request, context)) as responses:
+            async for response in responses:
+                yield response
 
-    def _streaming(
-        self, method: str, behavior: Callable[[Any, Any], AsyncGenerator[Any, None]], checked: Callable[[Any], Any]
-    ) -> Callable[[Any, Any], AsyncIterator[Any]]:
-        async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
-            try:
-                async with (
-                    guarded(method, request_id_of(request), self.admission, context, scope=SpanScope.TASK),
-                    aclosing(behavior(checked(request), context)) as responses,
-                ):
-                    async for response in responses:
+    async def _one_to_one(self, method: str, behavior: Callable[[Any, Any], Awaitable[Any]], requests: _Requests, context: Any) -> Any:
+        async with guarded(method, context=context, scope=SpanScope.TASK) as call, self._admission.one(requests, context) as (request, answers):
+            call.request_id = request_id_of(request)
+            response = await behavior(request, context)
+            answers.last(response.ByteSize(), context)
+            return response
+
+    async def _many_to_one(self, method: str, behavior: Callable[[Any, Any], Awaitable[Any]], requests: _Requests, context: Any) -> Any:
+        async with (
+            guarded(method, context=context, scope=SpanScope.TASK),
+            self._admission.many(requests, context) as (messages, stream),
+            asyncio.timeout(self._longest_seconds),
+        ):
+            response = await behavior(messages, context)
+            stream.last(context)
+            return response
+
+    async def _one_to_many(
+        self, method: str, behavior: Callable[[Any, Any], AsyncGenerator[Any, None]], requests: _Requests, context: Any
+    ) -> AsyncGenerator[Any, None]:
+        async with guarded(method, context=context, scope=SpanScope.TASK) as call, self._admission.one(requests, context) as (request, answers):
+            call.request_id = request_id_of(request)
+            async with aclosing(behavior(request, context)) as responses:
+                async for response in responses:
+                    with answers.offered():
                         yield response
-            except CallFailedError as failed:
-                await _abort(context, failed)
 
-        return call
+    async def _many_to_many(
+        self, method: str, behavior: Callable[[Any, Any], AsyncGenerator[Any, None]], requests: _Requests, context: Any
+    ) -> AsyncGenerator[Any, None]:
+        async with (
+            guarded(method, context=context, scope=SpanScope.TASK),
+            self._admission.many(requests, context) as (messages, stream),
+            asyncio.timeout(self._longest_seconds),
+            aclosing(behavior(messages, context)) as responses,
+        ):
+            async for response in responses:
+                with stream.offered():
+                    yield response
 
 
-def _readable(deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | None:
-    """A deserializer that gives ``_UNREADABLE`` where protobuf cannot read a message; gRPC would answer UNKNOWN with the name of a class."""
-    if deserialize is None:
-        return None
+@contextmanager
+def _typed() -> Iterator[None]:
+    try:
+        yield
+    except DomainError as error:
+        raise CallFailedError(status_of(error)) from error
 
-    def read(data: bytes) -> Any:
+
+def _answered(serve: Callable[[_Requests, Any], Awaitable[Any]]) -> Callable[[_Requests, Any], Awaitable[Any]]:
+    async def call(requests: _Requests, context: Any) -> Any:
         try:
-            return deserialize(data)
-        except DecodeError:
-            return _UNREADABLE
+            return await serve(requests, context)
+        except CallFailedError as failed:
+            await _abort(context, failed)
 
-    return read
-
-
-def _checked(request: Any) -> Any:
-    if request is _UNREADABLE:
-        raise InvalidRequestError("MESSAGE_UNREADABLE", "Protobuf cannot read the message; send one of the contract.")
-    return request
+    return call
 
 
-async def _checked_stream(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
-    async for request in requests:
-        yield _checked(request)
+def _streamed(serve: Callable[[_Requests, Any], AsyncGenerator[Any, None]]) -> Callable[[_Requests, Any], AsyncIterator[Any]]:
+    async def call(requests: _Requests, context: Any) -> AsyncIterator[Any]:
+        try:
+            async with aclosing(serve(requests, context)) as responses:
+                async for response in responses:
+                    yield response
+        except CallFailedError as failed:
+            await _abort(context, failed)
+
+    return call
 
 
 async def _abort(context: grpc.aio.ServicerContext[Any, Any], failed: CallFailedError) -> NoReturn:

@@ -32,6 +32,14 @@ class LocalContext:
         """Seconds until the deadline, not below 0; None without deadline."""
         return None if self._end is None else max(0.0, self._end - time.monotonic())
 
+    def peer(self) -> str:
+        """There is no other end."""
+        return ""
+
+    def auth_context(self) -> dict[str, list[bytes]]:
+        """No transport has checked anything."""
+        return {}
+
     def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
         """Metadata of the call."""
         return self._metadata

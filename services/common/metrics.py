@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from prometheus_client import Counter, Gauge, Histogram, start_http_server
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram
 
 from services.common.errors import ConfigurationError
+from services.common.metrics_server import MetricsServer
 
 _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -15,7 +16,8 @@ _SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 REQUESTS: Final = Counter("dl4all_requests", "RPCs that ended, by canonical status.", ("service", "method", "code"))
 REQUEST_SECONDS: Final = Histogram("dl4all_request_seconds", "Duration of RPCs.", ("service", "method"), buckets=_SECONDS)
 IN_PROGRESS: Final = Gauge("dl4all_requests_in_progress", "RPCs under way.", ("service", "method"))
-REFUSED: Final = Counter("dl4all_requests_refused", "RPCs refused because all slots were taken.")
+REFUSED: Final = Counter("dl4all_requests_refused", "RPCs refused because all slots were taken, or no memory was left for their messages.")
+ENDED_IDLE: Final = Counter("dl4all_requests_ended_idle", "RPCs ended because they only waited for their callers while others waited for room.")
 
 STAGE_SECONDS: Final = Histogram("dl4all_stage_seconds", "Duration of a stage, waiting included.", ("stage",), buckets=_SECONDS)
 WORK_SECONDS: Final = Histogram("dl4all_work_seconds", "Duration of a piece of work in a worker thread.", ("stage",), buckets=_SECONDS)
@@ -45,7 +47,7 @@ DEPENDENCY_READY: Final = Gauge("dl4all_dependency_ready", "1 while a dependency
 
 
 def serve_metrics(host: str, port: int) -> tuple[int, Callable[[], None]]:
-    """Serve ``/metrics`` from a thread.
+    """Serve ``/metrics`` from a few threads.
 
     Returns:
         The port, and a function that stops the server.
@@ -54,13 +56,8 @@ def serve_metrics(host: str, port: int) -> tuple[int, Callable[[], None]]:
         ConfigurationError: the port is taken.
     """
     try:
-        server, thread = start_http_server(port, host)
+        server = MetricsServer(host, port, REGISTRY)
     except OSError as error:
         raise ConfigurationError("METRICS_PORT_TAKEN", f"Metrics cannot be served on {host}:{port}: {error.strerror}.") from error
-
-    def stop() -> None:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-    return int(server.server_port), stop
+    server.start()
+    return int(server.server_port), server.stop

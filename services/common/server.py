@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import grpc
 import structlog
@@ -14,6 +15,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from services.common.admission.admission import Admission
 from services.common.errors import ConfigurationError
 from services.common.health import HealthServicer, Needs, NeedsNow, Readiness
 from services.common.interceptor import GuardInterceptor
@@ -22,6 +24,9 @@ from services.common.settings import CommonSettings, TlsSettings
 from services.common.tls import server_credentials
 
 _log = structlog.get_logger("dl4all")
+_STREAMS_OF_CONNECTION: Final = 256
+"""Calls under way on one connection; the client's own library holds further calls back."""
+_HANDSHAKE_MS: Final = 10_000
 
 
 @dataclass(frozen=True)
@@ -59,10 +64,14 @@ class Server:
         self._settings = settings
         self._metrics_port = metrics_port
         self._names = [r.service for r in registrations]
-        self._server = grpc.aio.server(interceptors=[GuardInterceptor(settings.max_concurrent_calls)], options=_options(settings))
+        self._admission = Admission(settings)
+        interceptor = GuardInterceptor(self._admission, settings.longest_call_seconds)
+        self._server = grpc.aio.server(interceptors=[interceptor], options=_options(settings))
         for registration in registrations:
             registration.add(registration.servicer, self._server)
-        self._readiness = Readiness(self._names, {r.service: r.needs for r in registrations}, settings.health_timeout_seconds)
+        self._readiness = Readiness(
+            self._names, {r.service: r.needs for r in registrations}, settings.health_timeout_seconds, lambda: self._admission.is_open
+        )
         self._health = HealthServicer(self._readiness, settings.health_interval_seconds)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if settings.reflection:
@@ -104,6 +113,12 @@ class Server:
 
     def _listen(self, address: str, tls: TlsSettings) -> int:
         credentials = server_credentials(tls)
+        if credentials is None and not (self._settings.plaintext or is_loopback(self._settings.host)):
+            raise ConfigurationError(
+                "PLAINTEXT_REFUSED",
+                f"{self._settings.host} is open to other machines and there is no TLS: name certificates in DL4ALL_TLS_CERTIFICATE, DL4ALL_TLS_KEY"
+                " and DL4ALL_TLS_CA, or set DL4ALL_PLAINTEXT=true where a closed network protects the server.",
+            )
         self._tls = "off" if credentials is None else "mutual" if tls.mutual else "on"
         try:
             if credentials is None:
@@ -115,6 +130,16 @@ class Server:
             ) from error
 
 
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address."""
+    if host == "localhost" or host.startswith("unix:"):
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
 def _options(settings: CommonSettings) -> list[tuple[str, Any]]:
     limit = settings.max_message_bytes
     return [
@@ -122,7 +147,13 @@ def _options(settings: CommonSettings) -> list[tuple[str, Any]]:
         ("grpc.max_send_message_length", limit),
         ("grpc.so_reuseport", 0),
         ("grpc.compression_enabled_algorithms_bitset", 1),  # none: a small compressed message can unpack to gigabytes
+        # A message that nobody reads yet keeps its first 64 KiB in the server; the window grows only for a message that is being read.
+        ("grpc.http2.bdp_probe", 0),
+        ("grpc.http2.lookahead_bytes", 65_536),
+        ("grpc.max_concurrent_streams", _STREAMS_OF_CONNECTION),
+        ("grpc.server_handshake_timeout_ms", _HANDSHAKE_MS),
         ("grpc.max_connection_age_ms", int(1000 * settings.max_connection_age_seconds)),
+        ("grpc.max_connection_age_grace_ms", int(1000 * (settings.longest_call_seconds + settings.answer_seconds))),
         ("grpc.keepalive_time_ms", 30_000),
         ("grpc.keepalive_timeout_ms", 10_000),
         ("grpc.keepalive_permit_without_calls", 1),

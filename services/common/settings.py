@@ -44,11 +44,37 @@ class CommonSettings(BaseSettings):
     """Threads for images, science and inference; as many as cores is best."""
 
     max_concurrent_calls: int = Field(default=64, ge=1)
-    """Calls accepted at once; more are refused with RESOURCE_EXHAUSTED. An inner service needs as many as its gateways have batches
-    under way: gateways x DL4ALL_GATEWAY_IMAGES_IN_FLIGHT x DL4ALL_GATEWAY_BATCHES_IN_FLIGHT."""
+    """Calls accepted at once; more are refused with RESOURCE_EXHAUSTED. One eighth is a reserve for callers below their fair share. An inner
+    service needs as many as its gateways have batches under way: gateways x DL4ALL_GATEWAY_IMAGES_IN_FLIGHT x
+    DL4ALL_GATEWAY_BATCHES_IN_FLIGHT."""
+
+    max_concurrent_streams: int = Field(default=16, ge=1)
+    """Streams accepted at once. A stream that wants a slot waits until one is free, and ends one that is idle where none is."""
 
     max_message_bytes: int = Field(default=24 * MEBIBYTE, ge=MEBIBYTE)
     """Largest message on the wire."""
+
+    received_bytes: int = Field(default=512 * MEBIBYTE, ge=2 * MEBIBYTE)
+    """Bytes that calls of one message may hold at once: the largest message while it is received, then its true size, then that of its answer until
+    it was read. Calls that find no room wait a while. A process takes up to three times as much memory for them."""
+
+    message_seconds: float = Field(default=120.0, gt=0.0)
+    """Longest time for the one message of a call to arrive."""
+
+    answer_seconds: float = Field(default=120.0, gt=0.0)
+    """Longest time for a caller to read an answer that was offered; then its connection is closed."""
+
+    idle_seconds: float = Field(default=120.0, gt=0.0)
+    """Longest silence on a stream while its server waits for a message."""
+
+    contended_seconds: float = Field(default=2.0, gt=0.0)
+    """Where others wait for room: longest time for a message to arrive, for an answer to be read, and for silence on a stream that owes no answer."""
+
+    longest_call_seconds: float = Field(default=7200.0, gt=0.0)
+    """Longest time for a stream, whatever deadline its caller sets. Connections are closed after this time and their largest age."""
+
+    plaintext: bool = False
+    """Whether a server may listen beyond this machine without TLS, where a mesh or a closed network protects it."""
 
     max_connection_age_seconds: float = Field(default=600.0, gt=0.0)
     """Age at which a connection is closed so that callers find new replicas; calls under way are finished."""

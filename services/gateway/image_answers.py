@@ -7,12 +7,14 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from functools import partial
 
 from dl4all.diagnosis.v1 import diagnosis_pb2
+from services.common.admission.caller import Caller
 from services.common.errors import DomainError
 from services.common.guard import CallFailedError, guarded
 from services.gateway.answers import check_size, diagnosis_message
 from services.gateway.composition import Composer
 from services.gateway.counting import count_image
 from services.gateway.decision import DecidedImage
+from services.gateway.image_room import ImageRoom
 from services.gateway.requests import RequestReader
 from services.gateway.rules import image_rule
 from services.gateway.run_stats import RunStats
@@ -30,13 +32,15 @@ class ImageAnswers:
         requests: reads requests.
         composer: judges images.
         max_bytes: largest diagnosis that can be sent.
+        room: memory for the images of streams.
         window: images of one stream that are read and not yet answered.
     """
 
-    def __init__(self, requests: RequestReader, composer: Composer, max_bytes: int, window: int) -> None:
+    def __init__(self, requests: RequestReader, composer: Composer, max_bytes: int, room: ImageRoom, window: int) -> None:
         self._requests = requests
         self._composer = composer
         self._max_bytes = max_bytes
+        self._room = room
         self._window = window
 
     async def answer(self, request: diagnosis_pb2.DiagnoseRequest, left: float | None) -> tuple[diagnosis_pb2.Diagnosis, DecidedImage, RunStats]:
@@ -58,18 +62,20 @@ class ImageAnswers:
         count_image(context.release.id, decided, (cell.judged for cell in image.cells))
         return message, decided, image.stats
 
-    def stream(self, requests: Requests, left: float | None, method: str, tally: Tally) -> AsyncGenerator[Answer, None]:
+    def stream(self, requests: Requests, left: float | None, caller: Caller, method: str, tally: Tally) -> AsyncGenerator[Answer, None]:
         """Diagnose images as they come. An image that fails is an answer with its status.
 
         Args:
             requests: the images.
             left: as for ``answer``, of the whole stream.
+            caller: who sends the images.
             method: full name of the RPC; its images are counted and logged as ``<method>#image``.
             tally: adds up the images.
         """
         deadline = None if left is None else time.monotonic() + left
         answer = partial(self._streamed, deadline, method, tally)
-        return answered(requests, identify=lambda request: request.request_id, answer=answer, refuse=answer, window=self._window)
+        room = self._room.of(caller)
+        return answered(requests, identify=lambda request: request.request_id, answer=answer, refuse=answer, room=room, window=self._window)
 
     async def _streamed(
         self, deadline: float | None, method: str, tally: Tally, request: diagnosis_pb2.DiagnoseRequest, refusal: DomainError | None = None

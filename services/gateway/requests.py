@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Final
 
 from dl4all.diagnosis.v1 import diagnosis_pb2
@@ -20,6 +22,8 @@ from services.gateway.slides import MAX_EXPLAINED
 from services.gateway.specimens import Specimen
 
 MAX_NEIGHBOURS: Final = 20
+START_SECONDS: Final = 60.0
+"""Within which the start of a slide must come."""
 _NOTHING_SHOWN: Final = diagnosis_pb2.DisplayOptions()
 
 
@@ -93,8 +97,9 @@ class RequestReader:
         check_microns_per_pixel(start.microns_per_pixel)
         if not 0 <= start.explained_cells <= MAX_EXPLAINED:
             raise InvalidRequestError("EXPLAINED_CELLS_OUT_OF_RANGE", f"explained_cells must lie in 0..{MAX_EXPLAINED}.", field="explained_cells")
-        left = self._settings.slide_deadline_seconds if left is None else left
-        context = self.context(start.request_id, start.release, left, start.display)
+        context = self.context(start.request_id, start.release, None, start.display)
+        longest = self._settings.slide_deadline_seconds
+        context = replace(context, deadline=Deadline(longest if left is None else min(left, longest)))
         if context.release.patches is not None:
             message = f"The release {context.release.id} judges patches of fields, not slides."
             raise InvalidRequestError("RELEASE_TAKES_NO_SLIDES", message, field="release")
@@ -103,7 +108,8 @@ class RequestReader:
 
     def deadline(self, left: float | None) -> Deadline:
         """When a call about an image ends; ``left`` as for ``context``."""
-        return Deadline(self._settings.default_deadline_seconds if left is None else left)
+        settings = self._settings
+        return Deadline(settings.default_deadline_seconds if left is None else min(left, settings.longest_deadline_seconds))
 
 
 class SpecimenReader:
@@ -155,16 +161,23 @@ async def image_requests(
         yield message.request
 
 
-async def slide_start(requests: AsyncIterator[diagnosis_pb2.DiagnoseSlideRequest]) -> diagnosis_pb2.DiagnoseSlideStart:
-    """The first message of a slide.
+async def slide_start(
+    requests: AsyncIterator[diagnosis_pb2.DiagnoseSlideRequest], seconds: float = START_SECONDS
+) -> diagnosis_pb2.DiagnoseSlideStart:
+    """The first message of a slide. No slot is taken before it.
+
+    Args:
+        requests: of the caller.
+        seconds: within which it must come.
 
     Raises:
         InvalidRequestError: SLIDE_START_MISSING.
     """
-    async for request in requests:
+    with suppress(TimeoutError, StopAsyncIteration):
+        async with asyncio.timeout(seconds):
+            request = await anext(requests)
         if request.WhichOneof("part") == "start":
             return request.start
-        break
     raise InvalidRequestError("SLIDE_START_MISSING", "The first message of a slide must be its start.", field="start")
 
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 import grpc
 
 from dl4all.diagnosis.v1 import diagnosis_pb2, diagnosis_pb2_grpc
+from services.common.admission.caller import caller_of
 from services.common.health import NeedsNow
 from services.common.releases import ReleaseStore
 from services.common.server import Registration
@@ -25,6 +26,7 @@ from services.gateway.answers import (
 from services.gateway.composition import Composer
 from services.gateway.counting import count_decision
 from services.gateway.image_answers import ImageAnswers
+from services.gateway.image_room import ImageRoom
 from services.gateway.image_slots import ImageSlots
 from services.gateway.requests import RequestReader, SpecimenReader, image_requests, slide_parts, slide_start
 from services.gateway.rules import image_rule
@@ -57,7 +59,8 @@ class DiagnosisServicer(diagnosis_pb2_grpc.DiagnosisServiceServicer):
         self._slides = SlideComposer(stubs, settings.slides_in_flight, settings.batches_in_flight)
         self._single_cells = SingleCells(stubs, slots)
         composer = Composer(stubs, slots, settings.batches_in_flight)
-        self._images = ImageAnswers(self._requests, composer, settings.max_answer_bytes, settings.stream_window)
+        room = ImageRoom(settings.stream_bytes, settings.unread_seconds)
+        self._images = ImageAnswers(self._requests, composer, settings.max_answer_bytes, room, settings.stream_window)
 
     def registration(self, needs: NeedsNow) -> Registration:
         """Registration at a server; ready while the composed services are ready."""
@@ -72,7 +75,7 @@ class DiagnosisServicer(diagnosis_pb2_grpc.DiagnosisServiceServicer):
         self, request_iterator: AsyncIterator[diagnosis_pb2.DiagnoseStreamRequest], context: _Context
     ) -> AsyncIterator[diagnosis_pb2.DiagnoseStreamResponse]:
         """See ``diagnosis.proto``."""
-        async for answer in self._images.stream(image_requests(request_iterator), context.time_remaining(), _STREAM, Tally()):
+        async for answer in self._images.stream(image_requests(request_iterator), context.time_remaining(), caller_of(context), _STREAM, Tally()):
             yield answer
 
     async def DiagnoseSpecimen(
@@ -80,7 +83,7 @@ class DiagnosisServicer(diagnosis_pb2_grpc.DiagnosisServiceServicer):
     ) -> AsyncIterator[diagnosis_pb2.DiagnoseSpecimenResponse]:
         """See ``diagnosis.proto``."""
         tally, images = Tally(), SpecimenReader(self._requests)
-        async for answer in self._images.stream(images.read(request_iterator), context.time_remaining(), _SPECIMEN, tally):
+        async for answer in self._images.stream(images.read(request_iterator), context.time_remaining(), caller_of(context), _SPECIMEN, tally):
             yield diagnosis_pb2.DiagnoseSpecimenResponse(image=answer)
         release = self._releases.held(images.found.release_id)
         yield diagnosis_pb2.DiagnoseSpecimenResponse(specimen=specimen_message(tally, release))

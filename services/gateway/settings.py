@@ -50,8 +50,18 @@ class GatewaySettings(ServiceSettings):
     stream_window: int = Field(default=4, ge=1, le=64)
     """Images of one stream that are diagnosed at once; further images wait unread."""
 
+    stream_bytes: int = Field(default=256 * 1024 * 1024, ge=32 * 1024 * 1024)
+    """Bytes of the images that all streams have under way, and of their answers until they are read; further images wait unread. A process
+    takes up to three times as much memory for them."""
+
+    unread_seconds: float = Field(default=2.0, gt=0.0)
+    """Seconds that an answer may stay unread while the images of others wait for memory; then the connection of its caller is closed."""
+
+    longest_deadline_seconds: float = Field(default=600.0, gt=0.0)
+    """Longest time for an image, whatever deadline its caller sets."""
+
     slides_in_flight: int = Field(default=2, ge=1, le=64)
     """Slides that are judged at once; more are refused with RESOURCE_EXHAUSTED."""
 
     slide_deadline_seconds: float = Field(default=3600.0, gt=0.0)
-    """Seconds until the deadline of a slide whose caller set none."""
+    """Longest time for a slide, and the deadline of one whose caller set none."""

@@ -198,7 +198,7 @@ async def test_overload_is_refused_fast_and_accepted_calls_are_finished(fresh_se
     answered = [o for o in outcomes if isinstance(o, diagnosis_pb2.DiagnoseResponse)]
     refused = [ServiceError.from_rpc(o) for o in outcomes if isinstance(o, grpc.aio.AioRpcError)]
     assert len(answered) + len(refused) == 90
-    assert len(answered) >= 64
+    assert len(answered) >= 56  # all slots but the reserve
     assert {(e.code, e.reason) for e in refused} <= {("RESOURCE_EXHAUSTED", "OVERLOADED")}
 
 

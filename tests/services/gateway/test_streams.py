@@ -8,6 +8,8 @@ from contextlib import aclosing
 
 import pytest
 
+from services.common.admission.budget import Budget, Holding
+from services.common.admission.caller import Caller
 from services.common.errors import DomainError
 from services.gateway.streams import answered
 
@@ -17,8 +19,9 @@ Request = tuple[str, str]
 class Answers:
     """Answers requests ``(identifier, content)``; each waits until its gate opens."""
 
-    def __init__(self, *requests: Request, waits: Sequence[str] = (), window: int = 2, raises: Exception | None = None) -> None:
+    def __init__(self, *requests: Request, waits: Sequence[str] = (), window: int = 2, raises: Exception | None = None, room: int = 10**6) -> None:
         self.requests, self.window, self.raises = requests, window, raises
+        self.room = Budget(room, 0, longest_wait=0.2)
         self.gates = {name: asyncio.Event() for name in waits}
         self.read: list[Request] = []
         self.ended: list[str] = []
@@ -39,12 +42,18 @@ class Answers:
         finally:
             self.ended.append(request[0])
 
+    async def taken(self, request: Request) -> Holding:
+        return await self.room.wait(Caller("a"), len(request[1]))
+
+    def unread(self, holding: Holding, answer: str) -> None:
+        holding.resize(len(answer))
+
     async def _refuse(self, request: Request, error: DomainError) -> str:
         return f"{request[0]}: {error.reason}"
 
     async def stream(self) -> AsyncGenerator[str, None]:
         """The answers; a stream that stops fails."""
-        stream = answered(self._incoming(), lambda request: request[0], self._answer, self._refuse, self.window)
+        stream = answered(self._incoming(), lambda request: request[0], self._answer, self._refuse, self, self.window)
         async with aclosing(stream):
             while True:
                 async with asyncio.timeout(10):
@@ -113,3 +122,35 @@ async def test_a_caller_who_goes_away_ends_what_is_under_way() -> None:
 
 async def test_nothing_in_nothing_out() -> None:
     assert [answer async for answer in Answers().stream()] == []
+
+
+async def test_requests_and_unread_answers_hold_room_until_they_are_read() -> None:
+    answers = Answers(("a", "x" * 40), ("b", "y" * 40), ("c", "z" * 40), window=3, room=100)
+    async with aclosing(answers.stream()) as stream:
+        assert (await anext(stream)).startswith("a")
+        await _settle()
+        assert answers.room.held == 43 + 43, "the answers of a and b, three characters longer than what was asked"
+        assert [name for name, _ in answers.read] == ["a", "b", "c"]
+        assert "c" not in answers.ended, "there is no room for c before an answer has been read"
+        assert [(await anext(stream))[0], (await anext(stream))[0]] == ["b", "c"]
+        with pytest.raises(StopAsyncIteration):
+            await anext(stream)
+    assert answers.room.held == 0
+
+
+async def test_a_request_without_room_is_refused_and_the_stream_goes_on() -> None:
+    answers = Answers(("a", "x" * 90), ("b", "y" * 90), waits=("a",), room=100)
+    async with aclosing(answers.stream()) as stream:
+        assert await anext(stream) == "b: OVERLOADED"
+        answers.gates["a"].set()
+        assert (await anext(stream)).startswith("a")
+
+
+async def test_a_stream_that_is_left_gives_its_room_back() -> None:
+    answers = Answers(("a", "x" * 40), ("b", "y" * 40), waits=("b",), room=100)
+    async with aclosing(answers.stream()) as stream:
+        await anext(stream)
+        await _settle()
+        assert answers.room.held > 0
+    await _settle()
+    assert answers.room.held == 0
