@@ -11,7 +11,7 @@ RECIPE ?= plain_resnet
 PAGES = $(shell git ls-files '*.md')
 # Tests of single modules, and tests of the whole: real processes, real sockets, a real Triton.
 UNIT := tests/services tests/clients tests/training tests/deploy tests/project
-WHOLE := tests/integration tests/chaos
+WHOLE := tests/integration tests/chaos tests/hostile
 # Per cent of lines that must be reached; CI sets it, because without the development data some tests skip.
 COVERAGE_FLOOR ?= 0
 
@@ -68,8 +68,13 @@ test: $(VENV)/dev.stamp .triton/installed.stamp ## Run all tests, real processes
 test-unit: $(VENV)/dev.stamp ## Run the quick tests of single modules, no servers, in under two minutes
 	$(BIN)/python -m pytest $(UNIT) --numprocesses 2 -m "not slow and not processes"
 
+MINUTES ?= 20
+fuzz: $(VENV)/dev.stamp ## Draw inputs for every RPC, every parser and every other property for MINUTES (20)
+	$(BIN)/python -m tests.hostile.fuzz --minutes $(MINUTES)
+
 nightly: $(VENV)/dev.stamp .triton/installed.stamp ## Run the long forms: full installation, soak, whole slide, all benchmarks (hours); records in docs/benchmarks.md
 	$(MAKE) check-install java-stubs
+	rm -f build/hostile.jsonl; DL4ALL_HOSTILE_FULL=1 $(BIN)/python -m pytest tests/hostile; cat build/hostile.jsonl
 	$(MAKE) soak-preprocessing bench-slide bench-search bench-releases bench-training bench bench-preprocessing bench-location bench-networks
 
 lint: $(VENV)/dev.stamp protos-check protos-breaking ## Check style, types, import rules, pages, protos and stubs
@@ -168,6 +173,6 @@ check-install: $(VENV)/dev.stamp ## Build the wheels in a fresh clone, install t
 clean: ## Remove what was built, not what was installed
 	rm -rf build dist report.html phantom.png
 
-.PHONY: help setup setup-dev diagnose triton up serve test test-unit nightly lint lock wheels check-install format \
+.PHONY: fuzz help setup setup-dev diagnose triton up serve test test-unit nightly lint lock wheels check-install format \
   protos protos-check protos-breaking bench bench-slide bench-releases bench-search bench-training \
   bench-networks bench-preprocessing bench-location soak-preprocessing release clean

@@ -43,14 +43,16 @@ class EmbeddedServices:
 
     Attributes:
         servicers: by the names of the stubs.
-        registrations: what a server needs to serve all five.
+        outward: what a server needs to serve the gateway.
+        inner: what it needs to serve the four inner services.
         stubs: local stubs by service name, and ``library`` for the gateway's other service; the signature of the generated asynchronous
             stubs.
         releases: the releases that are held.
     """
 
     servicers: dict[str, Any]
-    registrations: list[Registration]
+    outward: list[Registration]
+    inner: list[Registration]
     stubs: dict[str, Any]
     releases: ReleaseStore
 
@@ -62,6 +64,9 @@ class EmbeddedSettings(ServiceSettings):
 
     port: int = Field(default=PARTS[GATEWAY].port, ge=0, le=65535)
     """Port to listen on; 0 for any free one."""
+
+    inner_services: bool = False
+    """Whether callers reach the four inner services on this port as well, to look inside; they have no checks of who calls."""
 
     metrics_port: int = Field(default=PARTS[GATEWAY].metrics_port, ge=0, le=65535)
     """Port of the Prometheus metrics; 0 for any free one."""
@@ -101,8 +106,8 @@ async def embedded_services(settings: CommonSettings, tls: TlsSettings | None = 
         composing = (gateway, releases, Stubs(**inner_stubs), ImageSlots(gateway.images_in_flight))
         outward = {"gateway": DiagnosisServicer(*composing).registration(needs), "library": LibraryServicer(*composing).registration(needs)}
         stubs = {**inner_stubs, **{name: LocalStub(r.servicer, r.descriptor) for name, r in outward.items()}}
-        every = {**registrations, **outward}
-        yield EmbeddedServices({name: r.servicer for name, r in every.items()}, list(every.values()), stubs, releases)
+        servicers = {name: r.servicer for name, r in (*registrations.items(), *outward.items())}
+        yield EmbeddedServices(servicers, list(outward.values()), list(registrations.values()), stubs, releases)
     finally:
         await engine.close()
         workers.close()
@@ -111,7 +116,7 @@ async def embedded_services(settings: CommonSettings, tls: TlsSettings | None = 
 @asynccontextmanager
 async def _opened(common: CommonSettings, tls: TlsSettings) -> AsyncIterator[Sequence[Registration]]:
     async with embedded_services(common, tls) as services:
-        yield services.registrations
+        yield [*services.inner, *services.outward] if EmbeddedSettings().inner_services else services.outward
 
 
 async def serve(common: CommonSettings, tls: TlsSettings, settings: EmbeddedSettings) -> None:

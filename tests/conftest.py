@@ -15,6 +15,7 @@ from clients.cli.stack.parts import triton_is_installed
 from services.common.home import HOME_VARIABLE
 from tests.minutes import pytest_terminal_summary as pytest_terminal_summary
 from tests.paths import DATA, ROOT
+from tests.properties import examples as examples
 from tests.running import Stack
 
 os.environ.setdefault(HOME_VARIABLE, str(ROOT))

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import secrets
 import sys
 import sysconfig
 from collections.abc import Mapping
@@ -22,6 +23,12 @@ PROJECT = HERE.parents[1]
 SHARED_MEMORY = Path("/dev/shm")
 SHARED_MEMORY_PREFIX = "dl4all_triton_"
 _YES = {"1", "true", "t", "yes", "y", "on"}
+
+
+CLOSED_PROTOCOLS = ("shared-memory", "trace", "logging")
+"""Protocols of the gRPC endpoint that no part of the project uses. They are open to everybody who reaches the port, unless they are restricted."""
+REPOSITORY_PROTOCOL = "model-repository"
+SECRET_HEADER = "dl4all-operator"
 
 
 def server_command(given: argparse.Namespace, environment: Mapping[str, str]) -> list[str]:
@@ -52,7 +59,11 @@ def server_command(given: argparse.Namespace, environment: Mapping[str, str]) ->
         flags["load-model"] = "*"
     flags.update(_tls(environment))
     server = packages / "pytriton" / "tritonserver" / "bin" / "tritonserver"
-    settings = [f"--backend-config=python,shm-region-prefix-name={SHARED_MEMORY_PREFIX}{os.getpid()}_", *_tracing(environment)]
+    settings = [
+        f"--backend-config=python,shm-region-prefix-name={SHARED_MEMORY_PREFIX}{os.getpid()}_",
+        _closed(given.model_control),
+        *_tracing(environment),
+    ]
     return [str(server), *(f"--{name}={value}" for name, value in flags.items()), *settings, *given.further]
 
 
@@ -74,6 +85,15 @@ def remove_stale_shared_memory(folder: Path = SHARED_MEMORY) -> None:
         owner = path.name.removeprefix(SHARED_MEMORY_PREFIX).partition("_")[0]
         if owner.isdigit() and not Path("/proc", owner).exists():
             path.unlink(missing_ok=True)
+
+
+def _closed(model_control: str) -> str:
+    """The flag that closes protocols: they ask for a header with a random secret, which is told to nobody.
+
+    Models stay loadable by call where ``model_control`` is ``explicit``.
+    """
+    protocols = CLOSED_PROTOCOLS if model_control == "explicit" else (*CLOSED_PROTOCOLS, REPOSITORY_PROTOCOL)
+    return f"--grpc-restricted-protocol={','.join(protocols)}:{SECRET_HEADER}={secrets.token_hex(32)}"
 
 
 def _packages(installed: Path) -> Path:
@@ -130,6 +150,7 @@ def main() -> None:
     if not (given.installed / "backends").is_dir():
         raise SystemExit(f"No Triton in {given.installed}; run: python {HERE.relative_to(PROJECT) / 'install.py'}")
     remove_stale_shared_memory()
+    os.umask(0o077)
     arguments = server_command(given, os.environ)
     os.execve(arguments[0], arguments, server_environment(given.installed, os.environ))
 

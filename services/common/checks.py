@@ -16,6 +16,9 @@ MAX_REFERENCES: Final = 256
 MAX_TEXT: Final = 128
 """Characters of an identifier, and of most texts."""
 
+MAX_NAME: Final = 256
+"""Characters of a name in a certificate."""
+
 _SOURCE: Final = re.compile("[!-.0-~][ -.0-~]*")
 
 

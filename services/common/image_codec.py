@@ -12,27 +12,28 @@ import json
 import struct
 import warnings
 import zlib
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image
 
 from services.common.errors import InvalidImageError
+from services.common.image_header import ImageHeader
+from services.common.image_pixels import buffered_bytes, upright_pixels
+from services.common.image_structure import check_pieces
 
 Bytes = NDArray[np.uint8]
 
 FORMATS: Final = ("JPEG", "PNG", "TIFF", "BMP")
 MIN_SIDE: Final = 32
 MAX_PIXELS: Final = 100_000_000
-MAX_SCANS: Final = 256
-"""Scans of a JPEG; cameras store 1, progressive files about 10."""
-MAX_SCANNED_PIXELS: Final = 1_000_000_000
-"""Scans times pixels of a progressive JPEG: 10 scans of the largest image."""
-_USUAL_SCANS: Final = 12
-_START_OF_SCAN: Final = b"\xff\xda"
+MAX_ASPECT: Final = 256
+"""Longer side in shorter sides; a copy of 64 px that is this long has as many pixels as one of 1024 x 1024."""
 PHANTOM_TEXT_KEY: Final = "dl4all-phantom"
 _MIN_CONTRAST: Final = 8
 _BITS_PER_SAMPLE: Final = 258
@@ -81,8 +82,23 @@ class DecodedImage:
     notes: tuple[ImageNote, ...]
 
 
+def read_header(encoded: bytes) -> ImageHeader:
+    """Check the header of an image; nothing is decoded.
+
+    Args:
+        encoded: the bytes of an image file.
+
+    Raises:
+        InvalidImageError: as ``decode_image``, where the header alone shows it.
+    """
+    with _opened(encoded) as image:
+        return _checked_header(image, encoded)
+
+
 def decode_image(encoded: bytes) -> DecodedImage:
     """Decode and check an image.
+
+    ``image_header.decode_bytes`` tells how much memory this takes.
 
     Args:
         encoded: the bytes of an image file.
@@ -92,8 +108,25 @@ def decode_image(encoded: bytes) -> DecodedImage:
             IMAGE_ANIMATED, IMAGE_MULTI_PAGE, IMAGE_GREY, IMAGE_CMYK, IMAGE_PALETTE, IMAGE_TRANSPARENT,
             IMAGE_UNSUPPORTED_MODE, IMAGE_TRUNCATED or IMAGE_BLANK.
     """
+    with _opened(encoded) as image:
+        header = _checked_header(image, encoded)
+        with _damage_is_refused():
+            header = replace(header, orientation=_orientation(image))
+            notes = _notes_of_header(image, header)
+            pixels, is_transparent = upright_pixels(image)
+    if is_transparent:
+        raise InvalidImageError("IMAGE_TRANSPARENT", "The image is partly transparent; the background behind it is not known.")
+    if header.mode != "RGB":
+        notes.append(ImageNote.ALPHA_DROPPED)
+    _check_content(pixels)
+    return DecodedImage(pixels, header.format, hashlib.sha256(encoded).hexdigest(), tuple(notes))
+
+
+@contextmanager
+def _opened(encoded: bytes) -> Iterator[Image.Image]:
     if not encoded:
         raise InvalidImageError("IMAGE_EMPTY", "The image has no bytes.")
+    check_pieces(encoded)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -103,31 +136,30 @@ def decode_image(encoded: bytes) -> DecodedImage:
                 "IMAGE_UNKNOWN_FORMAT", "The bytes are not an image in a format that is read here: JPEG, PNG, TIFF or BMP."
             ) from error
         with image:
-            return _checked(image, encoded)
+            yield image
 
 
-def _checked(image: Image.Image, encoded: bytes) -> DecodedImage:
+@contextmanager
+def _damage_is_refused() -> Iterator[None]:
     try:
-        _check_header(image)
-        _check_scans(image, encoded)
-        notes = _notes_of_header(image, encoded)
-        upright: Image.Image = image
-        if image.getexif().get(ExifTags.Base.Orientation, 1) not in (0, 1):
-            upright = ImageOps.exif_transpose(image)
-            notes.append(ImageNote.ORIENTATION_APPLIED)
-        array = np.asarray(upright, np.uint8)
+        yield
     except _DAMAGE as error:
         raise InvalidImageError("IMAGE_TRUNCATED", "The image ends early or is damaged; it could not be decoded whole.") from error
     except MemoryError as error:
         raise InvalidImageError("IMAGE_TOO_LARGE", "The image does not fit in the memory of this service.") from error
-    if array.shape[2] == 4:
-        if upright.mode == "RGBA" and array[..., 3].min() < 255:
-            raise InvalidImageError("IMAGE_TRANSPARENT", "The image is partly transparent; the background behind it is not known.")
-        notes.append(ImageNote.ALPHA_DROPPED)
-        array = array[..., :3]
-    _check_content(array)
-    sha256 = hashlib.sha256(encoded).hexdigest()
-    return DecodedImage(np.ascontiguousarray(array), str(image.format), sha256, tuple(notes))
+
+
+def _checked_header(image: Image.Image, encoded: bytes) -> ImageHeader:
+    with _damage_is_refused():
+        _check_header(image)
+        buffered = buffered_bytes(image, encoded)
+        orientation = 1 if image.format == "PNG" else _orientation(image)
+        return ImageHeader(*image.size, str(image.format), image.mode, _bits(image, encoded), orientation, buffered)
+
+
+def _orientation(image: Image.Image) -> int:
+    """Of EXIF; a PNG is decoded for it, because its EXIF data may follow its pixels."""
+    return int(image.getexif().get(ExifTags.Base.Orientation, 1)) or 1
 
 
 def _check_header(image: Image.Image) -> None:
@@ -136,6 +168,10 @@ def _check_header(image: Image.Image) -> None:
         raise InvalidImageError("IMAGE_TOO_LARGE", f"The image has {width} x {height} pixels; at most {MAX_PIXELS // 10**6} megapixels are read.")
     if image.mode == "RGB" and "transparency" in image.info:
         raise InvalidImageError("IMAGE_TRANSPARENT", "One colour of the image is transparent; the background behind it is not known.")
+    if max(width, height) > MAX_ASPECT * min(width, height) >= MAX_ASPECT * MIN_SIDE:
+        raise InvalidImageError(
+            "IMAGE_TOO_LARGE", f"The image has {width} x {height} px; one side may be at most {MAX_ASPECT} times as long as the other."
+        )
     if min(width, height) < MIN_SIDE:
         raise InvalidImageError("IMAGE_TOO_SMALL", f"The image is {width} x {height} px; both sides must have at least {MIN_SIDE} px.")
     if _has_more_frames(image):
@@ -152,15 +188,6 @@ def _check_header(image: Image.Image) -> None:
     raise InvalidImageError(reason, f"The image is {what}; stains can only be told in RGB colour.")
 
 
-def _check_scans(image: Image.Image, encoded: bytes) -> None:
-    """Refuse a JPEG of so many scans that decoding it would take a worker for long: each scan touches all pixels."""
-    if image.format != "JPEG":
-        return
-    scans, pixels = encoded.count(_START_OF_SCAN), image.width * image.height
-    if scans > MAX_SCANS or (scans > _USUAL_SCANS and scans * pixels > MAX_SCANNED_PIXELS):
-        raise InvalidImageError("IMAGE_TOO_LARGE", f"The JPEG stores its {pixels} pixels in {scans} scans, far more than any camera does; save it again.")
-
-
 def _has_more_frames(image: Image.Image) -> bool:
     """Whether there is a second frame; the pages of a TIFF are not counted, because a file can chain a hundred thousand of them."""
     if image.format != "TIFF":
@@ -174,13 +201,13 @@ def _has_more_frames(image: Image.Image) -> bool:
     return True
 
 
-def _notes_of_header(image: Image.Image, encoded: bytes) -> list[ImageNote]:
-    notes = []
-    if _bits(image, encoded) == 16:
-        notes.append(ImageNote.SCALED_FROM_16_BIT)
-    if PHANTOM_TEXT_KEY in image.info:
-        notes.append(ImageNote.PHANTOM)
-    return notes
+def _notes_of_header(image: Image.Image, header: ImageHeader) -> list[ImageNote]:
+    given = {
+        ImageNote.SCALED_FROM_16_BIT: header.bits == 16,
+        ImageNote.PHANTOM: PHANTOM_TEXT_KEY in image.info,
+        ImageNote.ORIENTATION_APPLIED: header.orientation != 1,
+    }
+    return [note for note, is_given in given.items() if is_given]
 
 
 def _bits(image: Image.Image, encoded: bytes) -> int:

@@ -15,6 +15,7 @@ import structlog
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from services.common.cell_classes import CLASSES, NOTHING, PATCH_LABELS
+from services.common.checksums import BeingCheckedError, Checksums
 from services.common.errors import BrokenReleaseError, ConfigurationError, FailedPreconditionError, NotFoundError
 from services.common.home import HOME_VARIABLE, MODEL_REPOSITORY, RELEASES
 
@@ -244,7 +245,8 @@ class ReleaseStore:
     A release that is added later is taken in at the first request for it or at the next ``take_in``. A changed index is taken in when a name is
     next resolved or at the next ``take_in``. A broken release or index is logged, left out and tried again the next time; the one in use stays in
     use. A release that was handed out stays valid, because a held release is not read again: a later change of it, such as a new limit, takes
-    effect at the next start.
+    effect at the next start. Large files are checked in threads: until that is done their release counts as not there. A file that does not match its
+    checksum is not read again before it has changed.
 
     Args:
         releases: folder of releases.
@@ -260,7 +262,7 @@ class ReleaseStore:
             raise ConfigurationError("RELEASES_NOT_FOUND", _no_releases(releases, model_repository))
         self._folder = releases
         self._model_repository = model_repository
-        self._checked: set[tuple[Path, str]] = set()
+        self._checksums = Checksums(lambda path: sha256_of(path))
         self._refused: dict[str, str] = {}
         self._releases = {r.id: r for r in map(self._read, sorted(releases.glob(f"*/{RELEASE_FILE}")))}
         self._stamp = self._index_stamp()
@@ -307,14 +309,16 @@ class ReleaseStore:
         return release
 
     def _find(self, release_id: str) -> Release | None:
-        """The release with this id, taken in now if it was added since; None where there is none or it is broken."""
+        """The release with this id, taken in now if it was added since; None where there is none, it is broken, or its files are still being checked."""
         if release_id in self._releases or re.fullmatch(RELEASE_ID, release_id) is None:
             return self._releases.get(release_id)
         path = self._folder / release_id / RELEASE_FILE
         if not path.is_file():
             return None
         try:
-            release = self._releases[release_id] = self._read(path)
+            release = self._releases[release_id] = self._read(path, wait=False)
+        except BeingCheckedError:
+            return None
         except BrokenReleaseError as error:
             if self._refused.get(release_id) != error.message:
                 _log.error("release refused", release=release_id, cause=error.message)
@@ -361,7 +365,7 @@ class ReleaseStore:
         """Path of the file that an engine of a role serves."""
         return self._model_repository / model.model / str(model.version) / model.files[role].file
 
-    def _read(self, path: Path) -> Release:
+    def _read(self, path: Path, *, wait: bool = True) -> Release:
         release = _parse(Release, path)
         if release.id != path.parent.name:
             raise BrokenReleaseError("RELEASE_BROKEN", f"{path} calls itself {release.id!r}.")
@@ -369,9 +373,7 @@ class ReleaseStore:
         for model in release.models:
             files += [(self._model_repository / model.model / str(model.version) / f.file, f.sha256) for f in model.files.values()]
         for file in files:
-            if file not in self._checked:
-                _check(*file)
-                self._checked.add(file)
+            self._checksums.check(*file, wait=wait)
         return release
 
 
@@ -395,14 +397,3 @@ def _parse(kind: type[Parsed], path: Path) -> Parsed:
         return kind.model_validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
         raise BrokenReleaseError("RELEASE_BROKEN", f"{path} cannot be read: {error}") from error
-
-
-def _check(path: Path, sha256: str) -> None:
-    try:
-        found = sha256_of(path)
-    except FileNotFoundError as error:
-        raise BrokenReleaseError("RELEASE_BROKEN", f"{path} is named by a release but missing.") from error
-    except OSError as error:
-        raise BrokenReleaseError("RELEASE_BROKEN", f"{path} cannot be read: {error.strerror}.") from error
-    if found != sha256:
-        raise BrokenReleaseError("RELEASE_BROKEN", f"{path} does not match its checksum; restore the file or build the release again.")

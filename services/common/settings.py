@@ -43,12 +43,12 @@ class CommonSettings(BaseSettings):
     workers: int = Field(default=2, ge=1, le=256)
     """Threads for images, science and inference; as many as cores is best."""
 
-    max_concurrent_calls: int = Field(default=64, ge=1)
-    """Calls accepted at once; more are refused with RESOURCE_EXHAUSTED. One eighth is a reserve for callers below their fair share. An inner
+    max_concurrent_calls: int = Field(default=72, ge=1)
+    """Calls accepted at once; more are refused with RESOURCE_EXHAUSTED. One ninth is a reserve for callers below their fair share. An inner
     service needs as many as its gateways have batches under way: gateways x DL4ALL_GATEWAY_IMAGES_IN_FLIGHT x
     DL4ALL_GATEWAY_BATCHES_IN_FLIGHT."""
 
-    max_concurrent_streams: int = Field(default=16, ge=1)
+    max_concurrent_streams: int = Field(default=18, ge=1)
     """Streams accepted at once. A stream that wants a slot waits until one is free, and ends one that is idle where none is."""
 
     max_message_bytes: int = Field(default=24 * MEBIBYTE, ge=MEBIBYTE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
 import cv2
@@ -20,6 +20,8 @@ Result = TypeVar("Result")
 class Workers:
     """A bounded pool of threads; one thread per piece of work, OpenCV's own threads switched off, freed memory kept.
 
+    Work that takes long, such as that of slides, takes all threads but one. Where there is only one, long work has a thread of its own beside it.
+
     Args:
         count: threads; as many as cores is best.
     """
@@ -28,6 +30,8 @@ class Workers:
         cv2.setNumThreads(1)
         keep_freed_memory()
         self._executor = ThreadPoolExecutor(count, thread_name_prefix="dl4all")
+        self._long = self._executor if count > 1 else ThreadPoolExecutor(1, thread_name_prefix="dl4all-long")
+        self._long_slots = asyncio.Semaphore(max(1, count - 1))
 
     async def run(self, stage: str, function: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
         """Run a function in a worker thread. After a cancellation a running function finishes; a waiting one never starts.
@@ -36,6 +40,33 @@ class Workers:
             stage: name of the work in the metrics.
             function: function to run, with its arguments.
         """
+        return await self._awaited(stage, self._submitted(self._executor, stage, function, *args, **kwargs))
+
+    async def run_long(self, stage: str, function: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        """Run a function that is one of very many, as of a slide: as ``run``, but one thread stays free for ``run``.
+
+        Args:
+            stage: name of the work in the metrics.
+            function: function to run, with its arguments.
+        """
+        await self._long_slots.acquire()
+        try:
+            future = self._submitted(self._long, stage, function, *args, **kwargs)
+        except BaseException:
+            self._long_slots.release()
+            raise
+        loop = asyncio.get_running_loop()
+
+        def ended(_: Future[Result]) -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(self._long_slots.release)
+
+        future.add_done_callback(ended)
+        return await self._awaited(stage, future)
+
+    def _submitted(
+        self, executor: ThreadPoolExecutor, stage: str, function: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs
+    ) -> Future[Result]:
         submitted = time.perf_counter()
 
         def measured() -> Result:
@@ -49,7 +80,9 @@ class Workers:
                     metrics.WORK_CPU_SECONDS.labels(stage).inc(time.thread_time() - cpu)
 
         metrics.WORK_WAITING.labels(stage).inc()
-        future = self._executor.submit(measured)
+        return executor.submit(measured)
+
+    async def _awaited(self, stage: str, future: Future[Result]) -> Result:
         try:
             return await asyncio.wrap_future(future)
         except asyncio.CancelledError:
@@ -60,4 +93,5 @@ class Workers:
 
     def close(self) -> None:
         """Let running work finish and end the threads."""
-        self._executor.shutdown(wait=True, cancel_futures=True)
+        for executor in {self._executor, self._long}:
+            executor.shutdown(wait=True, cancel_futures=True)

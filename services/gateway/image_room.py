@@ -10,7 +10,7 @@ from services.common.admission.budget import Budget, Holding
 from services.common.admission.caller import Caller
 from services.common.admission.connections import disconnect
 
-_RESERVE: Final = 8
+_RESERVE: Final = 9
 _LONGEST_WAIT: Final = 120.0
 
 

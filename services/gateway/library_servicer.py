@@ -12,7 +12,8 @@ import grpc
 from dl4all.diagnosis.v1 import library_pb2, library_pb2_grpc
 from dl4all.retrieval.v1 import library_pb2 as retrieval_library_pb2
 from dl4all.retrieval.v1 import retrieval_pb2
-from services.common.checks import MAX_REFERENCES, check_identifier, check_source, check_text
+from services.common.admission.caller import caller_of
+from services.common.checks import MAX_NAME, MAX_REFERENCES, check_identifier, check_source, check_text
 from services.common.errors import DeadlineError, DomainError, FailedPreconditionError, InvalidRequestError
 from services.common.health import NeedsNow
 from services.common.releases import ReleaseStore
@@ -83,6 +84,7 @@ class LibraryServicer(library_pb2_grpc.LibraryServiceServicer):
             release=request_context.release.id,
             idempotency_key=start.idempotency_key,
             confirmed_by=start.confirmed_by,
+            verified_as=caller_of(context).certificate_name[:MAX_NAME],
             source=start.source,
             references=references,
         )

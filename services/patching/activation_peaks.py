@@ -34,7 +34,7 @@ class Peak:
     activation: float
 
 
-def peaks(activations: Float, patch: Patch, min_activation: float) -> tuple[Peak, ...]:
+def peaks(activations: Float, patch: Patch, min_activation: float, most: int | None = None) -> tuple[Peak, ...]:
     """Find the local maxima of the class activations of one patch.
 
     A place is a maximum if none of its up to eight neighbours exceeds it; of equal neighbours the first in reading order counts. Its
@@ -44,6 +44,7 @@ def peaks(activations: Float, patch: Patch, min_activation: float) -> tuple[Peak
         activations: float32 (h, w, classes), logits by place; the places are equal shares of the patch.
         patch: the judged square of the field, in px of the field, before it is resized for the network.
         min_activation: maxima below this logit are no candidates.
+        most: how many maxima count, the strongest; None for all.
 
     Returns:
         Peaks of all classes, the strongest first.
@@ -51,14 +52,17 @@ def peaks(activations: Float, patch: Patch, min_activation: float) -> tuple[Peak
     height, width, _ = activations.shape
     values = activations.astype(np.float64)  # float32 would round the threshold
     is_peak = _maxima(values) & (values >= min_activation)
-    rows, columns, labels = np.nonzero(is_peak)
+    places = np.flatnonzero(is_peak)
+    if most is not None and places.size > most:
+        places = np.sort(places[np.argsort(-values.ravel()[places], kind="stable")[:most]])
+    rows, columns, labels = np.unravel_index(places, is_peak.shape)
     found = []
     for row, column, label in zip(rows.tolist(), columns.tolist(), labels.tolist(), strict=True):
         plane = values[:, :, label]
         x = (column + 0.5 + _offset(plane[row], column)) / width * patch.side - 0.5 + patch.x
         y = (row + 0.5 + _offset(plane[:, column], row)) / height * patch.side - 0.5 + patch.y
         found.append(Peak(x, y, label, float(plane[row, column])))
-    return tuple(sorted(found, key=_order))
+    return tuple(sorted(found, key=by_strength))
 
 
 def merge(found: Iterable[Peak], radius: float) -> tuple[Peak, ...]:
@@ -72,7 +76,7 @@ def merge(found: Iterable[Peak], radius: float) -> tuple[Peak, ...]:
         The kept peaks, the strongest first. No two are nearer than ``radius``. Every dropped peak is nearer than that to a kept peak that is at
         least as strong.
     """
-    ordered = sorted(found, key=_order)
+    ordered = sorted(found, key=by_strength)
     positions = np.array([(p.x, p.y) for p in ordered], np.float64).reshape(-1, 2)
     free = np.ones(len(ordered), np.bool_)
     kept = []
@@ -83,7 +87,8 @@ def merge(found: Iterable[Peak], radius: float) -> tuple[Peak, ...]:
     return tuple(kept)
 
 
-def _order(peak: Peak) -> tuple[float, float, float, int]:
+def by_strength(peak: Peak) -> tuple[float, float, float, int]:
+    """Key that sorts peaks, the strongest first; of equal ones the upper and left one."""
     return -peak.activation, peak.y, peak.x, peak.label
 
 

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.patching import stain
-from services.patching.nuclei import Nucleus, find_nuclei, split_at_necks, split_by_flooding
+from services.patching.nuclei import find_nuclei, split_at_necks, split_by_flooding
+from services.patching.nucleus import Nucleus
 from services.patching.stained import StainedImage, median_and_deviation, median_density, small_nucleus_area
 
 Mask = NDArray[np.bool_]

@@ -59,14 +59,29 @@ def lay_grid(width: int, height: int, side: int = SIDE, overlap: float = OVERLAP
     Raises:
         InvalidRequestError: the image is smaller than a patch, or a number is out of range.
     """
+    rows, columns = _axes(width, height, side, overlap, flush=flush)
+    corners = [(x, y) for y in rows for x in columns]
+    return tuple(Patch(number, x, y, side) for number, (x, y) in enumerate(corners, start=1))
+
+
+def count_grid(width: int, height: int, side: int, overlap: float) -> int:
+    """How many patches ``lay_grid`` lays, the flush ones among them.
+
+    Raises:
+        InvalidRequestError: as ``lay_grid``.
+    """
+    rows, columns = _axes(width, height, side, overlap, flush=True)
+    return len(rows) * len(columns)
+
+
+def _axes(width: int, height: int, side: int, overlap: float, *, flush: bool) -> tuple[Sequence[int], Sequence[int]]:
+    """First rows and first columns of the patches."""
     if side < 1 or not 0.0 <= overlap < 1.0 or round(side * (1.0 - overlap)) < 1:
         raise InvalidRequestError("GRID_INVALID", "A patch has a side of at least 1 px, and patches overlap by 0 to less than 1 of it.")
     if min(width, height) < side:
         raise InvalidRequestError("IMAGE_SMALLER_THAN_PATCH", f"An image of {width} x {height} px holds no patch of {side} px.")
     step = round(side * (1.0 - overlap))
-    rows, columns = _starts(height, side, step, flush), _starts(width, side, step, flush)
-    corners = [(x, y) for y in rows for x in columns]
-    return tuple(Patch(number, x, y, side) for number, (x, y) in enumerate(corners, start=1))
+    return _starts(height, side, step, flush), _starts(width, side, step, flush)
 
 
 def _starts(size: int, side: int, step: int, flush: bool) -> Sequence[int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,12 +16,14 @@ from services.common.checks import MAX_CELLS_PER_CALL
 from services.common.errors import InvalidRequestError
 from services.common.maps import read_feature_map
 from services.patching.cells import LocatedCell
-from services.patching.crops import CutCrop
+from services.patching.crops import MAX_BATCH_BYTES, CutCrop
 from services.patching.grid import Patch
-from services.patching.patches import PatchActivation
+from services.patching.patches import MAX_PATCHES, PatchActivation
 
 _LABELS: Final = 2
 _MAX_PLACES: Final = 64
+_MAX_ALL_PLACES: Final = 1 << 18
+"""Places of all patches: 128 for each, where networks have 16 to 64."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,8 @@ def read_activations(message: patching_pb2.PatchActivations) -> Activations:
         raise _invalid("min_activation must be a number, and suppression_radius above 0")
     if any(p.side < 1 or max(p.activations.height, p.activations.width) > _MAX_PLACES for p in message.patches):
         raise _invalid(f"patches need a side, and at most {_MAX_PLACES} rows and columns of places")
+    if len(message.patches) > MAX_PATCHES or sum(p.activations.height * p.activations.width for p in message.patches) > _MAX_ALL_PLACES:
+        raise _invalid(f"there are at most {MAX_PATCHES} patches, of {_MAX_ALL_PLACES} places in all")
     patches = tuple(
         PatchActivation(Patch(number, p.x, p.y, p.side), read_feature_map(p.activations, _LABELS, "activations"))
         for number, p in enumerate(message.patches)
@@ -85,17 +89,25 @@ def check_grid(request: patching_pb2.CutPatchesRequest) -> None:
         raise InvalidRequestError("GRID_INVALID", "Patches have a side of 32..4096 px, overlap by 0..0.75 and are brought to 32..1024 px.")
 
 
-def patch_messages(
-    kind: imaging_pb2.ImageKind.ValueType, patches: Iterable[tuple[Patch, NDArray[np.uint8]]]
-) -> Iterator[patching_pb2.CutPatchesResponse]:
-    """Patches, as many in a message as are classified at once."""
+def patches_of_message(side: int) -> int:
+    """How many patches of a side in px a message holds: as many as are classified at once, in at most about ``MAX_BATCH_BYTES``."""
+    return max(1, min(MAX_CELLS_PER_CALL, MAX_BATCH_BYTES // (3 * side**2)))
+
+
+def patch_message(
+    kind: imaging_pb2.ImageKind.ValueType, first: int, patches: Iterable[tuple[Patch, NDArray[np.uint8]]]
+) -> patching_pb2.CutPatchesResponse:
+    """Some patches.
+
+    Args:
+        kind: what the image was taken for.
+        first: number of the first of them.
+        patches: with their pixels, uint8 (side, side, 3).
+    """
     message = patching_pb2.CutPatchesResponse(kind=kind)
-    for number, (patch, pixels) in enumerate(patches):
-        if len(message.patches) == MAX_CELLS_PER_CALL:
-            yield message
-            message = patching_pb2.CutPatchesResponse(kind=kind)
+    for number, (patch, pixels) in enumerate(patches, start=first):
         message.patches.add(patch_id=number, x=patch.x, y=patch.y, side=patch.side, pixels=pixels.tobytes())
-    yield message
+    return message
 
 
 def _invalid(what: str) -> InvalidRequestError:

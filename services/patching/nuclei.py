@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import lru_cache
 from typing import Final
 
 import cv2
@@ -12,16 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.patching import stain
+from services.patching.joining import join_lobes
+from services.patching.nucleus import Nucleus
 
 Mask = NDArray[np.bool_]
 
-MAX_LOBED_NUCLEUS_TO_RED_CELL: Final = 2.0
-"""Lobes are joined up to a convex hull of this many red-cell radii."""
-MAX_LOBE_TO_RED_CELL: Final = 0.85
-"""Two parts of more red-cell radii may be two nuclei, or the lobes of one large cell."""
-MAX_CELL_TO_RED_CELL: Final = 2.6
-MAX_BACKGROUND: Final = 0.28
-"""They are of one cell if the least circle around them is no larger than a cell and holds no more than this share of background."""
 MIN_TOUCHING_TO_RED_CELL: Final = 1.3
 """A part larger than this many red-cell radii may be two nuclei that touch."""
 MIN_DISK_TO_RED_CELL: Final = 0.7
@@ -32,34 +28,13 @@ MIN_PART_AREA: Final = 12
 """Smallest area in px, on the working copy, of a part of a nucleus."""
 MAX_PARTS: Final = 1000
 """Parts of nuclei that are considered, the largest first: bounds the work on speckled images."""
+MAX_BOXES: Final = 4
+"""Pixels of the boxes around these parts, in pixels of the image. Real images need less than one."""
 MAX_TOUCHING: Final = 100
 """Nuclei into which one mass is cut: bounds the work on images that are one mass."""
+_SMALL_REACH: Final = 8
 MAX_SEED_REACH: Final = 64
 """Largest radius in px, on the working copy, within which one nucleus has one seed: bounds the work at absurd scales."""
-
-
-@dataclass(frozen=True)
-class Nucleus:
-    """All lobes of one nucleus, or a part of it: a mask, bool (h, w), with its position in the image in px."""
-
-    mask: Mask
-    left: int
-    top: int
-    mean: float = 0.0
-    """Mean of the map of nuclear stain in the mask."""
-    hull_mean: float = 0.0
-    """Mean of that map in the convex hull of the mask, between the lobes too."""
-
-    @property
-    def radius(self) -> float:
-        """Radius in px of the disk of its area."""
-        return stain.equivalent_radius(self.mask)
-
-    @property
-    def window(self) -> tuple[slice, slice]:
-        """Where the mask lies in the image."""
-        height, width = self.mask.shape
-        return np.s_[self.top : self.top + height, self.left : self.left + width]
 
 
 Split = Callable[[Nucleus, float | None], list[Nucleus]]
@@ -82,7 +57,7 @@ def find_nuclei(
     parts = _parts(stain.fill_holes(nuclear > threshold), unit, split)
     if not parts:
         return []
-    found = _join_lobes(parts, absorbs, unit or 1.6 * max(p.radius for p in parts), foreground)
+    found = join_lobes(parts, absorbs, unit or 1.6 * max(p.radius for p in parts), foreground)
     return [_with_means(n, nuclear) for n in found]
 
 
@@ -94,7 +69,9 @@ def _with_means(nucleus: Nucleus, nuclear: stain.Float) -> Nucleus:
 def _parts(mask: Mask, unit: float | None, split: Split) -> list[Nucleus]:
     _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
     areas = stats[1:, cv2.CC_STAT_AREA]
-    largest = np.sort(np.argsort(-areas, kind="stable")[:MAX_PARTS]) + 1
+    largest = np.argsort(-areas, kind="stable")[:MAX_PARTS] + 1
+    boxes = np.cumsum(stats[largest, cv2.CC_STAT_WIDTH].astype(np.int64) * stats[largest, cv2.CC_STAT_HEIGHT])
+    largest = np.sort(largest[boxes <= MAX_BOXES * mask.size])
     parts: list[Nucleus] = []
     for label in largest.tolist():
         left, top, width, height, area = (int(v) for v in stats[label])
@@ -102,65 +79,15 @@ def _parts(mask: Mask, unit: float | None, split: Split) -> list[Nucleus]:
             continue
         own = labels[top : top + height, left : left + width] == label
         parts.extend(split(Nucleus(own, left, top), unit))
-    return parts
+    return _largest(parts)
 
 
-def _join_lobes(parts: list[Nucleus], absorbs: Mask, scale: float, foreground: Mask | None) -> list[Nucleus]:
-    """Join, nearest first, parts whose common hull is small and holds hardly any background: lobes of one nucleus."""
-    groups = list(parts)
-    owner = list(range(len(parts)))
-    for i, j in _near_pairs(parts, 0.9 * scale):
-        a, b = owner[i], owner[j]
-        if a == b:
-            continue
-        union = _union(groups[a], groups[b])
-        may_be_two = min(groups[a].radius, groups[b].radius) > MAX_LOBE_TO_RED_CELL * scale
-        if not _is_one_nucleus(union, absorbs, scale):
-            continue
-        if foreground is None or not may_be_two or not _is_wider_than_a_cell(union, foreground, scale):
-            groups[a] = union
-            owner = [a if o == b else o for o in owner]
-    return [groups[o] for o in sorted(set(owner))]
-
-
-def _near_pairs(parts: list[Nucleus], reach: float) -> list[tuple[int, int]]:
-    """Pairs of parts whose centres, less both radii, are at most ``reach`` px apart, nearest first."""
-    centres = np.array([(p.left + p.mask.shape[1] / 2, p.top + p.mask.shape[0] / 2) for p in parts])
-    radii = np.array([p.radius for p in parts])
-    gaps = np.linalg.norm(centres[:, None] - centres[None], axis=2) - radii[:, None] - radii[None]
-    first, second = np.nonzero(np.tril(gaps <= reach, k=-1))
-    order = np.argsort(gaps[first, second], kind="stable")
-    return list(zip(first[order].tolist(), second[order].tolist(), strict=True))
-
-
-def _union(a: Nucleus, b: Nucleus) -> Nucleus:
-    left, top = min(a.left, b.left), min(a.top, b.top)
-    right = max(a.left + a.mask.shape[1], b.left + b.mask.shape[1])
-    bottom = max(a.top + a.mask.shape[0], b.top + b.mask.shape[0])
-    mask = np.zeros((bottom - top, right - left), bool)
-    for n in (a, b):
-        mask[n.top - top : n.top - top + n.mask.shape[0], n.left - left : n.left - left + n.mask.shape[1]] |= n.mask
-    return Nucleus(mask, left, top)
-
-
-def _is_one_nucleus(union: Nucleus, absorbs: Mask, scale: float) -> bool:
-    hull = stain.nucleus_core(union.mask)
-    radius = stain.equivalent_radius(hull)
-    if radius > MAX_LOBED_NUCLEUS_TO_RED_CELL * scale:
-        return False
-    return bool(np.count_nonzero(hull & ~absorbs[union.window]) <= 0.05 * np.count_nonzero(hull))
-
-
-def _is_wider_than_a_cell(union: Nucleus, foreground: Mask, scale: float) -> bool:
-    """Whether one cell does not fill the least circle around large parts: lobes lie in the cytoplasm of their cell."""
-    rows, columns = np.nonzero(union.mask)
-    (x, y), radius = cv2.minEnclosingCircle(np.stack([columns, rows], axis=1).astype(np.float32))
-    top, left = max(0, math.floor(union.top + y - radius)), max(0, math.floor(union.left + x - radius))
-    inside = foreground[top : math.ceil(union.top + y + radius) + 1, left : math.ceil(union.left + x + radius) + 1]
-    y_of, x_of = np.indices(inside.shape)
-    circle = (y_of + top - union.top - y) ** 2 + (x_of + left - union.left - x) ** 2 <= radius**2
-    background = np.count_nonzero(circle & ~inside)
-    return bool(radius > MAX_CELL_TO_RED_CELL * scale or background > MAX_BACKGROUND * np.count_nonzero(circle))
+def _largest(parts: list[Nucleus]) -> list[Nucleus]:
+    """At most ``MAX_PARTS`` parts, in the order given."""
+    if len(parts) <= MAX_PARTS:
+        return parts
+    areas = np.array([np.count_nonzero(p.mask) for p in parts])
+    return [parts[i] for i in np.sort(np.argsort(-areas, kind="stable")[:MAX_PARTS])]
 
 
 def split_at_necks(nucleus: Nucleus, unit: float | None) -> list[Nucleus]:
@@ -199,8 +126,28 @@ def _depth(mask: Mask, unit: float) -> stain.Float:
 
 
 def _peaks(depth: stain.Float, unit: float) -> Mask:
+    """Mark places deeper than 0.6 red-cell radii that no place within 0.8 red-cell radii, a disk, exceeds."""
     reach = min(max(2, round(0.8 * unit)), MAX_SEED_REACH)
-    return np.asarray((depth >= cv2.dilate(depth, stain.disk(reach))) & (depth > 0.6 * unit), bool)
+    within = stain.disk(reach)
+    if reach <= _SMALL_REACH:
+        return np.asarray((depth >= cv2.dilate(depth, within)) & (depth > 0.6 * unit), bool)
+    # A square in the disk leaves few places; the work on these does not grow with the area of the disk.
+    square = np.ones((2 * _inscribed_square(reach) + 1,) * 2, np.uint8)
+    peaks = np.asarray((depth >= cv2.dilate(depth, square)) & (depth > 0.6 * unit), bool)
+    for row, column in np.argwhere(peaks).tolist():
+        top, left = max(0, row - reach), max(0, column - reach)
+        around = depth[top : row + reach + 1, left : column + reach + 1]
+        first_row, first_column = top - row + reach, left - column + reach
+        disk = within[first_row : first_row + around.shape[0], first_column : first_column + around.shape[1]]
+        peaks[row, column] = not ((around > depth[row, column]) & (disk > 0)).any()
+    return peaks
+
+
+@lru_cache(maxsize=MAX_SEED_REACH)
+def _inscribed_square(reach: int) -> int:
+    """Half side in px, the middle not counted, of the largest square in a disk."""
+    disk = stain.disk(reach)
+    return max(half for half in range(reach) if disk[reach - half : reach + half + 1, reach - half : reach + half + 1].all())
 
 
 def _inscribed_disks(depth: stain.Float, unit: float) -> list[tuple[float, float, float]]:
@@ -234,5 +181,7 @@ def split_by_flooding(nucleus: Nucleus, unit: float | None) -> list[Nucleus]:
     markers = np.where(np.pad(nucleus.mask, 1), markers, count).astype(np.int32)
     relief = np.repeat((255 - np.clip(depth * 255 / depth.max(), 0, 255)).astype(np.uint8)[..., None], 3, axis=2)
     regions = cv2.watershed(relief, markers)[1:-1, 1:-1]
-    parts = [(regions == label) & nucleus.mask for label in range(1, count)]
+    sizes = np.bincount(regions[nucleus.mask & (regions > 0)], minlength=count + 1)[1:count]
+    seeds = np.sort(np.argsort(-sizes, kind="stable")[:MAX_TOUCHING]) + 1
+    parts = [(regions == label) & nucleus.mask for label in seeds.tolist()]
     return [replace(nucleus, mask=p) for p in parts if p.any()]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
+import itertools
+import math
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final
@@ -16,20 +17,32 @@ from dl4all.imaging.v1 import imaging_pb2
 from dl4all.patching.v1 import patching_pb2, patching_pb2_grpc
 from services.common.checks import check_identifier, check_microns_per_pixel
 from services.common.errors import InvalidImageError
-from services.common.image_codec import DecodedImage, decode_image
+from services.common.image_codec import DecodedImage, decode_image, read_header
 from services.common.maps import float_map_message
+from services.common.memory_budget import MemoryBudget, Share
 from services.common.server import Registration
 from services.common.workers import Workers
 from services.patching.cells import MIN_CELLS_OF_FIELD, LocatedCell, LocatedCells, central_cell, locate_cells, looks_like_single_cell
 from services.patching.crops import batches
-from services.patching.messages import Activations, cell_message, check_grid, crop_message, patch_messages, read_activations
-from services.patching.patches import cells_at, cut_patches, find_peaks, scaled_side
+from services.patching.grid import Patch
+from services.patching.image_memory import location_bytes, patches_bytes
+from services.patching.messages import (
+    Activations,
+    cell_message,
+    check_grid,
+    crop_message,
+    patch_message,
+    patches_of_message,
+    read_activations,
+)
+from services.patching.patches import SCALE_RANGE, cells_at, cut_patches, find_peaks, scaled_side
 from services.patching.quality import Exposure, focus_map, measure_exposure, typical_blur
 from services.patching.settings import PatchingSettings
 from services.patching.slide_calls import SlideCalls
 
 DESCRIPTOR: Final = patching_pb2.DESCRIPTOR.services_by_name["PatchingService"]
 _KIND = imaging_pb2.ImageKind
+Patches = Iterator[tuple[Patch, NDArray[np.uint8]]]
 
 
 @dataclass(frozen=True)
@@ -48,7 +61,7 @@ class PatchingServicer(patching_pb2_grpc.PatchingServiceServicer):
     def __init__(self, settings: PatchingSettings, workers: Workers) -> None:
         self._settings = settings
         self._workers = workers
-        self._in_memory = asyncio.Semaphore(settings.images_in_memory)
+        self._memory = MemoryBudget(settings.image_memory_bytes)
         self._slides = SlideCalls(settings, workers)
 
     def registration(self) -> Registration:
@@ -61,8 +74,12 @@ class PatchingServicer(patching_pb2_grpc.PatchingServiceServicer):
         """See ``patching.proto``."""
         scale = self._checked(request)
         activations = read_activations(request.activations) if request.HasField("activations") else None
-        async with self._in_memory:
-            async for response in self._located(request, scale, activations):
+        header = await self._workers.run("header", read_header, request.image)
+        async with (
+            self._memory.taken(location_bytes(header)) as share,
+            aclosing(self._located(request, scale, activations, share)) as responses,
+        ):
+            async for response in responses:
                 yield response
 
     async def CutPatches(
@@ -71,9 +88,19 @@ class PatchingServicer(patching_pb2_grpc.PatchingServiceServicer):
         """See ``patching.proto``."""
         scale = self._checked(request)
         check_grid(request)
-        async with self._in_memory:
-            for response in await self._workers.run("patches", _patches, request, scale):
-                yield response
+        header = await self._workers.run("header", read_header, request.image)
+        longest = math.ceil(SCALE_RANGE[1] * request.patch_side)
+        async with self._memory.taken(patches_bytes(header, longest)) as share:
+            kind, patches = await self._workers.run("patches", share.used_by(_patches), request, scale)
+            first, most = 0, patches_of_message(request.side)
+            while True:
+                message = await self._workers.run("patches", share.used_by(_next_patches), kind, first, patches, most)
+                if first and not message.patches:
+                    return
+                yield message
+                first += len(message.patches)
+                if len(message.patches) < most:
+                    return
 
     async def LocateSlide(
         self, request_iterator: AsyncIterator[patching_pb2.LocateSlideRequest], context: grpc.aio.ServicerContext[Any, Any]
@@ -92,9 +119,9 @@ class PatchingServicer(patching_pb2_grpc.PatchingServiceServicer):
         return check_microns_per_pixel(request.microns_per_pixel)
 
     async def _located(
-        self, request: patching_pb2.LocateCellsRequest, scale: float | None, activations: Activations | None
-    ) -> AsyncIterator[patching_pb2.LocateCellsResponse]:
-        located = await self._workers.run("locate", _locate, request.image, request.kind, scale, activations)
+        self, request: patching_pb2.LocateCellsRequest, scale: float | None, activations: Activations | None, share: Share
+    ) -> AsyncGenerator[patching_pb2.LocateCellsResponse, None]:
+        located = await self._workers.run("locate", share.used_by(_locate), request.image, request.kind, scale, activations)
         header: patching_pb2.LocateCellsHeader | None = _header(located)
         if request.omit_crops or not located.cells:
             cells = [cell_message(number, cell) for number, cell in enumerate(located.cells)]
@@ -111,7 +138,7 @@ class PatchingServicer(patching_pb2_grpc.PatchingServiceServicer):
 
 def _locate(encoded: bytes, kind: imaging_pb2.ImageKind.ValueType, scale: float | None, activations: Activations | None = None) -> _Located:
     image = decode_image(encoded)
-    found = locate_cells(image.pixels, scale)
+    found = locate_cells(image.pixels, scale, masks=False)
     decided = _decide_kind(kind, found, image.pixels)
     cells = found.cells
     if decided == _KIND.IMAGE_KIND_CELL:
@@ -123,15 +150,19 @@ def _locate(encoded: bytes, kind: imaging_pb2.ImageKind.ValueType, scale: float 
     return _Located(image, decided, cells, measure_exposure(image.pixels), focus_map(image.pixels), found)
 
 
-def _patches(request: patching_pb2.CutPatchesRequest, scale: float | None) -> list[patching_pb2.CutPatchesResponse]:
-    """All patches of a field, at the side of a network: a tenth of the memory of the decoded field."""
+def _patches(request: patching_pb2.CutPatchesRequest, scale: float | None) -> tuple[imaging_pb2.ImageKind.ValueType, Patches]:
+    """What an image shows, and the patches of a field, each cut when it is asked for."""
     rgb = decode_image(request.image).pixels
-    found = locate_cells(rgb, scale)
+    found = locate_cells(rgb, scale, masks=False)
     kind = _decide_kind(request.kind, found, rgb)
     if kind == _KIND.IMAGE_KIND_CELL:
-        return [patching_pb2.CutPatchesResponse(kind=kind)]
+        return kind, iter(())
     patch_side = scaled_side(request.patch_side, request.nominal_red_cell_radius, found.red_cell_radius, scale, min(rgb.shape[:2]))
-    return list(patch_messages(kind, cut_patches(rgb, patch_side, request.overlap, request.side)))
+    return kind, cut_patches(rgb, patch_side, request.overlap, request.side)
+
+
+def _next_patches(kind: imaging_pb2.ImageKind.ValueType, first: int, patches: Patches, most: int) -> patching_pb2.CutPatchesResponse:
+    return patch_message(kind, first, itertools.islice(patches, most))
 
 
 def _decide_kind(kind: imaging_pb2.ImageKind.ValueType, found: LocatedCells, rgb: NDArray[np.uint8]) -> imaging_pb2.ImageKind.ValueType:

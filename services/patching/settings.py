@@ -26,8 +26,9 @@ class PatchingSettings(ServiceSettings):
     max_image_bytes: int = Field(default=16 * 1024 * 1024, ge=1024)
     """Largest encoded image that is accepted; the gateway has the same setting, raise both."""
 
-    images_in_memory: int = Field(default=4, ge=1, le=256)
-    """Decoded images held at once; calls beyond wait. A decoded image takes three bytes a pixel, up to 300 MB."""
+    image_memory_bytes: int = Field(default=1536 * 1024 * 1024, ge=64 * 1024 * 1024)
+    """Memory for all images at once, slides apart; calls beyond it wait in order. 100 megapixels take 716 MiB, as a progressive JPEG 1,004 MiB;
+    a field of 1280 x 960 px takes 68 MiB. An image that takes more than this alone is refused."""
 
     slides_root: Path | None = None
     """Folder below which callers may name slides by path; unset: none. Mount it read-only."""
@@ -40,6 +41,12 @@ class PatchingSettings(ServiceSettings):
 
     slide_chunk_seconds: float = Field(default=60.0, gt=0.0, le=3600.0)
     """Seconds that an upload may pause; then it is refused and its slot is free."""
+
+    slide_bytes_per_second: int = Field(default=64 * 1024, ge=0)
+    """Least rate of an upload, averaged: a slower one is refused, and its slot is free; 0 for none."""
+
+    slide_grace_seconds: float = Field(default=15.0, gt=0.0, le=3600.0)
+    """Seconds that an upload may be slow at its beginning. An upload that was faster than the least rate may pause longer later."""
 
     slides_at_once: int = Field(default=2, ge=1, le=64)
     """Slides that are read at once, about 350 MB of memory each; more are refused with RESOURCE_EXHAUSTED."""

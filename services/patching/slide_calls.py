@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import itertools
 import math
-import threading
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterator
+from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final, ParamSpec, TypeVar
+from typing import Any, Final, TypeVar
 
 import numpy as np
 
@@ -27,14 +26,14 @@ from services.patching.settings import PatchingSettings
 from services.patching.slides.location import SearchedWindow, SlideScale, moved, search, survey, windows_of
 from services.patching.slides.opening import open_slide
 from services.patching.slides.slide import Slide
-from services.patching.slides.sources import Upload, below, remove_left_over, sha256_of_slide
+from services.patching.slides.sources import SlideDigest, Upload, below, check_announced, remove_left_over
 from services.patching.slides.tiling import SeenCells, Window
+from services.patching.upload_rate import UploadRate
 
 PROGRESS_SECONDS: Final = 1.0
 MAX_CHUNK_BYTES: Final = 8 * 1024 * 1024
 _MIN_PITCH: Final = 256.0
 _NO_PIXELS: Final = np.empty((0, 0, 3), np.uint8)
-Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 Response = patching_pb2.LocateSlideResponse
 Requests = AsyncIterator[patching_pb2.LocateSlideRequest]
@@ -89,28 +88,27 @@ class SlideCalls:
         Raises:
             DomainError: the request or the slide is refused.
         """
-        with self._slot():
-            start = await _start_of(requests)
-            check_identifier(start.request_id, "request_id")
-            microns = check_microns_per_pixel(start.microns_per_pixel)
-            match start.source.WhichOneof("source"):
-                case "path":
-                    path = await self._workers.run("open", below, self._settings.slides_root, start.source.path)
+        start = await _start_of(requests, self._settings.slide_chunk_seconds)
+        check_identifier(start.request_id, "request_id")
+        microns = check_microns_per_pixel(start.microns_per_pixel)
+        match start.source.WhichOneof("source"):
+            case "path":
+                path = await self._workers.run("open", below, self._settings.slides_root, start.source.path)
+                with self._slot():
                     async with aclosing(self._read(path, microns, None)) as responses:
                         async for response in responses:
                             yield response
-                case "upload_bytes":
-                    with Upload(self._settings.slide_uploads, start.source.upload_bytes, self._settings.max_slide_bytes) as upload:
-                        async with aclosing(self._received(requests, upload)) as responses:
-                            async for response in responses:
-                                yield response
-                        async with aclosing(self._read(upload.path, microns, upload.finish())) as responses:
-                            async for response in responses:
-                                yield response
-                case _:
-                    raise InvalidRequestError(
-                        "SLIDE_SOURCE_MISSING", "A slide needs a path or the number of bytes that are uploaded.", field="source"
-                    )
+            case "upload_bytes":
+                check_announced(start.source.upload_bytes, self._settings.max_slide_bytes)
+                with self._slot(), Upload(self._settings.slide_uploads, start.source.upload_bytes, self._settings.max_slide_bytes) as upload:
+                    async with aclosing(self._received(requests, upload)) as responses:
+                        async for response in responses:
+                            yield response
+                    async with aclosing(self._read(upload.path, microns, upload.finish())) as responses:
+                        async for response in responses:
+                            yield response
+            case _:
+                raise InvalidRequestError("SLIDE_SOURCE_MISSING", "A slide needs a path or the number of bytes that are uploaded.", field="source")
 
     @contextmanager
     def _slot(self) -> Iterator[None]:
@@ -123,32 +121,37 @@ class SlideCalls:
             self._under_way -= 1
 
     async def _received(self, requests: Requests, upload: Upload) -> AsyncGenerator[Response, None]:
+        settings = self._settings
+        rate = UploadRate(settings.slide_bytes_per_second, settings.slide_grace_seconds, settings.slide_chunk_seconds)
         reported = time.monotonic()
         while not upload.is_whole:
+            began, patience = time.monotonic(), rate.patience
             try:
-                async with asyncio.timeout(self._settings.slide_chunk_seconds):
+                async with asyncio.timeout(patience):
                     request = await anext(requests)
             except StopAsyncIteration:
                 break
             except TimeoutError as error:
-                message = f"No chunk of the slide came for {self._settings.slide_chunk_seconds:g} seconds; send it again."
+                if patience < settings.slide_chunk_seconds:
+                    raise rate.too_slow() from error
+                message = f"No chunk of the slide came for {settings.slide_chunk_seconds:g} seconds; send it again."
                 raise InvalidRequestError("UPLOAD_INCOMPLETE", message, field="chunk") from error
             if request.WhichOneof("part") != "chunk" or not 0 < len(request.chunk.data) <= MAX_CHUNK_BYTES:
                 raise InvalidRequestError(
                     "CHUNK_INVALID", f"All messages after the start must be chunks of 1 to {MAX_CHUNK_BYTES} bytes.", field="chunk"
                 )
-            await self._whole("receive", upload.write, request.chunk.data)
+            rate.note(time.monotonic() - began, len(request.chunk.data))
+            await _whole(self._workers.run("receive", upload.write, request.chunk.data))
             if time.monotonic() - reported >= PROGRESS_SECONDS:
                 reported = time.monotonic()
                 yield Response(progress=patching_pb2.SlideProgress(bytes_received=upload.received))
         yield Response(progress=patching_pb2.SlideProgress(bytes_received=upload.received))
 
     async def _read(self, path: Path, microns_per_pixel: float | None, sha256: str | None) -> AsyncGenerator[Response, None]:
-        slide = await self._whole("open", open_slide, path)
-        unwanted = threading.Event()
-        digest = None if sha256 else asyncio.create_task(self._workers.run("hash", sha256_of_slide, path, unwanted))
+        slide = await _whole(self._workers.run_long("open", open_slide, path))
+        digest = None if sha256 else asyncio.create_task(self._hashed(path))
         try:
-            scale = await self._whole("survey", survey, slide, microns_per_pixel or slide.facts.microns_per_pixel)
+            scale = await _whole(self._workers.run_long("survey", survey, slide, microns_per_pixel or slide.facts.microns_per_pixel))
             yield Response(facts=_facts_message(slide, scale))
             tally = _Tally(SeenCells(max(_MIN_PITCH, 4.0 * scale.unit)))
             total, windows = windows_of(slide, scale)
@@ -161,16 +164,23 @@ class SlideCalls:
                     yield Response(progress=patching_pb2.SlideProgress(windows_done=done, windows=total))
             yield Response(end=tally.end(sha256 or (await digest if digest else "")))
         finally:
-            unwanted.set()
             if digest is not None:
+                digest.cancel()
                 await asyncio.wait({digest})
             slide.close()
+
+    async def _hashed(self, path: Path) -> str:
+        """SHA-256 of a slide, in steps between which others have their turn."""
+        digest = await self._workers.run("hash", SlideDigest, path)
+        while await self._workers.run_long("hash", digest.step):
+            pass
+        return digest.hexdigest()
 
     async def _searched(self, slide: Slide, windows: Iterator[Window], scale: SlideScale) -> AsyncGenerator[tuple[Window, SearchedWindow], None]:
         """Search window by window, one ahead of the reader; one thread at a time reads the slide."""
 
         def begin(window: Window) -> asyncio.Task[SearchedWindow]:
-            return asyncio.create_task(self._workers.run("locate", search, slide, window, scale))
+            return asyncio.create_task(self._workers.run_long("locate", search, slide, window, scale))
 
         current = next(windows)
         running = begin(current)
@@ -183,20 +193,23 @@ class SlideCalls:
         finally:
             await asyncio.wait({running})
 
-    async def _whole(self, stage: str, function: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
-        """Run a function in a worker thread. A cancellation waits for its end, because the function uses a file that must stay until then."""
-        task = asyncio.create_task(self._workers.run(stage, function, *args, **kwargs))
-        try:
-            return await asyncio.shield(task)
-        finally:
-            await asyncio.wait({task})
+
+async def _whole(work: Coroutine[Any, Any, Result]) -> Result:
+    """Wait for work in a worker thread. A cancellation waits for its end, because the work uses a file that must stay until then."""
+    task = asyncio.create_task(work)
+    try:
+        return await asyncio.shield(task)
+    finally:
+        await asyncio.wait({task})
 
 
-async def _start_of(requests: Requests) -> patching_pb2.LocateSlideStart:
-    async for request in requests:
+async def _start_of(requests: Requests, seconds: float) -> patching_pb2.LocateSlideStart:
+    """The start of a slide, which must come within so many seconds."""
+    with suppress(TimeoutError, StopAsyncIteration):
+        async with asyncio.timeout(seconds):
+            request = await anext(requests)
         if request.WhichOneof("part") == "start":
             return request.start
-        break
     raise InvalidRequestError("SLIDE_START_MISSING", "The first message of a slide must be its start.", field="start")
 
 

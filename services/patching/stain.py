@@ -27,6 +27,8 @@ ABSORBS: Final = 0.12
 """Sum of the three optical densities above which a pixel is not background."""
 RED_CELL_SHARE: Final = 0.06
 """Red cells are measured where they cover at least this share of the area of the nucleus."""
+MAX_HOLES: Final = 20_000
+"""Holes that may be the pallor of red cells, the largest: bounds the work on pierced images."""
 ALONE_MIN_SOLIDITY: Final = 0.95
 """A part that fills at least this share of its convex hull is one cell; two cells that touch fill less."""
 ALONE_MIN_GAIN: Final = 1.15
@@ -84,9 +86,10 @@ def foreground_mask(density: Float) -> Mask:
     otsu, _ = cv2.threshold(scaled, 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
     mask = cv2.morphologyEx((scaled > np.clip(0.7 * otsu, 8, 68)).astype(np.uint8), cv2.MORPH_OPEN, disk(1))
     contours, hierarchy = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
-    for contour, (_, _, _, parent) in zip(contours, [] if hierarchy is None else hierarchy[0], strict=True):
-        if parent >= 0 and _is_pallor(np.asarray(contour, np.int32), mask.size):
-            cv2.drawContours(mask, [contour], -1, 1, cv2.FILLED)
+    holes = [c for c, (_, _, _, parent) in zip(contours, [] if hierarchy is None else hierarchy[0], strict=True) if parent >= 0]
+    for hole in holes if len(holes) <= MAX_HOLES else sorted(holes, key=cv2.contourArea)[-MAX_HOLES:]:
+        if _is_pallor(np.asarray(hole, np.int32), mask.size):
+            cv2.drawContours(mask, [hole], -1, 1, cv2.FILLED)
     return mask > 0
 
 

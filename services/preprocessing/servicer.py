@@ -13,7 +13,9 @@ from services.common.arrays import pixels_from_bytes
 from services.common.checks import check_count, check_identifier
 from services.common.errors import DomainError, InvalidImageError, InvalidRequestError
 from services.common.health import Needs
-from services.common.image_codec import decode_image
+from services.common.image_codec import decode_image, read_header
+from services.common.image_header import ImageHeader, decode_bytes
+from services.common.memory_budget import MemoryBudget
 from services.common.releases import InputKind, Release, ReleaseStore
 from services.common.server import Registration
 from services.common.status import status_of
@@ -26,6 +28,10 @@ from services.preprocessing.unsharpening import FocusParameters, SharpenedCell, 
 DESCRIPTOR: Final = preprocessing_pb2.DESCRIPTOR.services_by_name["PreprocessingService"]
 _CELL_AT_BORDER = "CELL_AT_BORDER"
 MAX_CROP_SIDE: Final = 2048
+SCORE_BYTES: Final = 48
+"""Bytes for each pixel of an image whose focus is scored as a whole, the decoded image among them."""
+MIN_MEMORY: Final = 64 << 20
+"""Bytes for all such images at once, and at least those of the largest that is accepted."""
 
 
 class PreprocessingServicer(preprocessing_pb2_grpc.PreprocessingServiceServicer):
@@ -35,6 +41,7 @@ class PreprocessingServicer(preprocessing_pb2_grpc.PreprocessingServiceServicer)
         self._settings = settings
         self._releases = releases
         self._workers = workers
+        self._memory = MemoryBudget(max(MIN_MEMORY, SCORE_BYTES * settings.max_focus_pixels))
 
     def registration(self) -> Registration:
         """Registration at a server; every release that is held can be used."""
@@ -60,7 +67,9 @@ class PreprocessingServicer(preprocessing_pb2_grpc.PreprocessingServiceServicer)
     ) -> preprocessing_pb2.MeasureFocusResponse:
         """See ``preprocessing.proto``."""
         check_identifier(request.request_id, "request_id")
-        score = await self._workers.run("focus", _score, request.image, self._settings.max_focus_pixels)
+        header = await self._workers.run("header", _checked_header, request.image, self._settings.max_focus_pixels)
+        async with self._memory.taken(_score_bytes(header)) as share:
+            score = await self._workers.run("focus", share.used_by(_score), request.image)
         return preprocessing_pb2.MeasureFocusResponse(score=score)
 
     def _enhance(self, crop: imaging_pb2.Crop, release: Release) -> preprocessing_pb2.EnhanceOutcome:
@@ -89,11 +98,20 @@ class PreprocessingServicer(preprocessing_pb2_grpc.PreprocessingServiceServicer)
         return preprocessing_pb2.EnhanceOutcome(cell_id=crop.cell_id, enhanced=enhanced)
 
 
-def _score(encoded: bytes, max_pixels: int) -> float:
-    pixels = decode_image(encoded).pixels
-    if pixels.shape[0] * pixels.shape[1] > max_pixels:
+def _checked_header(encoded: bytes, max_pixels: int) -> ImageHeader:
+    header = read_header(encoded)
+    if header.pixels > max_pixels:
         raise InvalidImageError("IMAGE_TOO_LARGE", f"The focus of images of at most {max_pixels // 10**6} megapixels is scored.")
-    return focus_score(pixels)
+    return header
+
+
+def _score_bytes(header: ImageHeader) -> int:
+    """Most memory in bytes of decoding and scoring at a time."""
+    return max(decode_bytes(header), SCORE_BYTES * header.pixels)
+
+
+def _score(encoded: bytes) -> float:
+    return focus_score(decode_image(encoded).pixels)
 
 
 def _scores(cell: SharpenedCell) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
@@ -23,11 +24,12 @@ from services.common.errors import AlreadyExistsError, ConfigurationError, Depen
 
 Float = NDArray[np.float32]
 
-_VERSION: Final = 1
+_VERSION: Final = 2
 _BUSY_SECONDS: Final = 5.0
 _SCHEMA: Final = """
 CREATE TABLE calls (
-  key TEXT PRIMARY KEY, digest TEXT NOT NULL, embedder TEXT NOT NULL, source TEXT NOT NULL, confirmed_by TEXT NOT NULL, confirmed_at REAL NOT NULL
+  key TEXT PRIMARY KEY, digest TEXT NOT NULL, embedder TEXT NOT NULL, source TEXT NOT NULL, confirmed_by TEXT NOT NULL, confirmed_at REAL NOT NULL,
+  verified_as TEXT NOT NULL DEFAULT ''
 ) STRICT;
 CREATE TABLE additions (
   id INTEGER PRIMARY KEY AUTOINCREMENT, call TEXT NOT NULL REFERENCES calls(key), is_blast INTEGER NOT NULL, cell_class TEXT NOT NULL,
@@ -37,6 +39,7 @@ CREATE TABLE additions (
 ) STRICT;
 CREATE INDEX additions_by_call ON additions(call);
 """
+_FROM_VERSION_1: Final = "ALTER TABLE calls ADD COLUMN verified_as TEXT NOT NULL DEFAULT ''"
 
 
 @dataclass(frozen=True)
@@ -73,8 +76,9 @@ class Addition:
         reference: the cell.
         embedder: model and version that made the embedding, ``name/version``.
         source: where it comes from.
-        confirmed_by: who confirmed it.
+        confirmed_by: who confirmed it, as the caller said.
         confirmed_at: when, seconds since 1970.
+        verified_as: name in the certificate of the caller; empty where nobody has verified who called.
         withdrawn_by: who withdrew it; None while it is in force.
         withdrawn_why: why; None while it is in force.
     """
@@ -85,6 +89,7 @@ class Addition:
     source: str
     confirmed_by: str
     confirmed_at: float
+    verified_as: str
     withdrawn_by: str | None
     withdrawn_why: str | None
 
@@ -94,13 +99,17 @@ class AdditionStore:
 
     Args:
         path: of the file; made if it is not there.
+        most: cells that it may hold.
+        min_free_bytes: bytes that stay free on the disk.
 
     Raises:
         ConfigurationError: ADDITIONS_BROKEN: the file cannot be used.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, most: int = 10**9, min_free_bytes: int = 0) -> None:
         self._path = path
+        self._most = most
+        self._min_free_bytes = min_free_bytes
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with self._connected() as connection, _transaction(connection):
@@ -109,12 +118,17 @@ class AdditionStore:
                     for statement in _SCHEMA.split(";\n"):
                         connection.execute(statement)
                     connection.execute(f"PRAGMA user_version = {_VERSION}")
+                elif version == 1:
+                    connection.execute(_FROM_VERSION_1)
+                    connection.execute(f"PRAGMA user_version = {_VERSION}")
                 elif version != _VERSION:
                     raise sqlite3.DatabaseError(f"version {version}")
         except (OSError, sqlite3.Error, DependencyUnavailableError, OverloadedError) as error:
             raise ConfigurationError("ADDITIONS_BROKEN", f"{path} cannot be used for additions: {error}.") from error
 
-    def add(self, key: str, embedder: str, source: str, confirmed_by: str, references: Sequence[NewReference]) -> tuple[list[int], bool]:
+    def add(
+        self, key: str, embedder: str, source: str, confirmed_by: str, references: Sequence[NewReference], verified_as: str = ""
+    ) -> tuple[list[int], bool]:
         """Keep cells; they are on disk when this returns.
 
         Args:
@@ -123,19 +137,22 @@ class AdditionStore:
             source: where the cells come from.
             confirmed_by: who confirmed them.
             references: the cells.
+            verified_as: name in the certificate of the caller.
 
         Returns:
             Their numbers in order, and whether an earlier call with this key kept them.
 
         Raises:
             AlreadyExistsError: IDEMPOTENCY_KEY_REUSED: the key came with other content.
+            OverloadedError: ADDITIONS_FULL or DISK_FULL: there is no room; none is kept.
         """
         digest = _digest(embedder, source, confirmed_by, references)
         with self._connected() as connection, _transaction(connection):
             known = connection.execute("SELECT digest FROM calls WHERE key = ?", (key,)).fetchone()
             if known is None:
-                call = (key, digest, embedder, source, confirmed_by, time.time())
-                connection.execute("INSERT INTO calls VALUES (?, ?, ?, ?, ?, ?)", call)
+                self._check_room(connection, len(references))
+                call = (key, digest, embedder, source, confirmed_by, time.time(), verified_as)
+                connection.execute("INSERT INTO calls VALUES (?, ?, ?, ?, ?, ?, ?)", call)
                 connection.executemany(
                     "INSERT INTO additions (call, is_blast, cell_class, patient, embedding, patches, rows, columns, image_sha256, center_x, center_y, radius)"
                     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -181,11 +198,20 @@ class AdditionStore:
         """
         columns = (
             "id, is_blast, cell_class, patient, embedding, patches, rows, columns, image_sha256, center_x, center_y, radius,"
-            " embedder, source, confirmed_by, confirmed_at, withdrawn_by, withdrawn_why"
+            " embedder, source, confirmed_by, confirmed_at, verified_as, withdrawn_by, withdrawn_why"
         )
         where = "" if withdrawn else " WHERE withdrawn_by IS NULL"
         with self._connected() as connection:
             return [_addition(row) for row in connection.execute(f"SELECT {columns} FROM additions JOIN calls ON call = key{where} ORDER BY id")]
+
+    def _check_room(self, connection: sqlite3.Connection, more: int) -> None:
+        (count,) = connection.execute("SELECT count(*) FROM additions").fetchone()
+        if count + more > self._most:
+            raise OverloadedError(
+                "ADDITIONS_FULL", f"The file takes {self._most} confirmed cells and holds {count}; a new version of the library uses them."
+            )
+        if shutil.disk_usage(self._path.parent).free < self._min_free_bytes:
+            raise _disk_full()
 
     @contextmanager
     def _connected(self) -> Iterator[sqlite3.Connection]:
@@ -208,9 +234,13 @@ def _told(error: sqlite3.OperationalError) -> DomainError | None:
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
             return DependencyUnavailableError("ADDITIONS_BUSY", "Another process is writing to the file of confirmed cells; try again.")
         case sqlite3.SQLITE_FULL:
-            return OverloadedError("DISK_FULL", "There is no room for confirmed cells; nothing of the call was kept.")
+            return _disk_full()
         case _:
             return None
+
+
+def _disk_full() -> OverloadedError:
+    return OverloadedError("DISK_FULL", "There is no room for confirmed cells; nothing of the call was kept.")
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 
 from dl4all.retrieval.v1 import retrieval_pb2
-from services.common.checks import MAX_REFERENCES, check_source, check_text
+from services.common.checks import MAX_NAME, MAX_REFERENCES, check_source, check_text
 from services.common.errors import InvalidRequestError
 from services.common.maps import read_feature_map
 from services.retrieval.additions import NewReference
@@ -28,6 +28,8 @@ def read_references(request: retrieval_pb2.AddReferencesRequest, library: Refere
     check_text(request.idempotency_key, "idempotency_key")
     check_text(request.confirmed_by, "confirmed_by")
     check_source(request.source)
+    if request.verified_as:
+        check_text(request.verified_as, "verified_as", MAX_NAME)
     if not 1 <= len(request.references) <= MAX_REFERENCES:
         raise InvalidRequestError("BATCH_SIZE_OUT_OF_RANGE", f"references takes 1..{MAX_REFERENCES} entries.", field="references")
     return [_read_reference(reference, library) for reference in request.references]

@@ -55,7 +55,7 @@ class RetrievalServicer(retrieval_pb2_grpc.RetrievalServiceServicer):
         self._known = {r.id: self._open(r) for r in releases.releases}
         self._refused: dict[str, str] = {}
         self._opening: dict[str, asyncio.Task[tuple[ReferenceLibrary, ExactSearch]]] = {}
-        self._additions = None if settings.additions is None else AdditionStore(settings.additions)
+        self._additions = None if settings.additions is None else AdditionStore(settings.additions, settings.max_additions, settings.min_free_bytes)
 
     def registration(self) -> Registration:
         """Registration at a server; ready while the library of the default release can be used."""
@@ -146,7 +146,7 @@ class RetrievalServicer(retrieval_pb2_grpc.RetrievalServiceServicer):
         references = read_references(request, (await self._known_cells(release))[0])
         store = self._store()
         ids, repeated = await asyncio.to_thread(
-            store.add, request.idempotency_key, embedder_name(release), request.source, request.confirmed_by, references
+            store.add, request.idempotency_key, embedder_name(release), request.source, request.confirmed_by, references, request.verified_as
         )
         return retrieval_pb2.AddReferencesResponse(addition_ids=ids, repeated_call=repeated)
 

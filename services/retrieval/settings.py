@@ -32,3 +32,9 @@ class RetrievalSettings(ServiceSettings):
     additions: Path | None = None
     """SQLite file of confirmed cells that wait for the next version of a library, on a disk that lasts; unset: none are taken. One process
     at a time should write to it over a network disk."""
+
+    max_additions: int = Field(default=100_000, ge=1)
+    """Cells that this file may hold; more are refused with RESOURCE_EXHAUSTED."""
+
+    min_free_bytes: int = Field(default=256 * 1024 * 1024, ge=0)
+    """Bytes that confirmed cells leave free on its disk."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -16,7 +17,9 @@ from dl4all_client import DiagnosisClient, ServiceError
 from tests.running import Running
 
 MIB = 2**20
-SCALED = {
+FULL = os.environ.get("DL4ALL_HOSTILE_FULL") == "1"
+"""The nightly form: the limits of a real server, attacks in full size, figures in ``build/hostile.jsonl``."""
+_SCALED_DOWN = {
     "DL4ALL_WORKERS": "2",
     "DL4ALL_RECEIVED_BYTES": str(144 * MIB),
     "DL4ALL_MAX_CONCURRENT_STREAMS": "8",
@@ -26,8 +29,15 @@ SCALED = {
     "DL4ALL_IDLE_SECONDS": "4",
     "DL4ALL_GATEWAY_STREAM_BYTES": str(32 * MIB),
     "DL4ALL_GATEWAY_UNREAD_SECONDS": "0.5",
+    "DL4ALL_PATCHING_SLIDE_GRACE_SECONDS": "1",
 }
 """Limits scaled down, so that an attack of some seconds meets them."""
+SETTINGS = {"DL4ALL_WORKERS": "2"} if FULL else _SCALED_DOWN
+
+
+def sized(scaled: int, full: int) -> int:
+    """A size of an attack: scaled down, and in the nightly form."""
+    return full if FULL else scaled
 
 
 def start_victim(settings: Mapping[str, str]) -> Running:
@@ -59,8 +69,14 @@ class GoodClient:
     address: str
     image: bytes
     right: tuple[int, list[float]]
+    victim: Running
+    peak: int = 0
     seconds: list[float] = field(default_factory=list)
     wrong: list[object] = field(default_factory=list)
+
+    def share_within(self, seconds: float) -> float:
+        """Share of the answers that took no longer."""
+        return sum(s <= seconds for s in self.seconds) / len(self.seconds)
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
@@ -79,6 +95,7 @@ class GoodClient:
             last = False
             while not last:
                 last = leave.is_set()
+                self.peak = max(self.peak, resident_bytes(self.victim))
                 started = time.perf_counter()
                 try:
                     answer = judged(client.diagnose(self.image))

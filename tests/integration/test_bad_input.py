@@ -161,11 +161,12 @@ def test_a_compressed_message_is_refused_and_plain_callers_are_served(server, ph
 
 @pytest.mark.parametrize(("rpc", "streams"), [("Diagnose", False), ("DiagnoseStream", True), ("DiagnoseSpecimen", True), ("DiagnoseSlide", True)])
 def test_a_message_that_protobuf_cannot_read_is_an_invalid_argument(server, rpc, streams):
-    with grpc.insecure_channel(server.address) as channel, pytest.raises(grpc.RpcError) as caught:
-        kind = channel.stream_stream if streams else channel.unary_unary
-        call = kind(f"/dl4all.diagnosis.v1.DiagnosisService/{rpc}", request_serializer=bytes, response_deserializer=bytes)
-        unreadable = b"\x0a\xff\xff\xff\xff\x0f"
-        list(call(iter([unreadable]), timeout=20)) if streams else call(unreadable, timeout=20)
+    unreadable = b"\x0a\xff\xff\xff\xff\x0f"
+    with grpc.insecure_channel(server.address) as channel:
+        kind: Any = channel.stream_stream if streams else channel.unary_unary
+        call = kind(f"/dl4all.diagnosis.v1.DiagnosisService/{rpc}")
+        with pytest.raises(grpc.RpcError) as caught:
+            next(call(iter([unreadable]) if streams else unreadable, timeout=20))
     error = ServiceError.from_rpc(caught.value)
     assert (error.code, error.reason) == ("INVALID_ARGUMENT", "MESSAGE_UNREADABLE")
 
@@ -198,7 +199,7 @@ async def test_overload_is_refused_fast_and_accepted_calls_are_finished(fresh_se
     answered = [o for o in outcomes if isinstance(o, diagnosis_pb2.DiagnoseResponse)]
     refused = [ServiceError.from_rpc(o) for o in outcomes if isinstance(o, grpc.aio.AioRpcError)]
     assert len(answered) + len(refused) == 90
-    assert len(answered) >= 56  # all slots but the reserve
+    assert len(answered) >= 64  # all slots but the reserve
     assert {(e.code, e.reason) for e in refused} <= {("RESOURCE_EXHAUSTED", "OVERLOADED")}
 
 

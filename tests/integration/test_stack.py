@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import stat
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
 
 import grpc
+import pytest
+import tritonclient.grpc as tritonclient
+from tritonclient.utils import InferenceServerException
 
 from dl4all.classification.v1 import classification_pb2, classification_pb2_grpc
 from dl4all.diagnosis.v1 import diagnosis_pb2, diagnosis_pb2_grpc
@@ -116,3 +123,34 @@ def test_logs_are_json_with_request_ids(stack: Stack, phantom_cell: bytes) -> No
         lines = [json.loads(line) for line in stack[name].log.read_text().splitlines()]
         assert any(line.get("request_id") == "in-the-logs" and line["service"] == name for line in lines), name
         assert "never-logged" not in stack[name].log.read_text()
+
+
+def _own_segments(triton: Running) -> list[Path]:
+    """Shared memory between Triton and the processes of its models."""
+    assert triton.process is not None
+    return list(Path("/dev/shm").glob(f"{triton.part.shared_memory_prefix}{triton.process.pid}_*"))
+
+
+CLOSED: dict[str, Callable[[tritonclient.InferenceServerClient, str], object]] = {
+    "register": lambda client, key: client.register_system_shared_memory("stolen", key, 64),
+    "unregister": lambda client, _: client.unregister_system_shared_memory(),
+    "regions": lambda client, _: client.get_system_shared_memory_status(),
+    "cuda regions": lambda client, _: client.get_cuda_shared_memory_status(),
+    "trace": lambda client, _: client.update_trace_settings(settings={"trace_file": "/tmp/trace"}),
+    "logging": lambda client, _: client.update_log_settings({"log_file": "/tmp/log"}),
+}
+
+
+@pytest.mark.parametrize("call", CLOSED)
+def test_what_the_services_do_not_use_of_triton_is_closed(stack: Stack, call: str) -> None:
+    segment = _own_segments(stack[TRITON])[0]
+    with closing(tritonclient.InferenceServerClient(stack[TRITON].address)) as client:
+        assert client.is_server_ready()
+        with pytest.raises(InferenceServerException, match="protocol is restricted"):
+            CLOSED[call](client, f"/{segment.name}")
+
+
+def test_the_shared_memory_of_triton_is_for_its_own_user_only(stack: Stack) -> None:
+    segments = _own_segments(stack[TRITON])
+    assert segments
+    assert {stat.S_IMODE(path.stat().st_mode) for path in segments} == {0o600}

@@ -15,13 +15,15 @@ from typer.testing import CliRunner
 
 from clients.cli.main import app
 from clients.cli.stack.parts import Ports, service_part
-from dl4all_client import DiagnosisClient, Tls
+from dl4all_client import DiagnosisClient, Reference, Tls
 from dl4all_client.channel import open_channel
 from services.common.parts import SERVICES, TRITON
+from services.retrieval.additions import AdditionStore
 from tests.paths import ROOT
 from tests.running import TEST_SETTINGS, Running, Stack, eventually
 
 PARTS = (*SERVICES, TRITON)
+CLIENT_NAME = "dl4all-client"
 
 
 @pytest.fixture(scope="session")
@@ -50,7 +52,8 @@ def client(certificates: Path, pair: str | None = "client", ca: str = "ca") -> T
 @pytest.fixture(scope="module")
 def secured(triton_installed: None, certificates: Path) -> Iterator[Stack]:
     """Five services and a Triton, mutual TLS on every hop."""
-    made = Stack.make(settings(certificates), tls=client(certificates))
+    own = {"retrieval": {"DL4ALL_RETRIEVAL_ADDITIONS": str(certificates / "additions.sqlite")}}
+    made = Stack.make(settings(certificates), own, tls=client(certificates))
     try:
         yield made.start()
     finally:
@@ -62,6 +65,13 @@ def test_a_diagnosis_over_mutual_tls_on_every_hop(secured: Stack, certificates: 
         diagnosis = right.diagnose(phantom_field)
     assert diagnosis.cells
     assert diagnosis.provenance.engine == "triton"
+
+
+def test_confirmed_cells_are_kept_with_the_name_in_the_certificate(secured: Stack, certificates: Path, phantom_cell: bytes) -> None:
+    with DiagnosisClient(secured["gateway"].address, tls=client(certificates)) as right:
+        right.add_references([Reference(phantom_cell, False, "lymphocyte", "P1")], source="lab", confirmed_by="Dr A", idempotency_key="k")
+    (kept,) = AdditionStore(certificates / "additions.sqlite").read()
+    assert (kept.confirmed_by, kept.verified_as) == ("Dr A", CLIENT_NAME)
 
 
 def test_the_command_line_takes_the_same_variables(secured: Stack, certificates: Path, phantom_cell: bytes, tmp_path: Path) -> None:

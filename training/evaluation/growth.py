@@ -69,6 +69,7 @@ def additions_of(judged: Judged, chosen: Chosen) -> list[Addition]:
             pack.header.dataset,
             "the data set",
             0.0,
+            "",
             None,
             None,
         )

@@ -97,6 +97,7 @@ def list_additions(
                 "embedder": addition.embedder,
                 "confirmed_by": addition.confirmed_by,
                 "confirmed_at": when,
+                "verified_as": addition.verified_as or None,
                 "withdrawn_by": addition.withdrawn_by,
                 "withdrawn_why": addition.withdrawn_why,
             }
@@ -105,7 +106,8 @@ def list_additions(
                 continue
             what = "blast" if cell.is_blast else "normal"
             gone = f"  withdrawn by {addition.withdrawn_by}: {addition.withdrawn_why}" if addition.withdrawn_by else ""
-            typer.echo(f"{addition.id:5d}  {what:6s} {cell.cell_class}  {addition.source}/{cell.patient}  {addition.confirmed_by}, {when}{gone}")
+            who = f"{addition.confirmed_by} ({addition.verified_as or 'unverified'})"
+            typer.echo(f"{addition.id:5d}  {what:6s} {cell.cell_class}  {addition.source}/{cell.patient}  {who}, {when}{gone}")
 
 
 @library_app.command("withdraw")

@@ -13,9 +13,12 @@ from services.common.admission.reading import Received, read_one
 from services.common.admission.stream import Stream
 from services.common.settings import CommonSettings
 
-_RESERVE: Final = 8
+_RESERVE: Final = 9
 """Callers below their fair share keep one in so many parts of each budget."""
+_LONGEST_WAIT_SECONDS: Final = 30.0
+"""Longest time that a call waits for room for its message."""
 _STUCK_SECONDS: Final = 5.0
+"""A server that refuses calls for so long, while none of those under way ends, says NOT_SERVING."""
 _PROBES: Final = 4
 """Largest messages that probes of health may hold; a true probe has some bytes."""
 _PROBE_SECONDS: Final = 0.5
@@ -35,7 +38,7 @@ class Admission:
         patience = settings.contended_seconds
         self._calls = Budget(calls, calls // _RESERVE)
         self._streams = Budget(streams, streams // _RESERVE, patience)
-        self._bytes = Budget(size, max(size // _RESERVE, settings.max_message_bytes), patience)
+        self._bytes = Budget(size, max(size // _RESERVE, settings.max_message_bytes), patience, _LONGEST_WAIT_SECONDS)
         self._probes = Budget(_PROBES * settings.max_message_bytes, settings.max_message_bytes, _PROBE_SECONDS, 10 * _PROBE_SECONDS)
 
     @asynccontextmanager

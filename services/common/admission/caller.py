@@ -58,4 +58,5 @@ def _address(peer: str) -> str:
 
 
 def _text(name: bytes) -> str:
-    return name.decode("utf-8", "replace")
+    """A name as it can be logged and kept."""
+    return "".join(c if c.isprintable() else "?" for c in name.decode("utf-8", "replace"))

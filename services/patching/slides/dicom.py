@@ -9,8 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.common.errors import InvalidImageError
-from services.patching.slides.segments import jpeg2000_size, jpeg_size
-from services.patching.slides.slide import SlideFacts, damaged, plausible_microns
+from services.patching.slides.dicom_structure import Syntax, check_dicom
+from services.patching.slides.jpeg import check_jpeg
+from services.patching.slides.jpeg2000 import check_jpeg2000
+from services.patching.slides.rle import decode_rle
+from services.patching.slides.slide import STORED_FACTOR, STORED_MARGIN, SlideFacts, damaged, plausible_microns
 
 Bytes = NDArray[np.uint8]
 MAX_FILES: Final = 256
@@ -48,6 +51,9 @@ class DicomSource:
         from wsidicom.geometry import Point
 
         files = [p for p in _files(path) if is_dicom(p)] if path.is_dir() else [path]
+        for file in files:
+            with file.open("rb") as opened:
+                check_dicom(opened)
         self._slide: Any = None
         try:
             self._slide = WsiDicom.open(files)
@@ -55,6 +61,7 @@ class DicomSource:
             self._point, self._data = Point, level.default_instance.image_data
             if self._data.samples_per_pixel != 3 or self._data.bits != 8:
                 raise InvalidImageError("SLIDE_NOT_RGB", "The slide is not in RGB colour of 8 bit; stains can only be told in colour.")
+            self._syntax = Syntax(str(self._data.transfer_syntax))
             self.facts = SlideFacts(
                 width=int(level.size.width),
                 height=int(level.size.height),
@@ -76,28 +83,34 @@ class DicomSource:
         """See ``TileSource``."""
         try:
             position = (self._point(column, row), self._data.default_z, self._data.default_path)
-            self._check_size(self._data.get_encoded_tile(*position))
-            return np.asarray(self._data.get_decoded_tile(*position, False), np.uint8)
+            pixels = self._decoded(position)
         except InvalidImageError:
             raise
         except Exception as error:  # as above
             raise damaged(f"the tile in row {row}, column {column} cannot be decoded") from error
+        if pixels.dtype != np.uint8 or pixels.shape != (self.facts.tile_height, self.facts.tile_width, 3):
+            raise damaged(f"the tile in row {row}, column {column} has another size than the header says")
+        return pixels
 
     def close(self) -> None:
         """Close the files."""
         if self._slide is not None:
             self._slide.close()
 
-    def _check_size(self, encoded: bytes) -> None:
-        """Refuse a tile that announces another size than the header."""
-        if encoded[:2] == b"\xff\xd8":
-            announced = jpeg_size(encoded)
-        elif encoded[:4] == b"\xff\x4f\xff\x51":
-            announced = jpeg2000_size(encoded)
-        else:
-            return
-        if announced != (self.facts.tile_width, self.facts.tile_height):
-            raise damaged(f"a tile calls itself {announced[0]} x {announced[1]} px where the header says otherwise")
+    def _decoded(self, position: tuple[Any, float, str]) -> Bytes:
+        """Decode a tile whose stream has told that it is of the size that the header says. A tile that the file leaves out is blank."""
+        encoded, width, height = self._data.get_encoded_tile(*position), self.facts.tile_width, self.facts.tile_height
+        if len(encoded) > STORED_FACTOR * 3 * width * height + STORED_MARGIN:
+            raise damaged("a tile takes more bytes than its pixels could")
+        if self._syntax.is_jpeg or self._syntax.is_jpeg_ls:
+            check_jpeg(encoded, width, height, 3, is_ls=self._syntax.is_jpeg_ls)
+        elif self._syntax is Syntax.RLE:
+            return decode_rle(encoded, width, height)
+        elif not self._syntax.is_native:
+            check_jpeg2000(encoded, width, height, 3)
+        elif len(encoded) != 3 * width * height:
+            raise damaged("a tile holds fewer or more bytes than its size takes")
+        return np.asarray(self._data.get_decoded_tile(*position, False), np.uint8)
 
 
 def _microns(level: Any) -> float | None:

@@ -150,4 +150,4 @@ def moved(cell: LocatedCell, x: int, y: int) -> LocatedCell:
 
 
 def _locate(pixels: Bytes, scale: SlideScale) -> LocatedCells:
-    return locate_cells(pixels, scale.located_microns, WindowOfSlide(scale.reduction, scale.threshold))
+    return locate_cells(pixels, scale.located_microns, WindowOfSlide(scale.reduction, scale.threshold), masks=False)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from services.common.errors import InvalidImageError
 from services.patching.slides.dicom import DicomSource, is_dicom
-from services.patching.slides.slide import Slide, TileSource
+from services.patching.slides.slide import Slide, TileSource, check_density
 from services.patching.slides.tiff import TiffSource
 from services.patching.slides.tiff_structure import is_tiff
 
@@ -22,7 +22,9 @@ def open_slide(path: Path) -> Slide:
     except OSError as error:
         raise InvalidImageError("SLIDE_UNREADABLE", "The service may not read the slide, or its disk fails; tell its operator.") from error
     try:
-        return Slide(source)
+        slide = Slide(source)
+        check_density(source.facts, _stored(path))
+        return slide
     except BaseException:
         source.close()
         raise
@@ -39,3 +41,9 @@ def _source(path: Path) -> TileSource:
     if is_dicom(path):
         return DicomSource(path)
     raise InvalidImageError("SLIDE_UNKNOWN_FORMAT", "The slide is in no format that is read here: tiled TIFF, BigTIFF, SVS, or DICOM.")
+
+
+def _stored(path: Path) -> int:
+    """Bytes of a file, or of the files of a folder together."""
+    files = [p for p in path.iterdir() if p.is_file()] if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files)

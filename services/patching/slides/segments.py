@@ -14,8 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.common.errors import InvalidImageError
+from services.patching.slides.jpeg import check_jpeg, jpeg_size
+from services.patching.slides.jpeg2000 import check_jpeg2000, jpeg2000_size
 from services.patching.slides.slide import damaged
 
+__all__ = ["Compression", "SegmentForm", "decode_segment", "jpeg2000_size", "jpeg_size"]
 Bytes = NDArray[np.uint8]
 
 
@@ -56,9 +59,6 @@ class SegmentForm:
     jpeg_colours: int | None = None
 
 
-_WITHOUT_LENGTH: Final = frozenset({0x00, 0x01, *range(0xD0, 0xDA)})
-"""JPEG markers without a length; none of them may come before the size."""
-_JP2_SIGNATURE: Final = b"\0\0\0\x0cjP  \r\n\x87\n"
 _FAILURES: Final = (ValueError, RuntimeError, TypeError, struct.error, zlib.error, MemoryError)
 
 
@@ -92,11 +92,11 @@ def decode_segment(data: bytes, width: int, height: int, form: SegmentForm) -> B
 def _decode(data: bytes, width: int, height: int, form: SegmentForm) -> NDArray[np.unsignedinteger[Any]]:
     match form.compression:
         case Compression.JPEG:
-            _check_announced(jpeg_size(data), width, height)
+            check_jpeg(data, width, height, form.samples)
             tables = form.jpeg_tables or None
             return np.asarray(imagecodecs.jpeg_decode(data, tables=tables, colorspace=form.jpeg_colours, outcolorspace="RGB"))
         case Compression.JPEG2000 | Compression.APERIO_JPEG2000_RGB | Compression.APERIO_JPEG2000_YCBCR:
-            _check_announced(jpeg2000_size(data), width, height)
+            check_jpeg2000(data, width, height, form.samples)
             pixels = np.asarray(imagecodecs.jpeg2k_decode(data))
             if form.compression is Compression.APERIO_JPEG2000_YCBCR:
                 return np.asarray(cv2.cvtColor(np.ascontiguousarray(pixels[..., (0, 2, 1)]), cv2.COLOR_YCrCb2RGB))
@@ -122,59 +122,3 @@ def _unpacked(data: bytes, size: int, compression: Compression) -> bytes:
             return bytes(imagecodecs.packbits_decode(data, out=size))
         case _:
             return zlib.decompressobj().decompress(data, size + 1)
-
-
-def _check_announced(announced: tuple[int, int], width: int, height: int) -> None:
-    if announced != (width, height):
-        raise damaged(f"a tile calls itself {announced[0]} x {announced[1]} px where the header says {width} x {height}")
-
-
-def jpeg_size(data: bytes) -> tuple[int, int]:
-    """Width and height that a JPEG stream announces, read without decoding.
-
-    Raises:
-        InvalidImageError: SLIDE_DAMAGED: it is no JPEG, or it ends before its size is said.
-    """
-    if data[:2] != b"\xff\xd8":
-        raise damaged("a tile is not the JPEG that the header says")
-    at = 2
-    while at + 9 <= len(data) and data[at] == 0xFF:
-        marker = data[at + 1]
-        if marker == 0xFF:
-            at += 1
-            continue
-        if marker in _WITHOUT_LENGTH:
-            raise damaged("a tile holds data before it says its size")
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            height, width = struct.unpack(">HH", data[at + 5 : at + 9])
-            return width, height
-        at += 2 + struct.unpack(">H", data[at + 2 : at + 4])[0]
-    raise damaged("a tile does not say its size")
-
-
-def jpeg2000_size(data: bytes) -> tuple[int, int]:
-    """Width and height that a JPEG 2000 codestream, bare or in a file format, announces.
-
-    Raises:
-        InvalidImageError: SLIDE_DAMAGED: it is none, or it ends before its size is said.
-    """
-    start = _codestream(data) if data.startswith(_JP2_SIGNATURE) else 0
-    if data[start : start + 4] != b"\xff\x4f\xff\x51" or len(data) < start + 24:
-        raise damaged("a tile is not the JPEG 2000 that the header says")
-    x1, y1, x0, y0 = struct.unpack(">IIII", data[start + 8 : start + 24])
-    return x1 - x0, y1 - y0
-
-
-def _codestream(data: bytes) -> int:
-    """Where the codestream of a JP2 file begins: after the heads of the boxes before it, which are walked."""
-    at = 0
-    while at + 16 <= len(data):
-        length, kind = struct.unpack(">I4s", data[at : at + 8])
-        head = 16 if length == 1 else 8
-        if kind == b"jp2c":
-            return at + head
-        length = struct.unpack(">Q", data[at + 8 : at + 16])[0] if length == 1 else length
-        if length < head:
-            break
-        at += length
-    raise damaged("a tile is not the JPEG 2000 that the header says")

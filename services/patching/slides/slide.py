@@ -21,6 +21,22 @@ MAX_PIXELS: Final = 50_000_000_000
 """Largest area of a slide: five times that of a whole slide at forty-fold magnification."""
 MAX_TILE_BYTES: Final = 64 * 1024 * 1024
 """Largest decoded tile or strip; a slide in larger pieces cannot be read in part."""
+PIXELS_A_BYTE: Final = 2_000
+"""Pixels that a slide may have for each byte of its file. Whole slides have 5 to 30. The emptiest known have 500: most of them is glass that the file
+leaves out or packs tightly. Four times that is allowed."""
+FREE_PIXELS: Final = 100_000_000
+"""Pixels that a slide may have besides, however small its file is: as many as an image. A blank picture packs a thousandfold and harms nobody."""
+SMALL_TILE: Final = 256
+MAX_SMALL_TILES: Final = 65_536
+"""Tiles of fewer than ``SMALL_TILE`` px that a slide may have: reading one takes as long as that of a large one."""
+MAX_READ_FACTOR: Final = 32
+FREE_READ_PIXELS: Final = 1_000_000_000
+"""A slide is decoded at most so many times over, and so many pixels besides. A slide in tiles is decoded 2 to 4 times, in long strips 10 times."""
+TILE_OVERHEAD: Final = 512
+"""Bytes that a kept tile takes besides its pixels."""
+STORED_FACTOR: Final = 2
+STORED_MARGIN: Final = 1024 * 1024
+"""A stored tile has at most so many times the bytes of its pixels, and so many more for tables and profiles."""
 CACHE_BYTES: Final = 128 * 1024 * 1024
 """Decoded tiles that a slide keeps: windows overlap, and a row of windows shares the strips that it crosses."""
 MICRONS_RANGE: Final = (0.02, 10.0)
@@ -91,7 +107,7 @@ class Slide:
         self.facts = source.facts
         self._source = source
         self._cache: OrderedDict[tuple[int, int], Bytes] = OrderedDict()
-        self._cached = 0
+        self._cached = self._decoded = 0
         self._cache_bytes = cache_bytes
 
     def read(self, x: int, y: int, width: int, height: int) -> Bytes:
@@ -131,13 +147,23 @@ class Slide:
         if key in self._cache:
             self._cache.move_to_end(key)
             return self._cache[key]
+        self._count(row)
         tile = self._source.tile(row, column)
         self._check_tile(tile, row, column)
         self._cache[key] = tile
-        self._cached += tile.nbytes
+        self._cached += tile.nbytes + TILE_OVERHEAD
         while self._cached > self._cache_bytes and len(self._cache) > 1:
-            self._cached -= self._cache.popitem(last=False)[1].nbytes
+            self._cached -= self._cache.popitem(last=False)[1].nbytes + TILE_OVERHEAD
         return tile
+
+    def _count(self, row: int) -> None:
+        """Count a tile before it is decoded; pieces that are far longer than windows would be decoded anew for each window that they cross."""
+        facts = self.facts
+        self._decoded += facts.tile_width * min(facts.tile_height, facts.height - row * facts.tile_height)
+        if self._decoded > MAX_READ_FACTOR * facts.width * facts.height + FREE_READ_PIXELS:
+            raise InvalidImageError(
+                "SLIDE_NOT_TILED", "The slide is stored in pieces so long that each would be decoded many times over; save it as a tiled TIFF."
+            )
 
     def _check_tile(self, tile: Bytes, row: int, column: int) -> None:
         facts = self.facts
@@ -163,12 +189,30 @@ def check_sizes(facts: SlideFacts) -> None:
         )
     if min(facts.tile_width, facts.tile_height) < 1:
         raise damaged("its tiles have no size")
-    if 3 * facts.tile_width * facts.tile_height > MAX_TILE_BYTES:
+    area = facts.tile_width * facts.tile_height
+    if area < SMALL_TILE and -(-facts.width // facts.tile_width) * -(-facts.height // facts.tile_height) > MAX_SMALL_TILES:
+        raise damaged("its tiles are far smaller than those of a slide")
+    if 3 * area > MAX_TILE_BYTES:
         raise InvalidImageError(
             "SLIDE_NOT_TILED",
             f"The slide is stored in pieces of {facts.tile_width} x {facts.tile_height} px, too large to be read one at a time; "
             "save it as a tiled TIFF.",
         )
+
+
+def check_density(facts: SlideFacts, stored: int) -> None:
+    """Refuse a slide of far more pixels than its bytes can hold: it is searched window by window, for hours, whatever it shows.
+
+    Args:
+        facts: of the slide.
+        stored: bytes of its files.
+
+    Raises:
+        InvalidImageError: SLIDE_TOO_LARGE.
+    """
+    pixels = facts.width * facts.height
+    if pixels > FREE_PIXELS + PIXELS_A_BYTE * stored:
+        raise InvalidImageError("SLIDE_TOO_LARGE", f"The slide says that it has {pixels} px, far more than {stored} bytes can hold.")
 
 
 def damaged(what: str) -> InvalidImageError:

@@ -6,7 +6,6 @@ import hashlib
 import os
 import shutil
 import tempfile
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +18,8 @@ from services.common.processes import is_alive
 PREFIX: Final = "dl4all-slide-"
 _FREE_BYTES: Final = 256 * 1024 * 1024
 """Space that stays free on the disk of the uploads."""
-_HASHED_AT_ONCE: Final = 4 * 1024 * 1024
+_READ_AT_ONCE: Final = 4 * 1024 * 1024
+_HASHED_AT_ONCE: Final = 16 * _READ_AT_ONCE
 
 
 def below(root: Path | None, path: str) -> Path:
@@ -57,6 +57,23 @@ def below(root: Path | None, path: str) -> Path:
     return resolved
 
 
+def check_announced(announced: int, limit: int) -> None:
+    """Refuse an upload by what its start says.
+
+    Args:
+        announced: bytes that the caller says will come.
+        limit: largest slide that is accepted.
+
+    Raises:
+        InvalidRequestError: UPLOAD_BYTES_OUT_OF_RANGE.
+        InvalidImageError: SLIDE_TOO_LARGE.
+    """
+    if announced < 1:
+        raise InvalidRequestError("UPLOAD_BYTES_OUT_OF_RANGE", "source.upload_bytes must say how many bytes come.", field="source.upload_bytes")
+    if announced > limit:
+        raise InvalidImageError("SLIDE_TOO_LARGE", f"The slide has {announced} bytes; at most {limit // (1024 * 1024)} MiB are accepted.")
+
+
 class Upload:
     """A file that comes in chunks; it exists while the block runs.
 
@@ -72,10 +89,7 @@ class Upload:
     """
 
     def __init__(self, folder: Path, announced: int, limit: int) -> None:
-        if announced < 1:
-            raise InvalidRequestError("UPLOAD_BYTES_OUT_OF_RANGE", "source.upload_bytes must say how many bytes come.", field="source.upload_bytes")
-        if announced > limit:
-            raise InvalidImageError("SLIDE_TOO_LARGE", f"The slide has {announced} bytes; at most {limit // (1024 * 1024)} MiB are accepted.")
+        check_announced(announced, limit)
         folder.mkdir(parents=True, exist_ok=True)
         if shutil.disk_usage(folder).free < announced + _FREE_BYTES:
             raise OverloadedError("DISK_FULL", "There is no room for the slide now; try again later, or name a path below the root of the slides.")
@@ -155,25 +169,45 @@ def remove_left_over(folder: Path) -> int:
     return removed
 
 
-def sha256_of_slide(path: Path, stop: threading.Event | None = None) -> str:
-    """SHA-256 of a file, hex digits; of a folder, that of the digests of its files in order of their names.
+class SlideDigest:
+    """SHA-256 of a file; of a folder, that of the digests of its files in order of their names. It is made in steps.
 
     Args:
         path: of the file or folder.
-        stop: set when the result is not needed any more; the result is then of no use.
     """
-    stop = stop or threading.Event()
-    if not path.is_dir():
-        return _sha256(path, stop)
-    together = hashlib.sha256()
-    for file in sorted(p for p in path.iterdir() if p.is_file()):
-        together.update(_sha256(file, stop).encode())
-    return together.hexdigest()
+
+    def __init__(self, path: Path) -> None:
+        self._is_folder = path.is_dir()
+        self._left = sorted((p for p in path.iterdir() if p.is_file()), reverse=True) if self._is_folder else [path]
+        self._together, self._digest = hashlib.sha256(), hashlib.sha256()
+        self._position = 0
+
+    def step(self) -> bool:
+        """Read some more bytes, at most ``_HASHED_AT_ONCE``; returns whether more are left."""
+        if not self._left:
+            return False
+        read = 0
+        with self._left[-1].open("rb") as file:
+            file.seek(self._position)
+            while read < _HASHED_AT_ONCE and (chunk := file.read(_READ_AT_ONCE)):
+                self._digest.update(chunk)
+                read += len(chunk)
+        self._position += read
+        if read < _HASHED_AT_ONCE:
+            self._left.pop()
+            if self._is_folder:
+                self._together.update(self._digest.hexdigest().encode())
+                self._digest, self._position = hashlib.sha256(), 0
+        return bool(self._left)
+
+    def hexdigest(self) -> str:
+        """The digest of all bytes that were read, hex digits."""
+        return (self._together if self._is_folder else self._digest).hexdigest()
 
 
-def _sha256(path: Path, stop: threading.Event) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while not stop.is_set() and (chunk := file.read(_HASHED_AT_ONCE)):
-            digest.update(chunk)
+def sha256_of_slide(path: Path) -> str:
+    """SHA-256 of a slide at once; see ``SlideDigest``."""
+    digest = SlideDigest(path)
+    while digest.step():
+        pass
     return digest.hexdigest()

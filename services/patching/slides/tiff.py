@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from services.common.errors import InvalidImageError
 from services.common.image_codec import PHANTOM_TEXT_KEY
+from services.patching.slides.jpeg import check_jpeg_tables
 from services.patching.slides.segments import Compression, SegmentForm, decode_segment
-from services.patching.slides.slide import SlideFacts, SlideNote, damaged, plausible_microns
+from services.patching.slides.slide import STORED_FACTOR, STORED_MARGIN, SlideFacts, SlideNote, damaged, plausible_microns
 from services.patching.slides.tiff_structure import check_directories
 
 Bytes = NDArray[np.uint8]
@@ -22,9 +23,10 @@ _RGB: Final = 2
 _YCBCR: Final = 6
 _ROWS_BYTES: Final = 4 * 1024 * 1024
 """Uncompressed strips are read in pieces of about this many bytes, however long they are."""
-_STORED_FACTOR: Final = 2
-_STORED_MARGIN: Final = 1024 * 1024
-"""A stored tile has at most so many times the bytes of its pixels, and so many more for tables and profiles."""
+MAX_STRIPS: Final = 100_000
+"""Strips of a slide without tiles: one for every row of the tallest that is known."""
+_PLAIN_RANGE: Final = 16
+"""Largest difference of the samples of a colour within a blank tile."""
 _PARSING: Final = (tifffile.TiffFileError, ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, ArithmeticError, OSError)
 _UNIT_MICRONS: Final = {2: 25_400.0, 3: 10_000.0}
 
@@ -69,7 +71,10 @@ class TiffSource:
         if count > self._longest:
             raise damaged("a tile takes more bytes than its pixels could")
         self._file.seek(offset)
-        return decode_segment(self._file.read(count), facts.tile_width, height, self._form)
+        tile = decode_segment(self._file.read(count), facts.tile_width, height, self._form)
+        if self._shared[index] and (np.ptp(tile, axis=(0, 1)) > _PLAIN_RANGE).any():
+            raise damaged("tiles that are not blank lie at one place")
+        return tile
 
     def _open(self, file: Any) -> None:
         with tifffile.TiffFile(file) as parsed:
@@ -82,7 +87,7 @@ class TiffSource:
             self._form = _form_of(page, parsed.byteorder)
             self._tiled = bool(page.is_tiled)
             self._lay_out(page)
-            self._longest = _STORED_FACTOR * self._tile_width * self._tile_height * self._form.samples * self._form.bits // 8 + _STORED_MARGIN
+            self._longest = STORED_FACTOR * self._tile_width * self._tile_height * self._form.samples * self._form.bits // 8 + STORED_MARGIN
             self.facts = SlideFacts(
                 width=int(page.imagewidth),
                 height=int(page.imagelength),
@@ -106,9 +111,13 @@ class TiffSource:
         if not self._tiled and self._form.compression is Compression.NONE:
             offsets, counts = self._in_rows(offsets, counts, width, height)
         self._columns = math.ceil(width / self._tile_width)
-        if len(offsets) != len(counts) or len(offsets) < self._columns * math.ceil(height / self._tile_height):
+        if not self._tiled and math.ceil(height / self._tile_height) > MAX_STRIPS:
+            raise InvalidImageError("SLIDE_NOT_TILED", f"The slide is stored in more than {MAX_STRIPS} strips; save it as a tiled TIFF.")
+        needed = self._columns * math.ceil(height / self._tile_height)
+        if len(offsets) != len(counts) or len(offsets) < needed:
             raise damaged("it names fewer tiles than its size takes")
         self._offsets, self._counts = offsets, counts
+        self._shared = _shared(offsets[:needed], counts[:needed])
 
     def _in_rows(self, offsets: NDArray[np.int64], counts: NDArray[np.int64], width: int, height: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Divide uncompressed strips that are long into pieces of whole rows, all of one height that divides the strips'."""
@@ -125,6 +134,23 @@ class TiffSource:
         self._tile_height = rows
         pieces = [min(rows, ends[s] - y) * row_bytes for s, y in starts]
         return np.array([offsets[s] + (y - s * strip) * row_bytes for s, y in starts], np.int64), np.array(pieces, np.int64)
+
+
+def _shared(offsets: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which pieces share their bytes with another: some writers store a blank tile once for all.
+
+    Raises:
+        InvalidImageError: SLIDE_DAMAGED: pieces overlap in part.
+    """
+    order = np.lexsort((counts, offsets))
+    order = order[counts[order] > 0]
+    first, length = offsets[order], counts[order]
+    same = (first[1:] == first[:-1]) & (length[1:] == length[:-1])
+    if (~same & (first[:-1] + length[:-1] > first[1:])).any():
+        raise damaged("its tiles overlap in the file")
+    shared = np.zeros(len(offsets), np.bool_)
+    shared[order[1:][same]] = shared[order[:-1][same]] = True
+    return shared
 
 
 def _check_extent(page: Any, size: int) -> None:
@@ -159,6 +185,7 @@ def _form_of(page: Any, byte_order: str) -> SegmentForm:
         raise InvalidImageError("SLIDE_UNSUPPORTED", "The slide's samples are differences of a kind that is not read.")
     if int(page.photometric) == _YCBCR and compression is not Compression.JPEG:
         raise InvalidImageError("SLIDE_UNSUPPORTED", "The slide stores YCbCr colours without JPEG; save it in RGB.")
+    check_jpeg_tables(bytes(page.jpegtables or b""))
     colours, _ = tifffile.tifffile.jpeg_decode_colorspace(page.photometric, page.planarconfig, page.extrasamples, page.is_jfif)
     return SegmentForm(compression, samples, int(bits), predictor, byte_order, bytes(page.jpegtables or b""), colours)
 

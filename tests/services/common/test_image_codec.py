@@ -20,8 +20,10 @@ from PIL import Image, ImageCms
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from services.common.errors import InvalidImageError
-from services.common.image_codec import MAX_PIXELS, DecodedImage, ImageNote, decode_image, phantom_truth
+from services.common.image_codec import MAX_ASPECT, MAX_PIXELS, DecodedImage, ImageNote, decode_image, phantom_truth, read_header
+from services.common.image_pixels import MAX_SCANS
 from services.common.phantom import PhantomOptions, encode_png, smear_field
+from tests.properties import examples
 
 Bytes = NDArray[np.uint8]
 
@@ -142,6 +144,96 @@ def test_an_image_bomb_is_refused_on_its_header(width: int, height: int) -> None
         tracemalloc.stop()
     assert reason == "IMAGE_TOO_LARGE"
     assert peak < 2**20
+
+
+def test_a_very_long_image_is_refused_on_its_header() -> None:
+    assert _reason(_png_header(32 * MAX_ASPECT + 1, 32)) == "IMAGE_TOO_LARGE"
+    assert _reason(_png_header(63, 600_000)) == "IMAGE_TOO_LARGE"
+    assert read_header(_png_header(32 * MAX_ASPECT, 32)).width == 32 * MAX_ASPECT
+
+
+def _with_scans(encoded: bytes, count: int) -> bytes:
+    """A progressive JPEG whose last scan is repeated."""
+    last = encoded.rindex(b"\xff\xda")
+    return encoded[:last] + encoded[last:-2] * count + encoded[-2:]
+
+
+@pytest.mark.parametrize("subsampling", ["4:2:0", "4:2:2", "4:4:4"])
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"optimize": True}, {"restart_marker_rows": 1}])
+def test_jpegs_of_usual_scans_are_read(subsampling: str, options: dict[str, Any]) -> None:
+    assert decode_image(_encode(_scene(), "JPEG", subsampling=subsampling, **options)).format == "JPEG"
+
+
+def test_a_jpeg_of_very_many_scans_is_refused_on_its_header(monkeypatch: pytest.MonkeyPatch) -> None:
+    progressive = _encode(_scene(), "JPEG", progressive=True)
+    assert decode_image(_with_scans(progressive, 100)).format == "JPEG"
+    decoded: list[object] = []
+    monkeypatch.setattr("services.common.image_codec.upright_pixels", decoded.append)
+    assert _reason(_with_scans(progressive, MAX_SCANS)) == "IMAGE_TOO_LARGE"
+    assert not decoded
+
+
+def test_scans_of_a_large_jpeg_count_by_its_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded = _with_scans(_encode(_scene(), "JPEG", progressive=True), 20)
+    assert decode_image(encoded).format == "JPEG"
+    monkeypatch.setattr("services.common.image_pixels.MAX_SCANNED_PIXELS", 20 * 48 * 64)
+    assert _reason(encoded) == "IMAGE_TOO_LARGE"
+
+
+@pytest.mark.parametrize("where", ["thumbnail", "profile", "comment", "behind"])
+def test_what_looks_like_scans_outside_the_image_is_not_counted(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.common.image_pixels.MAX_SCANNED_PIXELS", 0)
+    scans = b"\xff\xda" * (2 * MAX_SCANS)
+    exif = Image.Exif()
+    exif[0x010E] = (_with_scans(_encode(_scene(), "JPEG", progressive=True), 20) + scans).decode("latin-1")
+    every: dict[str, dict[str, Any]] = {"thumbnail": {"exif": exif}, "profile": {"icc_profile": scans}, "comment": {"comment": scans}}
+    options = every.get(where, {})
+    encoded = _encode(_scene(), "JPEG", **options) + (scans if where == "behind" else b"")
+    assert encoded.count(b"\xff\xda") > MAX_SCANS or where == "thumbnail"
+    assert decode_image(encoded).format == "JPEG"
+
+
+def _tiff_of_jpeg(strip: bytes, count: int, rows: int = 48) -> bytes:
+    """A TIFF whose strips are all the same JPEG of 64 px by ``rows``."""
+    entries = [(256, 3, 1, 64), (257, 3, 1, rows * count), (258, 3, 3, 0), (259, 3, 1, 7), (262, 3, 1, 6), (273, 4, count, 0)]
+    entries += [(277, 3, 1, 3), (278, 3, 1, rows), (279, 4, count, 0)]
+    end = 8 + 2 + 12 * len(entries) + 4
+    bits, offsets, sizes = end, end + 6, end + 6 + 4 * count
+    data = sizes + 4 * count
+    values = {258: bits, 273: offsets if count > 1 else data, 279: sizes if count > 1 else len(strip)}
+    directory = b"".join(struct.pack("<HHLL", t, f, n, values.get(t, v)) for t, f, n, v in entries)
+    lists = struct.pack("<3H", 8, 8, 8) + struct.pack(f"<{count}L", *[data] * count) + struct.pack(f"<{count}L", *[len(strip)] * count)
+    return b"II*\0" + struct.pack("<LH", 8, len(entries)) + directory + bytes(4) + lists + strip
+
+
+@pytest.mark.parametrize("strips", [1, 3])
+def test_scans_in_a_tiff_are_counted_for_every_strip(strips: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    progressive = _encode(_scene(), "JPEG", progressive=True, subsampling="4:2:0")
+    assert read_header(_tiff_of_jpeg(progressive, strips)).format == "TIFF"
+    many = _tiff_of_jpeg(_with_scans(progressive, 40), strips)
+    assert read_header(many).format == "TIFF"
+    monkeypatch.setattr("services.common.image_pixels.MAX_SCANNED_PIXELS", 20 * 48 * 64)
+    assert _reason(many) == "IMAGE_TOO_LARGE"
+    assert read_header(_tiff_of_jpeg(progressive, strips)).format == "TIFF"
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "TIFF", "BMP"])
+def test_a_header_is_read_without_decoding(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    loads = []
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda image: loads.append(image))
+    monkeypatch.setattr("PIL.TiffImagePlugin.TiffImageFile.load", lambda image: loads.append(image))
+    header = read_header(_encode(_scene(), form))
+    assert (header.width, header.height, header.format, header.mode, header.bits, header.orientation) == (64, 48, form, "RGB", 8, 1)
+    assert not loads
+
+
+def test_orientation_that_follows_the_pixels_of_a_png_is_applied() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    encoded = _encode(_scene(), "PNG")
+    late = encoded[:-12] + _chunk(b"eXIf", exif.tobytes()[6:]) + encoded[-12:]
+    assert decode_image(late).notes == (ImageNote.ORIENTATION_APPLIED,)
+    np.testing.assert_array_equal(decode_image(late).pixels, np.rot90(_scene(), -1))
 
 
 def test_a_bmp_bomb_is_refused_on_its_header() -> None:
@@ -371,7 +463,7 @@ def _samples() -> list[bytes]:
 
 
 SAMPLES = _samples()
-FUZZ = settings(deadline=None, max_examples=400, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+FUZZ = settings(deadline=None, max_examples=examples(400), suppress_health_check=[HealthCheck.too_slow])
 
 
 @FUZZ

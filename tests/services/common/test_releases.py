@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -338,4 +340,53 @@ def test_a_file_that_cannot_be_read_is_a_broken_release_and_not_the_end(release_
     with pytest.raises(FailedPreconditionError):
         store.held("later-1")
     monkeypatch.undo()
+    assert store.held("later-1").id == "later-1"
+
+
+def test_a_broken_release_is_read_once_however_many_calls_come(release_copy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = _open(release_copy)
+    default = _default(release_copy)
+    shutil.copytree(release_copy.releases / default, release_copy.releases / "later-1")
+    _edit(release_copy.releases / "later-1" / RELEASE_FILE, lambda r: r.update(id="later-1"))
+    _flip(release_copy.releases / "later-1" / "library.npz")
+    read: list[Path] = []
+    real = sha256_of
+
+    def counted(path: Path) -> str:
+        read.append(path)
+        return real(path)
+
+    monkeypatch.setattr("services.common.releases.sha256_of", counted)
+    for _ in range(5):
+        store.take_in()
+        with pytest.raises(FailedPreconditionError):
+            store.held("later-1")
+        assert store.resolve("").id == default
+    assert read == [release_copy.releases / "later-1" / "library.npz"]
+
+
+def test_a_release_whose_files_take_long_holds_no_call_up_and_is_taken_in_later(release_copy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = _open(release_copy)
+    default = _default(release_copy)
+    shutil.copytree(release_copy.releases / default, release_copy.releases / "later-1")
+    _edit(release_copy.releases / "later-1" / RELEASE_FILE, lambda r: r.update(id="later-1"))
+    gate, read, real = threading.Event(), threading.Event(), sha256_of
+
+    def slow(path: Path) -> str:
+        assert gate.wait(20)
+        read.set()
+        return real(path)
+
+    monkeypatch.setattr("services.common.releases.sha256_of", slow)
+    for _ in range(3):
+        store.take_in()
+        with pytest.raises(FailedPreconditionError):
+            store.held("later-1")
+        assert store.resolve("").id == default
+    gate.set()
+    assert read.wait(20)
+    end = time.monotonic() + 20
+    while "later-1" not in {r.id for r in store.releases}:
+        store.take_in()
+        assert time.monotonic() < end
     assert store.held("later-1").id == "later-1"

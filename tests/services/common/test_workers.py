@@ -91,3 +91,56 @@ async def test_no_more_pieces_of_work_run_at_once_than_there_are_threads() -> No
     finally:
         pool.close()
     assert most <= 2
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+async def test_long_work_leaves_a_thread_free_however_much_there_is(count: int) -> None:
+    pool, gate = Workers(count), threading.Event()
+    lock, most, under_way = threading.Lock(), 0, 0
+
+    def window() -> None:
+        nonlocal most, under_way
+        with lock:
+            under_way += 1
+            most = max(most, under_way)
+        gate.wait(60)
+        with lock:
+            under_way -= 1
+
+    try:
+        windows = [asyncio.create_task(pool.run_long("test", window)) for _ in range(10)]
+        while under_way < max(1, count - 1):
+            await asyncio.sleep(0.01)
+        async with asyncio.timeout(10):
+            assert await pool.run("test", lambda: "image") == "image"
+        gate.set()
+        await asyncio.gather(*windows)
+    finally:
+        gate.set()
+        pool.close()
+    assert most == max(1, count - 1)
+
+
+async def test_a_cancelled_caller_keeps_its_place_until_its_work_ends_and_a_failure_gives_it_back() -> None:
+    pool, gate, started = Workers(2), threading.Event(), threading.Event()
+
+    def work() -> None:
+        started.set()
+        gate.wait(20)
+
+    try:
+        first = asyncio.create_task(pool.run_long("test", work))
+        assert await asyncio.to_thread(started.wait, 20)
+        first.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await first
+        second = asyncio.create_task(pool.run_long("test", lambda: 1 // 0))
+        assert await pool.run("test", lambda: "image") == "image"
+        assert not second.done()
+        gate.set()
+        with pytest.raises(ZeroDivisionError):
+            await second
+        assert await pool.run_long("test", lambda: "next") == "next"
+    finally:
+        gate.set()
+        pool.close()

@@ -31,7 +31,12 @@ async def test_who_does_not_read_loses_the_connection_when_others_wait(monkeypat
     silent = Caller("a", peer="ipv4:10.0.0.1:5")
     monkeypatch.setattr(image_room, "disconnect", ended.append)
     unread = await shared.of(silent).taken(_image(800))
-    monkeypatch.setattr(unread, "end", lambda: (ended.append(silent.peer), unread.release()))
+
+    def end() -> None:
+        ended.append(silent.peer)
+        unread.release()
+
+    monkeypatch.setattr(unread, "end", end)
     shared.of(silent).unread(unread, diagnosis_pb2.DiagnoseStreamResponse())
     holding = await shared.of(Caller("b")).taken(_image(700))
     assert ended == ["ipv4:10.0.0.1:5"]

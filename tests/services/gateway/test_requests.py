@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -91,3 +92,13 @@ async def test_only_an_upload_has_chunks_and_what_is_no_chunk_goes_on_as_an_empt
     assert (first.start.source.upload_bytes, second.chunk.data, third.WhichOneof("part")) == (3, b"abc", None)
     held = READER.slide(diagnosis_pb2.DiagnoseSlideStart(source=imaging_pb2.SlideSource(path="a.svs")), None).start
     assert len([part async for part in slide_parts(held, _each(chunk))]) == 1
+
+
+async def test_a_caller_that_sends_no_start_of_a_slide_is_refused_after_a_while() -> None:
+    async def silent() -> AsyncIterator[Any]:
+        await asyncio.Event().wait()
+        yield Slide()
+
+    with pytest.raises(DomainError) as caught:
+        await asyncio.wait_for(slide_start(silent(), seconds=0.05), 20)
+    assert caught.value.reason == "SLIDE_START_MISSING"

@@ -103,3 +103,11 @@ def test_a_threshold_may_come_before_or_after(found: list[Peak], radius: float, 
 
 def test_nothing_merges_to_nothing() -> None:
     assert merge([], 10.0) == ()
+
+
+@given(MAPS, st.integers(1, 12))
+def test_only_the_strongest_maxima_count(activations: np.ndarray, most: int) -> None:
+    every, found = peaks(activations, PATCH, -20.0), peaks(activations, PATCH, -20.0, most)
+    assert len(found) == min(most, len(every))
+    assert set(found) <= set(every)
+    assert [p.activation for p in found] == [p.activation for p in every[:most]]

@@ -11,14 +11,28 @@ from typing import Any, cast
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
 from dl4all.imaging.v1 import imaging_pb2
 from services.common.image_codec import decode_image
 from services.common.phantom import CellKind, Phantom, PhantomCell, PhantomOptions, encode_png, single_cell, smear_field
-from services.patching.cells import LocatedCell, central_cell, locate_cells, looks_like_single_cell
+from services.patching import cells as cells_module
+from services.patching.cells import (
+    MAX_MEASURED,
+    MAX_RED_CELL_TO_SIDE,
+    LocatedCell,
+    LocatedCells,
+    central_cell,
+    locate_cells,
+    looks_like_single_cell,
+)
 from services.patching.nuclei import MAX_PARTS
 from services.patching.servicer import _locate
+from services.patching.stained import RED_CELL_MICRONS
+from tests.properties import examples
 from training.datasets.fields import read_chula_fields
 
 FIELD = PhantomOptions(width=800, height=600, cells=8, cell_radius=32.0)
@@ -120,8 +134,15 @@ def test_a_given_scale_is_used(field: Phantom) -> None:
     given = locate_cells(field.image, scale)
     assert given.red_cell_radius == pytest.approx(red_cell_radius)
     assert len(_matches(field.cells, given.cells)) == len(given.cells) >= 7
-    # At a twentieth of the true scale every nucleus is smaller than a platelet may be.
-    assert locate_cells(field.image, scale / 20).cells == ()
+    # At a third of the true scale every nucleus is smaller than a platelet may be.
+    assert locate_cells(field.image, scale / 3).cells == ()
+
+
+def test_an_absurd_scale_is_not_believed(field: Phantom) -> None:
+    side = min(field.image.shape[:2])
+    believed, absurd = (RED_CELL_MICRONS / (share * MAX_RED_CELL_TO_SIDE * side) for share in (0.99, 1.01))
+    assert locate_cells(field.image, believed).cells == ()
+    assert locate_cells(field.image, absurd) == locate_cells(field.image)
 
 
 def test_the_image_is_left_as_it_is(field: Phantom) -> None:
@@ -350,3 +371,75 @@ def test_a_small_field_with_a_large_cell_in_the_middle_keeps_all_its_cells(cells
 def test_a_crop_around_one_cell_is_told_without_being_said(kind: CellKind) -> None:
     located = _locate(encode_png(single_cell(3, kind)), imaging_pb2.ImageKind.IMAGE_KIND_AUTO, None)
     assert (located.kind, len(located.cells)) == (imaging_pb2.ImageKind.IMAGE_KIND_CELL, 1)
+
+
+def test_masks_are_left_out_where_they_are_not_wanted(field: Phantom) -> None:
+    without = locate_cells(field.image, masks=False)
+    assert without == locate_cells(field.image)
+    assert all(c.mask is None for c in without.cells)
+    assert all(c.mask is not None for c in locate_cells(field.image).cells)
+
+
+_VIOLET, _PINK, _PALE = (90, 50, 140), (190, 140, 150), (235, 225, 230)
+
+
+def _drawn(shape: str, side: int, ground: tuple[int, int, int]) -> NDArray[np.uint8]:
+    """An image that no microscope makes."""
+    y, x = np.mgrid[0:side, 0:side]
+    distance, angle = np.hypot(x - side / 2, y - side / 2), np.arctan2(y - side / 2, x - side / 2)
+    marked = {
+        "specks": np.hypot(x % 17 - 8, y % 17 - 8) < 4.2,
+        "stripes": (x + y) % 12 < 6,
+        "open rings": (distance % 12 < 6) & (np.abs(angle) > 0.05),
+        "spiral": (distance - angle * 16 / (2 * np.pi)) % 16 < 9,
+        "checks": (x // 24 + y // 24) % 2 == 0,
+        "bubbles": np.hypot(x % 40 - 20, y % 40 - 20) < 21,
+        "blob": distance < 0.48 * side,
+    }[shape]
+    image = np.full((side, side, 3), ground, np.uint8)
+    image[marked] = _VIOLET
+    return image
+
+
+@pytest.mark.parametrize("ground", [_PINK, _PALE], ids=["stained", "pale"])
+@pytest.mark.parametrize("shape", ["specks", "stripes", "open rings", "spiral", "checks", "bubbles", "blob"])
+def test_the_surroundings_that_are_measured_are_bounded(shape: str, ground: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    image = _drawn(shape, 300, ground)
+    plain = cells_module._surroundings
+    for scale in (None, 0.09, 1.0, 10.0):
+        measured: list[int] = []
+
+        def counted(candidate: Any, index: int, claimed: NDArray[np.int32], stained: Any, measured: list[int] = measured) -> LocatedCell:
+            rows, columns = plain(candidate.nucleus, claimed.shape)
+            measured.append((rows.stop - rows.start) * (columns.stop - columns.start))
+            return LocatedCell(0, 0, 0, 0, 0, 0, 0, 0)
+
+        monkeypatch.setattr(cells_module, "_measure", counted)
+        located = locate_cells(image, scale)
+        as_crop_and_as_field = 2
+        assert isinstance(located, LocatedCells)
+        assert sum(measured) <= as_crop_and_as_field * MAX_MEASURED * image.shape[0] * image.shape[1]
+
+
+def test_large_surroundings_are_left_out_first(monkeypatch: pytest.MonkeyPatch, field: Phantom) -> None:
+    every = locate_cells(field.image).cells
+    monkeypatch.setattr(cells_module, "MAX_MEASURED", 0.25)
+    fewer = locate_cells(field.image).cells
+    assert 0 < len(fewer) < len(every)
+    assert max(c.width * c.height for c in fewer) <= max(c.width * c.height for c in every)
+
+
+@settings(deadline=None, max_examples=examples(60))
+@given(
+    arrays.arrays(np.uint8, st.tuples(st.integers(4, 12), st.integers(4, 12), st.just(3))),
+    st.integers(8, 20),
+    st.one_of(st.none(), st.floats(0.01, 10)),
+)
+def test_any_image_and_scale_is_located(coarse: np.ndarray, factor: int, scale: float | None) -> None:
+    rgb = cast(NDArray[np.uint8], np.ascontiguousarray(coarse.repeat(factor, axis=0).repeat(factor, axis=1)))
+    located = locate_cells(rgb, scale)
+    for cell in located.cells:
+        assert 0 <= cell.x < cell.x + cell.width <= rgb.shape[1]
+        assert 0 <= cell.y < cell.y + cell.height <= rgb.shape[0]
+        assert cell.mask is not None
+        assert cell.mask.shape == (cell.height, cell.width)

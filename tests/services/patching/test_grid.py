@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.common.errors import InvalidRequestError
-from services.patching.grid import Patch, lay_grid
+from services.patching.grid import Patch, count_grid, lay_grid
 
 
 @pytest.mark.parametrize(("width", "height", "count"), [(1712, 1368, 48), (2592, 1944, 117), (256, 256, 1), (447, 447, 1), (448, 256, 2)])
@@ -56,3 +56,9 @@ def test_a_centre_in_the_middle_of_an_overlap_is_in_four_patches() -> None:
 def test_what_makes_no_sense_is_refused(width: int, height: int, side: int, overlap: float) -> None:
     with pytest.raises(InvalidRequestError):
         lay_grid(width, height, side, overlap)
+
+
+@pytest.mark.parametrize(("width", "height"), [(256, 256), (300, 431), (1000, 257), (1713, 1368)])
+@pytest.mark.parametrize("overlap", [0.0, 0.25, 0.75])
+def test_patches_are_counted_without_laying_them(width: int, height: int, overlap: float) -> None:
+    assert count_grid(width, height, 256, overlap) == len(lay_grid(width, height, 256, overlap, flush=True))

@@ -8,8 +8,10 @@ import cv2
 import numpy as np
 import pytest
 
+from services.patching import nuclei as nuclei_module
 from services.patching import stain
-from services.patching.nuclei import MAX_TOUCHING, Nucleus, find_nuclei, split_at_necks, split_by_flooding
+from services.patching.nuclei import MAX_BOXES, MAX_PARTS, MAX_TOUCHING, find_nuclei, split_at_necks, split_by_flooding
+from services.patching.nucleus import Nucleus
 
 UNIT = 20.0
 
@@ -93,3 +95,50 @@ def test_a_mass_is_cut_into_a_bounded_number() -> None:
     pieces = split_at_necks(_nucleus(mass), 6.0)
     assert 1 < len(pieces) <= MAX_TOUCHING
     assert sum(math.pi * p.radius**2 for p in pieces) == pytest.approx(np.count_nonzero(mass))
+
+
+@pytest.mark.parametrize("unit", [3.0, 9.0, 11.5, 14.0, 25.0, 70.0, 120.0])
+def test_peaks_are_those_of_a_dilation_by_the_disk(unit: float) -> None:
+    noise = np.random.default_rng(3).normal(size=(190, 230)).astype(np.float32)
+    smooth = cv2.GaussianBlur(noise, (0, 0), 6.0)
+    smooth[20:60, 30:90] = smooth.max()  # a plateau
+    depth = (unit * (0.2 + (smooth - smooth.min()) / np.ptp(smooth))).astype(np.float32)
+    reach = min(max(2, round(0.8 * unit)), nuclei_module.MAX_SEED_REACH)
+    expected = (depth >= cv2.dilate(depth, stain.disk(reach))) & (depth > 0.6 * unit)
+    found = nuclei_module._peaks(depth, unit)
+    np.testing.assert_array_equal(found, expected)
+    assert found.any()
+
+
+def test_flooding_cuts_into_a_bounded_number() -> None:
+    mass = _disks(*[(x, y, 7.0) for x in range(10, 250, 13) for y in range(10, 250, 13)], shape=(260, 260))
+    pieces = split_by_flooding(_nucleus(mass), 6.0)
+    assert len(pieces) == MAX_TOUCHING
+    assert len(split_by_flooding(_nucleus(mass), 0.4)) == MAX_TOUCHING
+
+
+def test_parts_are_bounded_in_number_after_they_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    joined: list[int] = []
+
+    def counted(parts: list[Nucleus], *_: object) -> list[Nucleus]:
+        joined.append(len(parts))
+        return parts
+
+    monkeypatch.setattr(nuclei_module, "join_lobes", counted)
+    rows = [_disks(*[(x, y, 4.0) for x in range(8, 390, 7)], shape=(400, 400)) for y in range(8, 390, 14)]
+    mask = np.any(rows, axis=0)
+    find_nuclei(np.where(mask, 2.0, 0.0).astype(np.float32), 1.0, mask, 2.5, split_at_necks)
+    assert joined == [MAX_PARTS]
+
+
+def test_the_boxes_of_parts_are_bounded() -> None:
+    y, x = np.mgrid[0:300, 0:300]
+    stripes = (x + y) % 12 < 6
+    boxes: list[int] = []
+
+    def split(nucleus: Nucleus, unit: float | None) -> list[Nucleus]:
+        boxes.append(nucleus.mask.size)
+        return [nucleus]
+
+    find_nuclei(np.where(stripes, 2.0, 0.0).astype(np.float32), 1.0, stripes, 2.0, split)
+    assert 0.5 * MAX_BOXES * stripes.size < sum(boxes) <= MAX_BOXES * stripes.size

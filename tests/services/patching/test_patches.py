@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,8 +11,9 @@ from hypothesis import strategies as st
 
 from services.common.errors import InvalidImageError
 from services.common.phantom import PhantomOptions, smear_field
+from services.patching import patches as patches_module
 from services.patching.activation_peaks import Peak
-from services.patching.cells import locate_cells
+from services.patching.cells import LocatedCell, locate_cells
 from services.patching.grid import Patch
 from services.patching.patches import UNMEASURED_CONFIDENCE, PatchActivation, cells_at, cut_patches, find_peaks, scaled_side
 
@@ -83,3 +86,61 @@ def test_cells_lie_inside_and_apart(positions: list[tuple[float, float]]) -> Non
         assert 0 <= cell.x < cell.x + cell.width <= 800
         assert 0 <= cell.y < cell.y + cell.height <= 600
     assert [c.center_y for c in cells] == sorted(c.center_y for c in cells)
+
+
+def test_patches_are_bounded_by_their_pixels_before_one_is_laid(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patches_module, "lay_grid", None)
+    rgb = np.broadcast_to(np.zeros(3, np.uint8), (10_000, 10_000, 3))
+    for side, overlap, target in ((32, 0.75, 32), (2048, 0.75, 128), (512, 0.25, 1024)):
+        with pytest.raises(InvalidImageError) as caught:
+            cut_patches(rgb, side, overlap, target)
+        assert caught.value.reason == "IMAGE_TOO_LARGE"
+
+
+def test_the_largest_field_is_cut_with_the_overlap_of_the_papers() -> None:
+    rgb = np.broadcast_to(np.zeros(3, np.uint8), (10_000, 10_000, 3))
+    patch, pixels = next(cut_patches(rgb, 1024, 0.25, 128))
+    assert (patch.x, patch.y, pixels.shape) == (0, 0, (128, 128, 3))
+
+
+def _checks(places: int, strength: float) -> np.ndarray:
+    activations = np.full((places, places, 2), -5.0, np.float32)
+    activations[::2, ::2] = strength
+    return activations
+
+
+def test_peaks_are_bounded_and_the_strongest_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patches_module, "MAX_PEAKS", 100)
+    judged = [PatchActivation(Patch(i, 3000 * i, 0, 2048), _checks(32, 1.0 + 0.1 * i)) for i in range(6)]
+    looked_at: list[int] = []
+
+    def merge(found: list[Peak], radius: float) -> tuple[Peak, ...]:
+        looked_at.append(len(found))
+        return tuple(found)
+
+    monkeypatch.setattr(patches_module, "merge", merge)
+    found = find_peaks(judged, 0.0, 1.0)
+    assert looked_at == [100]
+    assert {round(p.activation, 4) for p in found} == {1.5}
+    assert [p.activation for p in find_peaks(judged[::-1], 0.0, 1.0)] == [p.activation for p in found]
+
+
+def _plain_cells_at(found: list[Peak], located: list[LocatedCell], red_cell: float) -> tuple[LocatedCell, ...]:
+    free, cells = list(located), []
+    for peak in found:
+        near = min(free, key=lambda c: math.hypot(c.center_x - peak.x, c.center_y - peak.y), default=None)
+        if near is not None and math.hypot(near.center_x - peak.x, near.center_y - peak.y) <= near.radius:
+            free.remove(near)
+            cells.append(near)
+        elif not any(math.hypot(c.center_x - peak.x, c.center_y - peak.y) <= c.radius for c in cells):
+            cells.append(patches_module._usual_cell(peak, 1.7 * red_cell, 200, 200))
+    return tuple(sorted(cells, key=lambda c: (c.center_y, c.center_x)))
+
+
+_PLACE = st.integers(0, 40).map(lambda n: 5.0 * n)
+_CELLS = st.lists(st.builds(LocatedCell, _PLACE, _PLACE, st.sampled_from([5.0, 10.0, 25.0]), *[st.just(0)] * 4, st.just(1.0)), max_size=12)
+
+
+@given(st.lists(st.builds(Peak, _PLACE, _PLACE, st.just(0), st.just(1.0)), max_size=20), _CELLS)
+def test_cells_at_peaks_are_those_of_every_comparison(found: list[Peak], located: list[LocatedCell]) -> None:
+    assert cells_at(found, located, 6.0, 200, 200) == _plain_cells_at(found, located, 6.0)

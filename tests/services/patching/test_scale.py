@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from services.patching import stain
+from services.patching import scale, stain
 from services.patching.scale import red_cell_scale
 
 
@@ -37,3 +37,19 @@ def test_what_is_seen_first_is_kept_without_enough_peaks() -> None:
     few = _disks(12, 240)
     assert red_cell_scale(*stain.distance_peaks(few), np.zeros_like(few), 12.0) == 12.0
     assert red_cell_scale(*stain.distance_peaks(few), np.zeros_like(few), None) is None
+
+
+def test_very_many_peaks_are_thinned_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured: list[int] = []
+    monkeypatch.setattr(scale, "MAX_PEAKS", 50)
+
+    def counted(radii: np.ndarray) -> float:
+        measured.append(radii.size)
+        return 9.0
+
+    monkeypatch.setattr(scale, "_mode", counted)
+    depth = np.full((200, 200), 10.0, np.float32)
+    peaks = np.zeros((200, 200), bool)
+    peaks[::10, ::10] = True
+    assert scale.red_cell_scale(depth, peaks, np.zeros_like(peaks), 10.0) == 9.0
+    assert 40 <= measured[0] <= 50

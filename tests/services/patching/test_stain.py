@@ -157,3 +157,20 @@ def test_a_red_cell_that_touches_is_not_taken_in() -> None:
     red_cells = [(x, y, 17, PINK) for x, y in ((25, 25), (175, 30), (30, 175), (172, 170))]
     density, _ = _drawn([(100, 100, 24, VIOLET), *red_cells, (138, 100, 17, PINK), (100, 100, 24, VIOLET)])
     assert stain.equivalent_radius(_cell_of(density)) == pytest.approx(24, rel=0.1)
+
+
+def test_very_many_holes_are_not_all_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    density = np.full((120, 120, 3), 0.4, np.float32)
+    density[3::6, 3::6] = density[4::6, 3::6] = density[3::6, 4::6] = density[4::6, 4::6] = 0.0
+    density[50:66, 50:66] = 0.0
+    looked_at: list[int] = []
+    monkeypatch.setattr(stain, "MAX_HOLES", 5)
+
+    def counted(hole: np.ndarray, area: float) -> bool:
+        looked_at.append(len(hole))
+        return True
+
+    monkeypatch.setattr(stain, "_is_pallor", counted)
+    mask = stain.foreground_mask(density)
+    assert len(looked_at) == 5
+    assert mask[58, 58]

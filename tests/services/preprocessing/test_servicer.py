@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import cv2
@@ -12,6 +12,7 @@ import pytest
 
 from dl4all.imaging.v1 import imaging_pb2
 from dl4all.preprocessing.v1 import preprocessing_pb2
+from services.common.errors import InvalidImageError
 from services.common.phantom import CellKind, single_cell
 from services.common.releases import ReleaseStore
 from services.common.settings import CommonSettings
@@ -81,3 +82,31 @@ def test_a_bad_crop_fails_alone(one_by_one: list[preprocessing_pb2.EnhanceOutcom
     assert [o.WhichOneof("result") for o in outcomes] == ["enhanced", "error", "enhanced"]
     assert outcomes[1].cell_id == 99
     assert outcomes[2].enhanced.pixels == one_by_one[1].enhanced.pixels
+
+
+@pytest.fixture
+def service() -> Iterator[PreprocessingServicer]:
+    common, workers = CommonSettings(), Workers(1)
+    yield PreprocessingServicer(PreprocessingSettings(max_focus_pixels=64 * 64), ReleaseStore(common.releases, common.model_repository), workers)
+    workers.close()
+
+
+def _measure(service: PreprocessingServicer, side: int) -> float:
+    pixels = np.random.default_rng(1).integers(0, 256, (side, side, 3), np.uint8)
+    request = preprocessing_pb2.MeasureFocusRequest(image=cv2.imencode(".png", pixels)[1].tobytes())
+    answer = asyncio.run(cast(Any, service.MeasureFocus(request, cast(Any, None))))
+    return float(answer.score)
+
+
+def test_the_focus_of_an_image_is_scored(service: PreprocessingServicer) -> None:
+    assert np.isfinite(_measure(service, 64))
+    assert service._memory.taken_bytes == 0
+
+
+def test_an_image_whose_focus_is_not_scored_is_refused_before_it_is_decoded(service: PreprocessingServicer, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[bytes] = []
+    monkeypatch.setattr("services.preprocessing.servicer.decode_image", decoded.append)
+    with pytest.raises(InvalidImageError) as caught:
+        _measure(service, 65)
+    assert caught.value.reason == "IMAGE_TOO_LARGE"
+    assert not decoded

@@ -44,6 +44,42 @@ def test_what_is_added_is_read_back_with_its_author(store: AdditionStore) -> Non
         assert vars(kept) == vars(given)
 
 
+def test_who_called_is_kept_where_a_certificate_says_so(store: AdditionStore) -> None:
+    store.add("k1", "net/1", "here", "Dr A", [reference(1)], "spiffe://lab/lis")
+    store.add("k2", "net/1", "here", "Dr A", [reference(2)])
+    assert [a.verified_as for a in store.read()] == ["spiffe://lab/lis", ""]
+
+
+def test_a_file_of_the_first_version_is_taken_over(tmp_path: Path) -> None:
+    path = tmp_path / "additions.sqlite"
+    AdditionStore(path).add("k1", "net/1", "here", "Dr A", [reference(1)])
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("ALTER TABLE calls DROP COLUMN verified_as")
+        connection.execute("PRAGMA user_version = 1")
+        connection.commit()
+    store = AdditionStore(path)
+    store.add("k2", "net/1", "here", "Dr B", [reference(2)], "lis")
+    assert [(a.confirmed_by, a.verified_as) for a in store.read()] == [("Dr A", ""), ("Dr B", "lis")]
+
+
+def test_a_full_file_takes_no_more_and_still_knows_its_calls(tmp_path: Path) -> None:
+    store = AdditionStore(tmp_path / "additions.sqlite", most=2)
+    store.add("k1", "net/1", "here", "Dr A", [reference(1)])
+    with pytest.raises(OverloadedError) as caught:
+        store.add("k2", "net/1", "here", "Dr A", [reference(2), reference(3)])
+    assert caught.value.reason == "ADDITIONS_FULL"
+    assert store.add("k1", "net/1", "here", "Dr A", [reference(1)]) == ([1], True)
+    assert store.add("k3", "net/1", "here", "Dr A", [reference(4)]) == ([2], False)
+
+
+def test_the_disk_keeps_some_bytes_free(tmp_path: Path) -> None:
+    store = AdditionStore(tmp_path / "additions.sqlite", min_free_bytes=10**18)
+    with pytest.raises(OverloadedError) as caught:
+        store.add("k1", "net/1", "here", "Dr A", [reference(1)])
+    assert caught.value.reason == "DISK_FULL"
+    assert store.read() == []
+
+
 def test_the_same_call_again_is_kept_once_and_other_content_is_refused(store: AdditionStore) -> None:
     store.add("k1", "net/1", "here", "Dr A", [reference(1)])
     assert store.add("k1", "net/1", "here", "Dr A", [reference(1)]) == ([1], True)

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.properties import examples
 from training.datasets.dataset import Dataset, GroupKind, ImageKind, LabelledImage, Subset
 from training.datasets.splits import (
     Split,
@@ -63,7 +64,7 @@ def test_a_missing_class_is_named_with_its_part() -> None:
         require_classes(labels[[0, 2, 3]], ("normal", "blast"), _split([0, 1], [2]))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 14), st.booleans()), min_size=10, max_size=80), st.integers(2, 5), st.integers(0, 3))
 def test_grouped_folds_never_part_a_group(images: list[tuple[int, bool]], count: int, seed: int) -> None:
     groups = np.array([f"g{g:02d}" for g, _ in images])

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.properties import examples
 from tests.training.small import cell_pack
 from training.evaluation.confounders import border_statistics, colour_statistics, cross_validated_scores, report
 from training.metrics.by_patient import auc, bootstrap_of, brier_score, expected_calibration_error, protocol_figures, sensitivity_at_specificity
@@ -23,7 +24,7 @@ def test_sensitivity_at_specificity_by_hand() -> None:
     assert np.isnan(sensitivity_at_specificity(scores[:20], labels[:20]))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 1), st.integers(0, 3)), min_size=2, max_size=40))
 def test_weights_are_repetitions(cells: list[tuple[int, int, int]]) -> None:
     scores, labels, weights = (np.array(c) for c in zip(*cells, strict=True))

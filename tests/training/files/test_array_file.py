@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from tests.properties import examples
 from training.errors import ArrayFileError
 from training.files.array_file import read_arrays, write_arrays
 
@@ -21,7 +22,7 @@ ARRAYS = st.dictionaries(
 WORDS = st.dictionaries(st.text(max_size=5), st.one_of(st.integers(-9, 9), st.text(max_size=5), st.lists(st.booleans(), max_size=2)), max_size=3)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(ARRAYS, WORDS)
 def test_what_is_written_is_read(tmp_path_factory: pytest.TempPathFactory, arrays: dict[str, np.ndarray], about: dict[str, object]) -> None:
     path = tmp_path_factory.mktemp("arrays") / "file"

@@ -20,6 +20,7 @@ import onnxruntime
 import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found]
 
 _ORPHAN_CHECK_SECONDS = 1.0
+_SHARED_MEMORY = "/dev/shm/dl4all_triton_"
 
 
 class TritonPythonModel:
@@ -33,6 +34,7 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         """Open the ONNX file that the configuration names."""
         _end_with_parent()
+        _keep_shared_memory_private()
         config = json.loads(args["model_config"])
         folder = Path(args["model_repository"]) / args["model_version"]
         parameters = {key: value["string_value"] for key, value in config.get("parameters", {}).items()}
@@ -90,6 +92,17 @@ def _check(path: Path, sha256: str | None) -> None:
     """Refuse a file that is not the one that the configuration states."""
     if sha256 and hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
         raise pb_utils.TritonModelException(f"{path} does not match the checksum that its configuration states")
+
+
+def _keep_shared_memory_private() -> None:
+    """Let this user only read the shared memory between Triton and this process, which will hold pixels.
+
+    Triton makes it readable for everybody, whatever the mask of its process is.
+    """
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        path = line.rpartition(" ")[2]
+        if path.startswith(_SHARED_MEMORY):
+            Path(path).chmod(0o600)
 
 
 def _end_with_parent() -> None:

@@ -111,7 +111,12 @@ async def test_idle_work_is_ended_for_those_who_wait_the_oldest_of_the_largest_c
 
     def holding(caller: Caller, name: str, *, idle: bool) -> Holding:
         found = budget.take(caller, 1)
-        found.end = lambda: (ended.append(name), found.release())
+
+        def end() -> None:
+            ended.append(name)
+            found.release()
+
+        found.end = end
         found.idle(idle)
         return found
 

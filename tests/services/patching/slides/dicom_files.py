@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +12,34 @@ from PIL import Image
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence
-from pydicom.uid import UID, JPEGBaseline8Bit, generate_uid
+from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGBaseline8Bit, generate_uid
 
 _CLASS = UID("1.2.840.10008.5.1.4.1.1.77.1.6")
 TILE = 64
 
 
-def write_dicom(path: Path, pixels: np.ndarray, microns: float = 0.25, lying_side: int = 0) -> Path:
-    """A TILED_FULL volume in JPEG; ``lying_side`` gives its second tile another size than the header says."""
+def write_dicom(
+    path: Path,
+    pixels: np.ndarray,
+    microns: float = 0.25,
+    lying_side: int = 0,
+    syntax: str = JPEGBaseline8Bit,
+    encode: Callable[[np.ndarray], bytes] | None = None,
+    lying: bytes | None = None,
+    **facts: object,
+) -> Path:
+    """A TILED_FULL volume.
+
+    Args:
+        path: of the file.
+        pixels: uint8 (height, width, 3).
+        microns: per pixel.
+        lying_side: gives the second tile another size than the header says.
+        syntax: transfer syntax.
+        encode: encodes a tile; JPEG by default.
+        lying: the stream of the second tile, instead of its own.
+        facts: further elements, or others than usual, by their keywords.
+    """
     height, width = pixels.shape[:2]
     rows, columns = math.ceil(height / TILE), math.ceil(width / TILE)
     padded = np.pad(pixels, ((0, rows * TILE - height), (0, columns * TILE - width), (0, 0)), mode="edge")
@@ -28,7 +49,7 @@ def write_dicom(path: Path, pixels: np.ndarray, microns: float = 0.25, lying_sid
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = _CLASS
     meta.MediaStorageSOPInstanceUID = generate_uid()
-    meta.TransferSyntaxUID = JPEGBaseline8Bit
+    meta.TransferSyntaxUID = UID(syntax)
     d = FileDataset(str(path), {}, file_meta=meta, preamble=bytes(128))
     d.SOPClassUID, d.SOPInstanceUID = _CLASS, meta.MediaStorageSOPInstanceUID
     d.StudyInstanceUID, d.SeriesInstanceUID, d.FrameOfReferenceUID = generate_uid(), generate_uid(), generate_uid()
@@ -41,7 +62,7 @@ def write_dicom(path: Path, pixels: np.ndarray, microns: float = 0.25, lying_sid
     d.Manufacturer = d.ManufacturerModelName = d.DeviceSerialNumber = d.SoftwareVersions = "test"
     d.SeriesNumber = d.InstanceNumber = 1
     d.Rows = d.Columns = TILE
-    d.SamplesPerPixel, d.PhotometricInterpretation, d.PlanarConfiguration = 3, "YBR_FULL_422", 0
+    d.SamplesPerPixel, d.PhotometricInterpretation, d.PlanarConfiguration = 3, "YBR_FULL_422" if encode is None else "RGB", 0
     d.BitsAllocated = d.BitsStored = 8
     d.HighBit, d.PixelRepresentation = 7, 0
     d.TotalPixelMatrixColumns, d.TotalPixelMatrixRows = width, height
@@ -59,8 +80,15 @@ def write_dicom(path: Path, pixels: np.ndarray, microns: float = 0.25, lying_sid
     d.NumberOfOpticalPaths, d.TotalPixelMatrixFocalPlanes = 1, 1
     code = _dataset(CodeValue="111744", CodingSchemeDesignator="DCM", CodeMeaning="Brightfield illumination")
     d.OpticalPathSequence = Sequence([_dataset(OpticalPathIdentifier="1", IlluminationTypeCodeSequence=Sequence([code]))])
-    d.PixelData = encapsulate([_jpeg(tile) for tile in tiles])
-    d["PixelData"].is_undefined_length = True
+    for name, value in facts.items():
+        setattr(d, name, value)
+    frames = [(encode or _jpeg)(tile) for tile in tiles]
+    if lying is not None:
+        frames[1] = lying
+    native = UID(syntax) in (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
+    d.PixelData = b"".join(frames) if native else encapsulate(frames)
+    d["PixelData"].VR = "OB"
+    d["PixelData"].is_undefined_length = not native
     d.save_as(path, enforce_file_format=True)
     return path
 

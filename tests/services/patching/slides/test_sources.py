@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from services.common.errors import DomainError, FailedPreconditionError, InvalidRequestError, NotFoundError
-from services.patching.slides.sources import PREFIX, Upload, below, remove_left_over, sha256_of_slide
+from services.patching.slides.sources import PREFIX, SlideDigest, Upload, below, remove_left_over, sha256_of_slide
 
 
 @pytest.fixture
@@ -139,3 +139,16 @@ except OverloadedError as error:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("DISK_FULL\n", "")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_digest_is_made_in_steps_of_bounded_length(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.patching.slides.sources._HASHED_AT_ONCE", 100)
+    monkeypatch.setattr("services.patching.slides.sources._READ_AT_ONCE", 50)
+    for size in (0, 99, 100, 101, 1000):
+        content = bytes(range(256)) * 4
+        (tmp_path / "slide").write_bytes(content[:size])
+        digest, steps = SlideDigest(tmp_path / "slide"), 1
+        while digest.step():
+            steps += 1
+        assert digest.hexdigest() == hashlib.sha256(content[:size]).hexdigest()
+        assert steps == size // 100 + 1

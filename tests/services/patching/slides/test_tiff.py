@@ -6,6 +6,7 @@ import io
 import struct
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,12 +20,33 @@ from PIL import Image
 
 from services.common.errors import InvalidImageError
 from services.patching.slides.opening import open_slide
-from services.patching.slides.segments import jpeg2000_size, jpeg_size
-from services.patching.slides.slide import SlideNote
+from services.patching.slides.segments import Compression, SegmentForm, decode_segment, jpeg2000_size, jpeg_size
+from services.patching.slides.slide import (
+    FREE_PIXELS,
+    MAX_READ_FACTOR,
+    PIXELS_A_BYTE,
+    Slide,
+    SlideFacts,
+    SlideNote,
+    check_density,
+    check_sizes,
+)
 from services.patching.slides.tiff_structure import check_directories
+from tests.properties import examples
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (150, 230, 3), np.uint8)
 SMOOTH = np.asarray(Image.fromarray(PIXELS[:15, :23]).resize((230, 150), Image.Resampling.BICUBIC))
+
+
+def _whole() -> bytes:
+    file = io.BytesIO()
+    with tifffile.TiffWriter(file) as writer:
+        writer.write(PIXELS, tile=(64, 64), photometric="rgb", subifds=1)
+        writer.write(np.ascontiguousarray(PIXELS[::2, ::2]), tile=(64, 64), photometric="rgb", subfiletype=1)
+    return file.getvalue()
+
+
+WHOLE = _whole()[:2000]
 
 
 def write(path: Path, pixels: np.ndarray = PIXELS, **options: Any) -> Path:
@@ -308,7 +330,7 @@ def test_a_tile_that_unpacks_to_another_size_is_refused(tmp_path: Path, compress
     assert reason_of(path) == "SLIDE_DAMAGED"
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(150), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_damage_is_a_typed_error_or_harmless(tmp_path: Path, data: st.DataObject) -> None:
     path = write(tmp_path / "slide.tif", tile=(64, 64), compression="lzw")
@@ -318,6 +340,146 @@ def test_damage_is_a_typed_error_or_harmless(tmp_path: Path, data: st.DataObject
     path.write_bytes(content[: data.draw(st.integers(0, len(content)))])
     with suppress(InvalidImageError):
         read_whole(path)
+
+
+def _share(path: Path, count: int, width: int, height: int) -> None:
+    """Let the first ``count`` tiles be the first, and the slide claim another size."""
+    with tifffile.TiffFile(path, mode="r+") as file:
+        tags = cast(tifffile.TiffPage, file.pages[0]).tags
+        for tag in (324, 325):
+            values = list(tags[tag].value)
+            tags[tag].overwrite([values[0]] * count + values[count:])
+        tags[256].overwrite(width)
+        tags[257].overwrite(height)
+
+
+@pytest.mark.parametrize("compression", [None, "lzw", "jpeg"])
+def test_writers_may_share_a_blank_tile_and_no_other(tmp_path: Path, compression: str | None) -> None:
+    blank = np.full((128, 256, 3), 240, np.uint8)
+    path = write(tmp_path / "blank.tif", blank, tile=(64, 64), compression=compression)
+    _share(path, 8, 256, 128)
+    assert np.abs(open_slide(path).read(0, 0, 256, 128).astype(int) - blank).max() <= 2
+    blank[:40, :40] = 90
+    path = write(tmp_path / "cells.tif", blank, tile=(64, 64), compression=compression)
+    _share(path, 8, 256, 128)
+    assert reason_of(path) == "SLIDE_DAMAGED"
+
+
+def test_tiles_that_overlap_in_part_are_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "slide.tif", tile=(64, 64))
+    with tifffile.TiffFile(path) as file:
+        first = cast(tifffile.TiffPage, file.pages[0]).dataoffsets[0]
+    _patch_tag(path, 324, 1, first + 1)
+    assert reason_of(path) == "SLIDE_DAMAGED"
+
+
+def test_a_slide_of_far_more_pixels_than_its_bytes_can_hold_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "slide.tif", np.full((1024, 1024, 3), 240, np.uint8), tile=(64, 64), compression="deflate")
+    stored = path.stat().st_size
+    most = FREE_PIXELS + PIXELS_A_BYTE * stored
+    facts = open_slide(path).facts
+    check_density(replace(facts, width=most, height=1), stored)
+    with pytest.raises(InvalidImageError) as caught:
+        check_density(replace(facts, width=most + 1, height=1), stored)
+    assert caught.value.reason == "SLIDE_TOO_LARGE"
+    monster = write(tmp_path / "monster.tif", np.full((32, 32, 3), 240, np.uint8), tile=(4096, 4096), compression="deflate")
+    _patch_tag(monster, 256, 0, 200_000)
+    _patch_tag(monster, 257, 0, 4096)
+    with tifffile.TiffFile(monster, mode="r+") as file:
+        tags = cast(tifffile.TiffPage, file.pages[0]).tags
+        for tag in (324, 325):
+            tags[tag].overwrite([tags[tag].value[0]] * 49)
+    assert FREE_PIXELS + PIXELS_A_BYTE * monster.stat().st_size < 200_000 * 4096
+    assert reason_of(monster) == "SLIDE_TOO_LARGE"
+
+
+def test_a_slide_in_more_strips_than_any_is_tall_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "slide.tif", compression="lzw", rowsperstrip=1)
+    monkeypatch.setattr("services.patching.slides.tiff.MAX_STRIPS", 149)
+    assert reason_of(path) == "SLIDE_NOT_TILED"
+    monkeypatch.setattr("services.patching.slides.tiff.MAX_STRIPS", 150)
+    read_whole(path)
+
+
+class Strips:
+    """A source in long strips that counts how often it decodes."""
+
+    def __init__(self, width: int, height: int) -> None:
+        self.facts = SlideFacts(width, height, width, 1, "TIFF", 1, None, ())
+        self.decoded = 0
+
+    def tile(self, row: int, column: int) -> np.ndarray:
+        self.decoded += 1
+        return np.zeros((1, self.facts.width, 3), np.uint8)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def test_a_slide_is_not_decoded_over_and_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.patching.slides.slide.FREE_READ_PIXELS", 0)
+    source = Strips(10_000, 64)
+    slide = Slide(source, cache_bytes=10_000)
+    with pytest.raises(InvalidImageError) as caught:
+        [slide.read(x, 0, 1, 64) for x in range(10_000)]
+    assert caught.value.reason == "SLIDE_NOT_TILED"
+    assert source.decoded <= MAX_READ_FACTOR * 64
+
+
+def test_the_memory_of_many_small_tiles_is_counted() -> None:
+    slide = Slide(Strips(32, 4096), cache_bytes=100_000)
+    slide.read(0, 0, 32, 4096)
+    assert len(slide._cache) * 600 <= 110_000
+
+
+def test_many_tiny_tiles_are_refused() -> None:
+    check_sizes(SlideFacts(256, 256, 1, 1, "TIFF", 1, None, ()))
+    with pytest.raises(InvalidImageError):
+        check_sizes(SlideFacts(257, 256, 1, 1, "TIFF", 1, None, ()))
+
+
+def test_tables_of_jpeg_that_hold_a_frame_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(imagecodecs, "jpeg_decode", lambda *_, **__: pytest.fail("a decoder saw it"))
+    path = tmp_path / "slide.tif"
+    Image.fromarray(SMOOTH).save(path, compression="jpeg", quality=90)
+    with tifffile.TiffFile(path) as file:
+        tag = cast(tifffile.TiffPage, file.pages[0]).tags[347]
+        tables = bytes(tag.value)
+    content = path.read_bytes()
+    path.write_bytes(content.replace(tables, tables[:2] + b"\xff\xc0" + tables[4:], 1))
+    assert reason_of(path) == "SLIDE_DAMAGED"
+
+
+@pytest.mark.parametrize(("tag", "kind", "count"), [(256, 4, 300_000), (270, 2, 17_000_000), (320, 3, 300_000), (33628, 4, 300_000)])
+def test_values_that_would_fill_the_memory_are_refused_before_they_are_read(tag: int, kind: int, count: int) -> None:
+    with pytest.raises(InvalidImageError):
+        check_directories(io.BytesIO(b"II*\0" + struct.pack("<IHHHIII", 8, 1, tag, kind, count, 0, 0)))
+
+
+def test_tags_of_all_directories_count_together() -> None:
+    chain, at = b"", 8
+    for number in range(20):
+        at += 2 + 4096 * 12 + 4
+        chain += struct.pack("<H", 4096) + struct.pack("<HHII", 65000, 3, 1, 0) * 4096 + struct.pack("<I", at if number < 19 else 0)
+    with pytest.raises(InvalidImageError, match="hold more"):
+        check_directories(io.BytesIO(b"II*\0" + struct.pack("<I", 8) + chain))
+
+
+@settings(max_examples=examples(300), deadline=None)
+@given(data=st.data())
+def test_check_directories_on_damage_raises_typed_errors_only(data: st.DataObject) -> None:
+    content = bytearray(WHOLE)
+    for _ in range(data.draw(st.integers(1, 8))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    with suppress(InvalidImageError):
+        check_directories(io.BytesIO(content[: data.draw(st.integers(0, len(content)))]))
+
+
+@settings(max_examples=examples(300), deadline=None)
+@given(content=st.binary(max_size=400), compression=st.sampled_from(Compression), samples=st.sampled_from([3, 4]), bits=st.sampled_from([8, 16]))
+def test_decode_segment_gives_the_size_or_a_typed_error(content: bytes, compression: Compression, samples: int, bits: int) -> None:
+    with suppress(InvalidImageError):
+        assert decode_segment(content, 8, 4, SegmentForm(compression, samples, bits, 1, "<")).shape == (4, 8, 3)
 
 
 def _patch_tag(path: Path, tag: int, index: int, value: int, page: int = 0) -> None:

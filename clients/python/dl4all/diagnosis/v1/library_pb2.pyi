@@ -130,7 +130,9 @@ class AddReferencesStart(_message.Message):
     idempotency_key: _builtins.str
     """The caller's key of this call, 1..128 printable ASCII characters: the same key with the same content is kept once."""
     confirmed_by: _builtins.str
-    """Who confirmed the cells, 1..128 characters."""
+    """Who confirmed the cells, 1..128 characters. It is kept beside the name in the caller's certificate. Without mutual TLS the cells are marked
+    as unverified.
+    """
     source: _builtins.str
     """Where the cells come from, such as the laboratory's name; 1..128 printable ASCII characters without a slash."""
     def __init__(

@@ -462,6 +462,7 @@ class AddReferencesRequest(_message.Message):
     CONFIRMED_BY_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
     REFERENCES_FIELD_NUMBER: _builtins.int
+    VERIFIED_AS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Correlates logs of one call across services; 1..128 printable ASCII characters, or empty."""
     release: _builtins.str
@@ -469,9 +470,11 @@ class AddReferencesRequest(_message.Message):
     idempotency_key: _builtins.str
     """The caller's key of this call, 1..128 printable ASCII characters: the same key with the same content is kept once."""
     confirmed_by: _builtins.str
-    """Who confirmed the cells, 1..128 characters."""
+    """Who confirmed the cells, as the caller said, 1..128 characters."""
     source: _builtins.str
     """Where the cells come from, such as the laboratory's name; 1..128 printable ASCII characters without a slash."""
+    verified_as: _builtins.str
+    """Name in the certificate of the gateway's caller, up to 256 printable characters; empty where nobody has verified who called."""
     @_builtins.property
     def references(self) -> _containers.RepeatedCompositeFieldContainer[Global___NewReference]:
         """The cells, 1..256."""
@@ -485,10 +488,11 @@ class AddReferencesRequest(_message.Message):
         confirmed_by: _builtins.str = ...,
         source: _builtins.str = ...,
         references: _abc.Iterable[Global___NewReference] | None = ...,
+        verified_as: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["confirmed_by", b"confirmed_by", "idempotency_key", b"idempotency_key", "references", b"references", "release", b"release", "request_id", b"request_id", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confirmed_by", b"confirmed_by", "idempotency_key", b"idempotency_key", "references", b"references", "release", b"release", "request_id", b"request_id", "source", b"source", "verified_as", b"verified_as"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
