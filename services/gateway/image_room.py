@@ -23,7 +23,7 @@ class ImageRoom:
     """
 
     def __init__(self, limit: int, patience: float) -> None:
-        self._budget = Budget(limit, limit // _RESERVE, patience, _LONGEST_WAIT)
+        self._budget = Budget(limit, limit // _RESERVE, patience, _LONGEST_WAIT, name="stream bytes")
 
     def of(self, caller: Caller) -> RoomOfCaller:
         """The room as one caller uses it."""

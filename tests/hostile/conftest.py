@@ -15,7 +15,7 @@ from dl4all_client import DiagnosisClient
 from services.common.phantom import PhantomOptions, encode_png, smear_field
 from tests.hostile.victim import FULL, MIB, SETTINGS, GoodClient, judged, resident_bytes, start_victim
 from tests.paths import ROOT
-from tests.running import Running
+from tests.running import Running, eventually
 
 RECORD: Final = ROOT / "build" / "hostile.jsonl"
 
@@ -70,6 +70,7 @@ def good(victim: Running, field: bytes, right: tuple[int, list[float]], usual_se
     yield client
     assert client.seconds, "the good client never called"
     assert client.wrong == []
+    eventually(lambda: victim.metrics()("dl4all_admission_held") == 0.0, what="all slots and bytes are given back")
     if FULL:
         figures = {
             "attack": request.node.name,

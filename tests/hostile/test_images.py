@@ -67,7 +67,7 @@ def scans() -> bytes:
     [
         (narrow, 0.0, {"IMAGE_TOO_LARGE"}, 60),
         (rotated, 0.0, {""}, sized(400, 1800)),
-        (specks, 0.0101, {"", "DEADLINE_EXCEEDED"}, 150),
+        (specks, 0.0101, {"", "DEADLINE_EXCEEDED"}, 300),
         (scans, 0.0, {"IMAGE_TOO_LARGE"}, 60),
     ],
     ids=["narrow", "rotated", "specks", "scans"],

@@ -23,7 +23,7 @@ from services.common.phantom import CellKind, PhantomOptions, encode_png, single
 from services.common.phantom.slide import PhantomSlide, SlideOptions
 from services.common.settings import CommonSettings
 from services.embedded import embedded_services
-from tests.integration.conftest import ServerProcess
+from tests.integration.conftest import ServerProcess, start_server
 from tests.paths import ROOT
 
 CLIENT = ROOT / "clients" / "python"
@@ -157,15 +157,24 @@ def _unreadable(image: bytes) -> Iterator[bytes]:
     raise OSError("the disk is gone")
 
 
-async def test_what_ends_the_images_is_raised_as_it_is_over_a_real_channel(folder: Path, server: ServerProcess) -> None:
+@pytest.fixture
+def keeping(tmp_path: Path) -> Iterator[ServerProcess]:
+    """A server that takes confirmed cells."""
+    running = start_server(DL4ALL_RETRIEVAL_ADDITIONS=str(tmp_path / "additions.sqlite"))
+    yield running
+    running.terminate()
+    running.wait()
+
+
+async def test_what_ends_the_images_is_raised_as_it_is_over_a_real_channel(folder: Path, keeping: ServerProcess) -> None:
     image = (folder / "smear.jpg").read_bytes()
     facts: Any = {"source": "lab", "confirmed_by": "A", "idempotency_key": "k"}
-    with DiagnosisClient(server.address) as client:
+    with DiagnosisClient(keeping.address) as client:
         with pytest.raises(OSError, match="the disk is gone"):
             client.diagnose_specimen(_unreadable(image))
         with pytest.raises(OSError, match="the disk is gone"):
             client.add_references((Reference(i, True, "blast", "P") for i in _unreadable(image)), **facts)
-    async with AsyncDiagnosisClient(server.address) as asynchronous:
+    async with AsyncDiagnosisClient(keeping.address) as asynchronous:
         with pytest.raises(OSError, match="the disk is gone"):
             await asynchronous.diagnose_specimen(_unreadable(image))
         with pytest.raises(OSError, match="the disk is gone"):

@@ -36,10 +36,12 @@ class Admission:
         self._settings = settings
         calls, streams, size = settings.max_concurrent_calls, settings.max_concurrent_streams, settings.received_bytes
         patience = settings.contended_seconds
-        self._calls = Budget(calls, calls // _RESERVE)
-        self._streams = Budget(streams, streams // _RESERVE, patience)
-        self._bytes = Budget(size, max(size // _RESERVE, settings.max_message_bytes), patience, _LONGEST_WAIT_SECONDS)
-        self._probes = Budget(_PROBES * settings.max_message_bytes, settings.max_message_bytes, _PROBE_SECONDS, 10 * _PROBE_SECONDS)
+        self._calls = Budget(calls, calls // _RESERVE, name="calls")
+        self._streams = Budget(streams, streams // _RESERVE, patience, name="streams")
+        self._bytes = Budget(size, max(size // _RESERVE, settings.max_message_bytes), patience, _LONGEST_WAIT_SECONDS, name="received bytes")
+        self._probes = Budget(
+            _PROBES * settings.max_message_bytes, settings.max_message_bytes, _PROBE_SECONDS, 10 * _PROBE_SECONDS, name="probe bytes"
+        )
 
     @asynccontextmanager
     async def one(self, requests: _Requests, context: Any) -> AsyncIterator[tuple[Any, Answers]]:

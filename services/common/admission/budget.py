@@ -63,9 +63,11 @@ class Budget:
         patience: seconds that a holding may be idle while others wait for room; then its work is ended.
         longest_wait: seconds that ``wait`` waits at most.
         most_waiting: how many may wait at once.
+        name: of the budget in the metrics.
     """
 
-    def __init__(self, limit: int, reserve: int, patience: float = 1.0, longest_wait: float = 10.0, most_waiting: int = 256) -> None:
+    def __init__(self, limit: int, reserve: int, patience: float = 1.0, longest_wait: float = 10.0, most_waiting: int = 256, name: str = "") -> None:
+        self._gauge = metrics.HELD.labels(name)
         self._limit = limit
         self._reserve = min(reserve, limit - 1)
         self._patience = patience
@@ -180,6 +182,7 @@ class Budget:
         self._held[caller.identity] += amount
         if not self._held[caller.identity]:
             del self._held[caller.identity]
+        self._gauge.set(self.held)
 
     def _possible(self, amount: int) -> int:
         """What alone exceeds the budget is taken when nobody holds anything."""

@@ -11,6 +11,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from services.common import health
 from services.common.health import LIVE, HealthServicer, Needs, Readiness, composed, model_name, release_name
 
 SERVING, NOT_SERVING, UNKNOWN = 1, 2, 3
@@ -184,6 +185,34 @@ async def test_watch_says_what_is_then_what_changes_and_ends_with_the_server(rea
         await servicer.stop()
         await asyncio.wait_for(watching, 10)
     assert seen == [SERVING, NOT_SERVING, SERVING, NOT_SERVING]
+
+
+async def test_so_many_may_watch_and_no_more(readiness: Readiness, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "MAX_WATCHERS", 1)
+    async with served(HealthServicer(readiness, interval=0.05)) as stub, asyncio.timeout(10):
+        first = stub.Watch(health_pb2.HealthCheckRequest(service=LIVE))
+        assert (await first.read()).status == SERVING
+        second = stub.Watch(health_pb2.HealthCheckRequest(service=LIVE))
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await second.read()
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        first.cancel()
+        while True:
+            third = stub.Watch(health_pb2.HealthCheckRequest(service=LIVE))
+            try:
+                assert (await third.read()).status == SERVING
+            except grpc.aio.AioRpcError:
+                continue
+            break
+
+
+async def test_a_server_that_accepts_nothing_is_not_serving(parts: dict[str, Part]) -> None:
+    accepts = [True]
+    readiness = Readiness([NAME], {NAME: Needs}, 0.2, lambda: accepts[0])
+    assert (await readiness.statuses())[NAME] == SERVING
+    accepts[0] = False
+    found = await readiness.statuses()
+    assert (found[NAME], found[""], found[LIVE]) == (NOT_SERVING, NOT_SERVING, SERVING)
 
 
 async def test_watch_of_an_unknown_name_waits_for_it(readiness: Readiness) -> None:

@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from services.common.server import is_loopback
 from tests.paths import ROOT
 
 pytestmark = pytest.mark.processes
@@ -61,3 +62,21 @@ def test_a_port_that_is_taken_is_told(setting: str) -> None:
     assert done.returncode == 1
     assert f"({setting}_TAKEN)" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_server_that_others_reach_needs_certificates_or_a_word() -> None:
+    ports = {"DL4ALL_PATCHING_PORT": "0", "DL4ALL_PATCHING_METRICS_PORT": "0", "DL4ALL_HOST": "0.0.0.0"}
+    done = _run("patching", **ports)
+    assert done.returncode == 1
+    assert "(PLAINTEXT_REFUSED)" in done.stderr
+    assert "DL4ALL_PLAINTEXT=true" in done.stderr
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.3.2.1", "::1", "[::1]", "localhost"])
+def test_addresses_that_only_this_machine_reaches(host: str) -> None:
+    assert is_loopback(host)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.7", "lab.example", ""])
+def test_addresses_that_others_reach(host: str) -> None:
+    assert not is_loopback(host)
