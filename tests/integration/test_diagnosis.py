@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import pytest
@@ -14,6 +14,9 @@ from dl4all.diagnosis.v1 import diagnosis_pb2, diagnosis_pb2_grpc
 from dl4all.imaging.v1 import imaging_pb2
 from dl4all_client import AsyncDiagnosisClient, DiagnosisClient, ServiceError, diagnose_request
 from services.common.phantom import PhantomOptions, encode_png, smear_field
+from tests.integration.conftest import start_server
+
+OUTWARD = {"dl4all.diagnosis.v1.DiagnosisService", "dl4all.diagnosis.v1.LibraryService"}
 
 
 def test_phantom_field_is_located_judged_and_explained(server, phantom_field):
@@ -174,11 +177,20 @@ def test_health_and_reflection(server):
         for name in ("", "dl4all.diagnosis.v1.DiagnosisService"):
             assert health.Check(health_pb2.HealthCheckRequest(service=name)).status == health_pb2.HealthCheckResponse.SERVING
         services = set(ProtoReflectionDescriptorDatabase(channel).get_services())
-    areas = {
-        "diagnosis": "Diagnosis",
-        "patching": "Patching",
-        "preprocessing": "Preprocessing",
-        "classification": "Classification",
-        "retrieval": "Retrieval",
-    }
-    assert {f"dl4all.{area}.v1.{name}Service" for area, name in areas.items()} <= services
+    assert {name for name in services if name.startswith("dl4all.")} == OUTWARD
+
+
+def test_callers_do_not_reach_the_inner_services_unless_a_setting_says_so(server):
+    assert _of_patching(server) is grpc.StatusCode.UNIMPLEMENTED
+    opened = start_server(DL4ALL_INNER_SERVICES="true")
+    try:
+        assert _of_patching(opened) is grpc.StatusCode.INVALID_ARGUMENT
+    finally:
+        opened.terminate()
+        opened.wait()
+
+
+def _of_patching(server):
+    with grpc.insecure_channel(server.address) as channel, pytest.raises(grpc.RpcError) as caught:
+        list(channel.unary_stream("/dl4all.patching.v1.PatchingService/LocateCells")(b"", timeout=20))
+    return cast(Any, caught.value).code()

@@ -49,7 +49,8 @@ async def test_the_gateway_is_ready_only_while_all_that_it_composes_is(services,
     async def never(_):
         return False
 
-    readiness = Readiness([r.service for r in services.registrations], {r.service: r.needs for r in services.registrations}, 20.0)
+    registrations = [*services.inner, *services.outward]
+    readiness = Readiness([r.service for r in registrations], {r.service: r.needs for r in registrations}, 20.0)
     outward = ("dl4all.diagnosis.v1.DiagnosisService", "dl4all.diagnosis.v1.LibraryService")
     assert {name: (await readiness.statuses())[name] for name in outward} == dict.fromkeys(outward, SERVING)
     servicer = services.servicers[service]
