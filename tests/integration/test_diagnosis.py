@@ -191,6 +191,8 @@ def test_callers_do_not_reach_the_inner_services_unless_a_setting_says_so(server
 
 
 def _of_patching(server):
-    with grpc.insecure_channel(server.address) as channel, pytest.raises(grpc.RpcError) as caught:
-        list(channel.unary_stream("/dl4all.patching.v1.PatchingService/LocateCells")(b"", timeout=20))
+    with grpc.insecure_channel(server.address) as channel:
+        call: Any = channel.unary_stream("/dl4all.patching.v1.PatchingService/LocateCells")
+        with pytest.raises(grpc.RpcError) as caught:
+            list(call(b"", timeout=20))
     return cast(Any, caught.value).code()
