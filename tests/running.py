@@ -47,6 +47,14 @@ START_PATIENCE = 300.0
 """Seconds that a part may take to start: a Triton warms up all models, and several may do so beside other work."""
 
 
+def runs(pid: int) -> bool:
+    """Whether a process runs; one that ended and was not waited for does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 def eventually(condition: Callable[[], bool], seconds: float = 0.0, what: str = "") -> float:
     """Wait until a condition holds, ``PATIENCE`` at least; returns the seconds that it took."""
     started = time.monotonic()

@@ -42,6 +42,16 @@ class GuardedCall:
     """
 
     request_id: str = ""
+    _made_up: str = ""
+
+    @property
+    def loggable_id(self) -> str:
+        """The caller's identifier if it is short and printable, else one that is made up once, so that log and answer can be matched."""
+        said = self.request_id
+        if 0 < len(said) <= MAX_REQUEST_ID and said.isascii() and said.isprintable():
+            return said
+        self._made_up = self._made_up or uuid.uuid4().hex
+        return self._made_up
 
 
 class ServedContext(Protocol):
@@ -71,7 +81,6 @@ async def guarded(
     """
     started = time.perf_counter()
     call = GuardedCall(request_id)
-    made_up = uuid.uuid4().hex
     service, _, rpc = method.lstrip("/").partition("/")
     parent = None if context is None else extract(context.invocation_metadata())
     code = "OK"
@@ -80,7 +89,7 @@ async def guarded(
             yield call
         except InternalError as error:
             code = error.code
-            request_id = _loggable(call, made_up)
+            request_id = call.loggable_id
             _log.error("call failed", method=method, request_id=request_id, cause=error.message, inner=_inner(error))
             raise CallFailedError(status_of(_internal_error(request_id))) from error
         except DomainError as error:
@@ -94,14 +103,14 @@ async def guarded(
             raise
         except Exception as error:
             code = "INTERNAL"
-            request_id = _loggable(call, made_up)
+            request_id = call.loggable_id
             _log.exception("call failed", method=method, request_id=request_id)
             raise CallFailedError(status_of(_internal_error(request_id))) from error
         finally:
             seconds = time.perf_counter() - started
             metrics.REQUESTS.labels(service, rpc, code).inc()
             metrics.REQUEST_SECONDS.labels(service, rpc).observe(seconds)
-            request_id = _loggable(call, made_up)
+            request_id = call.loggable_id
             note_outcome(span, code, request_id)
             _log.info("call", method=method, request_id=request_id, code=code, milliseconds=round(1000 * seconds, 1))
 
@@ -115,13 +124,6 @@ def _inner(error: InternalError) -> str:
 def _is_over(context: ServedContext | None) -> bool:
     left = None if context is None else context.time_remaining()
     return left is not None and left <= _SAME_MOMENT_SECONDS
-
-
-def _loggable(call: GuardedCall, made_up: str) -> str:
-    """The caller's identifier if it is short and printable, else the one that was made up, so that log and answer can be matched."""
-    said = call.request_id
-    sound = 0 < len(said) <= MAX_REQUEST_ID and said.isascii() and said.isprintable()
-    return said if sound else made_up
 
 
 def _internal_error(request_id: str) -> InternalError:

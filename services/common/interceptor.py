@@ -12,6 +12,7 @@ import grpc
 from grpc_status import rpc_status
 
 from services.common.admission.admission import Admission
+from services.common.admission.answers import Answers
 from services.common.admission.reading import Received, receiving
 from services.common.errors import DomainError
 from services.common.guard import CallFailedError, guarded, request_id_of
@@ -45,14 +46,15 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         method = str(handler_call_details.method)
         if handler is None:
             return None
-        forms = {"request_deserializer": receiving(handler.request_deserializer), "response_serializer": handler.response_serializer}
+        answer = _Answer(handler.response_serializer)
+        forms: dict[str, Any] = {"request_deserializer": receiving(handler.request_deserializer), "response_serializer": answer.serialized}
         if method.startswith(_HEALTH):
             if handler.response_streaming:
                 return grpc.stream_stream_rpc_method_handler(_streamed(partial(self._watch, handler.unary_stream)), **forms)
             return grpc.stream_unary_rpc_method_handler(_answered(partial(self._probe, handler.unary_unary)), **forms)
         match handler.request_streaming, handler.response_streaming:
             case False, False:
-                return grpc.stream_unary_rpc_method_handler(_answered(partial(self._one_to_one, method, handler.unary_unary)), **forms)
+                return grpc.stream_unary_rpc_method_handler(_answered(partial(self._one_to_one, method, handler.unary_unary, answer)), **forms)
             case True, False:
                 return grpc.stream_unary_rpc_method_handler(_answered(partial(self._many_to_one, method, handler.stream_unary)), **forms)
             case False, True:
@@ -72,11 +74,14 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
             async for response in responses:
                 yield response
 
-    async def _one_to_one(self, method: str, behavior: Callable[[Any, Any], Awaitable[Any]], requests: _Requests, context: Any) -> Any:
+    async def _one_to_one(
+        self, method: str, behavior: Callable[[Any, Any], Awaitable[Any]], answer: _Answer, requests: _Requests, context: Any
+    ) -> Any:
         async with guarded(method, context=context, scope=SpanScope.TASK) as call, self._admission.one(requests, context) as (request, answers):
             call.request_id = request_id_of(request)
             response = await behavior(request, context)
-            answers.last(response.ByteSize(), context)
+            answers.last(context)
+            answer.answers = answers
             return response
 
     async def _many_to_one(self, method: str, behavior: Callable[[Any, Any], Awaitable[Any]], requests: _Requests, context: Any) -> Any:
@@ -111,6 +116,25 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
             async for response in responses:
                 with stream.offered():
                     yield response
+
+
+class _Answer:
+    """Serializes the answers of one call, and says how many bytes the last one has.
+
+    Args:
+        serialize: of the generated code.
+    """
+
+    def __init__(self, serialize: Callable[[Any], bytes]) -> None:
+        self._serialize = serialize
+        self.answers: Answers | None = None
+
+    def serialized(self, message: Any) -> bytes:
+        """The message as bytes."""
+        data = self._serialize(message)
+        if self.answers is not None:
+            self.answers.sized(len(data))
+        return data
 
 
 @contextmanager

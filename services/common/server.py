@@ -147,9 +147,9 @@ def _options(settings: CommonSettings) -> list[tuple[str, Any]]:
         ("grpc.max_send_message_length", limit),
         ("grpc.so_reuseport", 0),
         ("grpc.compression_enabled_algorithms_bitset", 1),  # none: a small compressed message can unpack to gigabytes
-        # A message that nobody reads yet keeps its first 64 KiB in the server; the window grows only for a message that is being read.
+        # A message that nobody reads yet keeps its first 512 KiB in the server; the window grows only for a message that is being read.
         ("grpc.http2.bdp_probe", 0),
-        ("grpc.http2.lookahead_bytes", 65_536),
+        ("grpc.http2.lookahead_bytes", 524_288),
         ("grpc.max_concurrent_streams", _STREAMS_OF_CONNECTION),
         ("grpc.server_handshake_timeout_ms", _HANDSHAKE_MS),
         ("grpc.max_connection_age_ms", int(1000 * settings.max_connection_age_seconds)),

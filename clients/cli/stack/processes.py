@@ -18,6 +18,7 @@ from clients.cli.stack.parts import Launch
 _LAUNCHER: Final = Path(__file__).with_name("die_with_parent.py")
 _SHARED_MEMORY: Final = Path("/dev/shm")
 _LINE_LIMIT: Final = 1 << 20
+_POLL_SECONDS: Final = 0.05
 
 
 def guarded_command(part: Launch) -> list[str]:
@@ -57,12 +58,15 @@ class PartProcess:
     async def ended(self) -> int:
         """Wait for its end, and end the processes that it has left in its session.
 
+        The end is polled: ``Process.wait`` of asyncio also waits until nobody holds the output open, and a process that was left may hold it for ever.
+
         Returns:
             Its exit status.
         """
         assert self._process is not None
         assert self._pump is not None
-        status = await self._process.wait()
+        while (status := self._process.returncode) is None:
+            await asyncio.sleep(_POLL_SECONDS)
         kill_group(self._process.pid)
         remove_shared_memory(self.part, self._process.pid)
         await self._pump

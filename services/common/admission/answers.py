@@ -44,15 +44,9 @@ class Answers:
             self._holding.end = before
             self._holding.idle(False)
 
-    def last(self, size: int, context: Any) -> None:
-        """The only answer of a call, which the server sends when the handler has returned. What the call holds is released when it was read.
-
-        Args:
-            size: bytes of the answer.
-            context: of the call.
-        """
+    def last(self, context: Any) -> None:
+        """The only answer of a call, which the server sends when the handler has returned. What the call holds is released when it was read."""
         self.is_sending = True
-        self._holding.resize(max(1, size))
         timer = self._expect()
 
         def read(_: Any) -> None:
@@ -60,6 +54,11 @@ class Answers:
             self._holding.release()
 
         context.add_done_callback(read)
+
+    def sized(self, size: int) -> None:
+        """The last answer has so many bytes."""
+        if self.is_sending and self._holding.amount:
+            self._holding.resize(max(1, size))
 
     def _expect(self) -> asyncio.TimerHandle:
         give_up = partial(_give_up, self._holding.caller.peer)

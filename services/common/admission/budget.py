@@ -67,7 +67,6 @@ class Budget:
     """
 
     def __init__(self, limit: int, reserve: int, patience: float = 1.0, longest_wait: float = 10.0, most_waiting: int = 256, name: str = "") -> None:
-        self._gauge = metrics.HELD.labels(name)
         self._limit = limit
         self._reserve = min(reserve, limit - 1)
         self._patience = patience
@@ -75,8 +74,10 @@ class Budget:
         self._most_waiting = most_waiting
         self._holdings: dict[Holding, None] = {}
         self._held: Counter[str] = Counter()
+        self._total = 0
         self._waiting: list[_Waiter] = []
         self._refused_since: float | None = None
+        metrics.HELD.labels(name).set_function(lambda: self._total)
 
     @property
     def stuck_seconds(self) -> float:
@@ -86,7 +87,7 @@ class Budget:
     @property
     def held(self) -> int:
         """What all callers hold."""
-        return self._held.total()
+        return self._total
 
     def take(self, caller: Caller, amount: int, end: Callable[[], object] | None = None) -> Holding:
         """Take an amount now.
@@ -134,7 +135,8 @@ class Budget:
         self._refused_since = None
         if amount == 0:
             del self._holdings[holding]
-        self._grant()
+        if self._waiting:
+            self._grant()
 
     async def _wait_for_room(self, waiter: _Waiter) -> None:
         latest = time.monotonic() + self._longest_wait
@@ -166,7 +168,7 @@ class Budget:
                 end()
 
     def _has_room(self, caller: Caller, amount: int) -> bool:
-        total = self.held + amount
+        total = self._total + amount
         if total <= self._limit - self._reserve:
             return True
         callers = {identity for identity, held in self._held.items() if held} | {w.caller.identity for w in self._waiting} | {caller.identity}
@@ -179,10 +181,10 @@ class Budget:
         return holding
 
     def _add(self, caller: Caller, amount: int) -> None:
+        self._total += amount
         self._held[caller.identity] += amount
         if not self._held[caller.identity]:
             del self._held[caller.identity]
-        self._gauge.set(self.held)
 
     def _possible(self, amount: int) -> int:
         """What alone exceeds the budget is taken when nobody holds anything."""

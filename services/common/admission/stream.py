@@ -55,7 +55,7 @@ class Stream:
 
     def last(self, context: Any) -> None:
         """The only answer of a stream; see ``Answers.last``."""
-        self._answers.last(1, context)
+        self._answers.last(context)
 
     @property
     def is_sending(self) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from clients.cli.stack import die_with_parent
-from tests.running import eventually
+from tests.running import eventually, runs
 
 pytestmark = pytest.mark.processes
 _PARENT = """
@@ -19,13 +19,6 @@ child = subprocess.Popen([sys.executable, sys.argv[1], sys.argv[2] or str(os.get
 print(child.pid, flush=True)
 sys.stdin.read()
 """
-
-
-def _runs(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def _parent(bound_to: str = "") -> tuple[subprocess.Popen[str], int]:
@@ -41,15 +34,15 @@ def test_it_runs_while_its_parent_does_and_ends_with_it() -> None:
         eventually(lambda: Path(f"/proc/{child}/comm").read_text().strip() == "sleep", what="the launcher became the command")
         parent.kill()
         parent.wait()
-        eventually(lambda: not _runs(child), what="the command ended with its parent")
+        eventually(lambda: not runs(child), what="the command ended with its parent")
     finally:
-        if _runs(child):
+        if runs(child):
             os.kill(child, 9)
 
 
 def test_a_parent_that_was_gone_before_the_launcher_looked_is_noticed() -> None:
     parent, child = _parent(bound_to="1")
     try:
-        eventually(lambda: not _runs(child), what="its parent is not the one that it was to be bound to")
+        eventually(lambda: not runs(child), what="its parent is not the one that it was to be bound to")
     finally:
         parent.communicate()

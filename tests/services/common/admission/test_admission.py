@@ -49,7 +49,7 @@ async def test_a_call_gets_its_message_and_gives_everything_back() -> None:
     for _ in range(3):
         async with admission.one(_message("a"), context) as (message, answers):
             assert message == "a"
-            answers.last(10, context)
+            answers.last(context)
         context.done.pop()(None)
 
 

@@ -47,7 +47,8 @@ async def test_a_read_answer_closes_nothing(closed: list[str]) -> None:
 async def test_the_last_answer_holds_its_size_until_it_is_read(closed: list[str]) -> None:
     budget, context = Budget(10, 0), Context()
     given = Answers(budget.take(Caller("a", peer="p"), 1), 60.0)
-    given.last(7, context)
+    given.last(context)
+    given.sized(7)
     assert given.is_sending
     assert budget.held == 7
     (done,) = context.done
@@ -57,6 +58,6 @@ async def test_the_last_answer_holds_its_size_until_it_is_read(closed: list[str]
 
 
 async def test_the_last_answer_must_be_read_in_time(closed: list[str]) -> None:
-    Answers(Budget(10, 0).take(Caller("a", peer="p"), 1), 0.01).last(7, Context())
+    Answers(Budget(10, 0).take(Caller("a", peer="p"), 1), 0.01).last(Context())
     await asyncio.sleep(0.05)
     assert closed == ["p"]

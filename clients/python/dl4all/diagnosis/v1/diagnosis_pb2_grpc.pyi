@@ -6,6 +6,9 @@ The outward service: one image in, one diagnosis out.
 It assists a qualified reader and never signs out a result. Every error carries google.rpc.ErrorInfo with domain
 "dl4all" and a reason, and google.rpc.BadRequest where a field is at fault.
 
+Messages are sent uncompressed; a compressed one gets UNIMPLEMENTED. A message must arrive within two minutes, and an answer must be read within
+two minutes. A stream may be silent for two minutes. Where many calls want room, these times are shorter.
+
 This file and the files that it imports are the outward contract. protos/baseline.binpb records it. New fields and messages may be
 added; recorded ones are never changed or removed.
 """
