@@ -13,7 +13,7 @@ from grpc_status import rpc_status
 
 from services.common.admission.admission import Admission
 from services.common.admission.answers import Answers
-from services.common.admission.reading import Received, receiving
+from services.common.admission.reading import Messages, Received, receiving
 from services.common.errors import DomainError
 from services.common.guard import CallFailedError, guarded, request_id_of
 from services.common.status import status_of
@@ -145,20 +145,20 @@ def _typed() -> Iterator[None]:
         raise CallFailedError(status_of(error)) from error
 
 
-def _answered(serve: Callable[[_Requests, Any], Awaitable[Any]]) -> Callable[[_Requests, Any], Awaitable[Any]]:
-    async def call(requests: _Requests, context: Any) -> Any:
+def _answered(serve: Callable[[_Requests, Any], Awaitable[Any]]) -> Callable[[object, Any], Awaitable[Any]]:
+    async def call(_: object, context: Any) -> Any:
         try:
-            return await serve(requests, context)
+            return await serve(Messages(context), context)
         except CallFailedError as failed:
             await _abort(context, failed)
 
     return call
 
 
-def _streamed(serve: Callable[[_Requests, Any], AsyncGenerator[Any, None]]) -> Callable[[_Requests, Any], AsyncIterator[Any]]:
-    async def call(requests: _Requests, context: Any) -> AsyncIterator[Any]:
+def _streamed(serve: Callable[[_Requests, Any], AsyncGenerator[Any, None]]) -> Callable[[object, Any], AsyncIterator[Any]]:
+    async def call(_: object, context: Any) -> AsyncIterator[Any]:
         try:
-            async with aclosing(serve(requests, context)) as responses:
+            async with aclosing(serve(Messages(context), context)) as responses:
                 async for response in responses:
                     yield response
         except CallFailedError as failed:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
+import grpc
 from google.protobuf.message import DecodeError
 
 from services.common.admission.budget import Holding
@@ -37,6 +38,26 @@ class Received:
         if self.message is _UNREADABLE:
             raise InvalidRequestError("MESSAGE_UNREADABLE", "Protobuf cannot read the message; send one of the contract.")
         return self.message
+
+
+class Messages:
+    """The messages of a call, each read when it is asked for. gRPC's own iterator is a generator that asyncio must close after the call.
+
+    Args:
+        context: of the call.
+    """
+
+    def __init__(self, context: Any) -> None:
+        self._context = context
+
+    def __aiter__(self) -> AsyncIterator[Received]:
+        return self
+
+    async def __anext__(self) -> Received:
+        received = await self._context.read()
+        if received is grpc.aio.EOF:
+            raise StopAsyncIteration
+        return received  # type: ignore[no-any-return]
 
 
 def receiving(deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], Received]:
