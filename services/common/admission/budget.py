@@ -115,6 +115,7 @@ class Budget:
             raise self._refusal()
         waiter = _Waiter(caller, amount, end)
         self._waiting.append(waiter)
+        self._grant()
         try:
             await self._wait_for_room(waiter)
         except BaseException:

@@ -74,6 +74,16 @@ async def test_waiters_are_served_as_room_comes_and_those_who_hold_least_first()
         task.cancel()
 
 
+async def test_the_reserve_is_given_at_once_though_others_wait() -> None:
+    budget = Budget(8, 2, patience=60.0, longest_wait=60.0)
+    budget.take(A, 6)
+    waiting = asyncio.create_task(budget.wait(A, 1))
+    await asyncio.sleep(0)
+    async with asyncio.timeout(10.0):
+        assert (await budget.wait(B, 2)).amount == 2
+    waiting.cancel()
+
+
 async def test_who_waits_too_long_is_refused() -> None:
     budget = Budget(2, 0, patience=0.01, longest_wait=0.05)
     budget.take(A, 2)
