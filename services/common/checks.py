@@ -21,6 +21,9 @@ MAX_NAME: Final = 256
 
 _SOURCE: Final = re.compile("[!-.0-~][ -.0-~]*")
 
+_LEAST_SCALE: Final = 0.01 * (1.0 - 2.0**-23)
+"""0.01 as a message holds it: in 32 bits it is a little less."""
+
 
 def check_identifier(value: str, field: str) -> None:
     """Refuse identifiers that are long or hold anything but printable ASCII.
@@ -61,7 +64,7 @@ def check_microns_per_pixel(value: float) -> float | None:
     """
     if value == 0:
         return None
-    if not math.isfinite(value) or not 0.01 <= value <= 10:
+    if not math.isfinite(value) or not _LEAST_SCALE <= value <= 10:
         raise InvalidRequestError(
             "MICRONS_PER_PIXEL_OUT_OF_RANGE", "microns_per_pixel must lie in 0.01..10, or be 0 where unknown.", field="microns_per_pixel"
         )

@@ -1,7 +1,7 @@
 """Decode images of callers. The header is checked before memory is allocated, and a refusal names its reason.
 
-Accepted: JPEG, PNG, TIFF, BMP in RGB of 8 bit; opaque alpha (dropped); 16-bit RGB (scaled, noted); EXIF orientation
-(applied). Everything else is refused with a reason.
+Accepted: JPEG, PNG, TIFF, BMP in RGB of 8 bit; opaque alpha (dropped); 16-bit RGB (scaled by the bits in use, noted);
+EXIF orientation (applied); the first picture of a camera's JPEG with previews. Everything else is refused with a reason.
 """
 
 from __future__ import annotations
@@ -20,11 +20,13 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, JpegImagePlugin
 
+from services.common.deep_pixels import FULL, MAX_DEEP_PIXELS, bits_in_use, read_deep, to_bytes, uses_few_bits
 from services.common.errors import InvalidImageError
 from services.common.image_header import ImageHeader
-from services.common.image_pixels import buffered_bytes, upright_pixels
+from services.common.image_kind import TiffFacts, refusal_of, tiff_facts
+from services.common.image_pixels import buffered_bytes, turned, upright_pixels
 from services.common.image_structure import check_pieces
 
 Bytes = NDArray[np.uint8]
@@ -37,6 +39,7 @@ MAX_ASPECT: Final = 256
 PHANTOM_TEXT_KEY: Final = "dl4all-phantom"
 _MIN_CONTRAST: Final = 8
 _BITS_PER_SAMPLE: Final = 258
+_JPEG: Final = b"\xff\xd8"
 _BLANK_SAMPLE_SIDE: Final = 512
 _DAMAGE: Final = (
     OSError,
@@ -60,8 +63,13 @@ class ImageNote(StrEnum):
     """Notes on an accepted image."""
 
     SCALED_FROM_16_BIT = "SCALED_FROM_16_BIT"
+    SCALED_FROM_14_BIT = "SCALED_FROM_14_BIT"
+    SCALED_FROM_12_BIT = "SCALED_FROM_12_BIT"
+    SCALED_FROM_10_BIT = "SCALED_FROM_10_BIT"
+    SCALED_FROM_8_BIT = "SCALED_FROM_8_BIT"
     ORIENTATION_APPLIED = "ORIENTATION_APPLIED"
     ALPHA_DROPPED = "ALPHA_DROPPED"
+    SCALE_DOUBTED = "SCALE_DOUBTED"
     PHANTOM = "PHANTOM"
 
 
@@ -113,13 +121,36 @@ def decode_image(encoded: bytes) -> DecodedImage:
         with _damage_is_refused():
             header = replace(header, orientation=_orientation(image))
             notes = _notes_of_header(image, header)
-            pixels, is_transparent = upright_pixels(image)
+            pixels, is_transparent, bits = _pixels(image, header, encoded)
+    if bits:
+        notes.insert(0, ImageNote(f"SCALED_FROM_{bits}_BIT"))
     if is_transparent:
         raise InvalidImageError("IMAGE_TRANSPARENT", "The image is partly transparent; the background behind it is not known.")
     if header.mode != "RGB":
         notes.append(ImageNote.ALPHA_DROPPED)
     _check_content(pixels)
     return DecodedImage(pixels, header.format, hashlib.sha256(encoded).hexdigest(), tuple(notes))
+
+
+def _pixels(image: Image.Image, header: ImageHeader, encoded: bytes) -> tuple[Bytes, bool, int]:
+    """Upright pixels, whether one is not opaque, and the bits of a sample that are in use where a sample is stored in 16, else 0."""
+    if header.bits != FULL:
+        return *upright_pixels(image), 0
+    facts = tiff_facts(encoded) if header.format == "TIFF" else None
+    if facts is None or not facts.is_planar:
+        pixels, is_transparent = upright_pixels(image)
+        if not uses_few_bits(pixels):
+            return pixels, is_transparent, FULL
+        del pixels
+    if header.pixels > MAX_DEEP_PIXELS:
+        most = MAX_DEEP_PIXELS // 10**6
+        raise InvalidImageError(
+            "IMAGE_TOO_LARGE", f"16-bit images in planes, or that use few of their bits, have at most {most} megapixels; save 8 bit."
+        )
+    deep = read_deep(encoded, header.format)
+    bits = bits_in_use(deep, 0 if facts is None else facts.max_sample)
+    pixels, is_transparent = to_bytes(deep, bits)
+    return turned(pixels, header.orientation), is_transparent, bits
 
 
 @contextmanager
@@ -130,13 +161,26 @@ def _opened(encoded: bytes) -> Iterator[Image.Image]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            image = Image.open(io.BytesIO(encoded), formats=FORMATS)
+            image = _first_picture(encoded)
         except _DAMAGE as error:
-            raise InvalidImageError(
-                "IMAGE_UNKNOWN_FORMAT", "The bytes are not an image in a format that is read here: JPEG, PNG, TIFF or BMP."
-            ) from error
+            facts = tiff_facts(encoded)
+            if facts is not None:
+                _check_kind(facts)
+            raise InvalidImageError("IMAGE_UNKNOWN_FORMAT", refusal_of(encoded)) from error
         with image:
             yield image
+
+
+def _first_picture(encoded: bytes) -> Image.Image:
+    """Cameras append previews to a JPEG (Multi-Picture Format); Pillow would take the file for an animation."""
+    if encoded.startswith(_JPEG):
+        return JpegImagePlugin.JpegImageFile(io.BytesIO(encoded))
+    return Image.open(io.BytesIO(encoded), formats=FORMATS)
+
+
+def _check_kind(facts: TiffFacts) -> None:
+    if facts.refusal:
+        raise InvalidImageError("IMAGE_UNSUPPORTED_MODE", facts.refusal)
 
 
 @contextmanager
@@ -151,6 +195,9 @@ def _damage_is_refused() -> Iterator[None]:
 
 def _checked_header(image: Image.Image, encoded: bytes) -> ImageHeader:
     with _damage_is_refused():
+        facts = tiff_facts(encoded)
+        if facts is not None:
+            _check_kind(facts)
         _check_header(image)
         buffered = buffered_bytes(image, encoded)
         orientation = 1 if image.format == "PNG" else _orientation(image)
@@ -165,7 +212,10 @@ def _orientation(image: Image.Image) -> int:
 def _check_header(image: Image.Image) -> None:
     width, height = image.size
     if width * height > MAX_PIXELS:
-        raise InvalidImageError("IMAGE_TOO_LARGE", f"The image has {width} x {height} pixels; at most {MAX_PIXELS // 10**6} megapixels are read.")
+        raise InvalidImageError(
+            "IMAGE_TOO_LARGE",
+            f"The image has {width} x {height} pixels; at most {MAX_PIXELS // 10**6} megapixels are read. Larger ones are slides, see `dl4all slide`.",
+        )
     if image.mode == "RGB" and "transparency" in image.info:
         raise InvalidImageError("IMAGE_TRANSPARENT", "One colour of the image is transparent; the background behind it is not known.")
     if max(width, height) > MAX_ASPECT * min(width, height) >= MAX_ASPECT * MIN_SIDE:
@@ -175,8 +225,10 @@ def _check_header(image: Image.Image) -> None:
     if min(width, height) < MIN_SIDE:
         raise InvalidImageError("IMAGE_TOO_SMALL", f"The image is {width} x {height} px; both sides must have at least {MIN_SIDE} px.")
     if _has_more_frames(image):
-        reason, what = ("IMAGE_MULTI_PAGE", "several pages") if image.format == "TIFF" else ("IMAGE_ANIMATED", "several frames")
-        raise InvalidImageError(reason, f"The image has {what}; send one image at a time.")
+        if image.format == "TIFF":
+            text = "The TIFF has several pages; a slide, pyramid or file with a thumbnail is read by DiagnoseSlide and `dl4all slide`, else save one page."
+            raise InvalidImageError("IMAGE_MULTI_PAGE", text)
+        raise InvalidImageError("IMAGE_ANIMATED", "The image has several frames; send one image at a time.")
     if image.mode in ("RGB", "RGBA", "RGBX"):
         return
     refused = {
@@ -203,7 +255,6 @@ def _has_more_frames(image: Image.Image) -> bool:
 
 def _notes_of_header(image: Image.Image, header: ImageHeader) -> list[ImageNote]:
     given = {
-        ImageNote.SCALED_FROM_16_BIT: header.bits == 16,
         ImageNote.PHANTOM: PHANTOM_TEXT_KEY in image.info,
         ImageNote.ORIENTATION_APPLIED: header.orientation != 1,
     }

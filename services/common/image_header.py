@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from services.common.deep_pixels import DEEP_BYTES, FULL, MAX_DEEP_PIXELS
+
 _STORED: Final = 4
 """Bytes of a pixel in Pillow, whatever the mode, the bits and the alpha."""
 _PIXEL: Final = 3
@@ -48,8 +50,12 @@ def decode_bytes(header: ImageHeader) -> int:
     """Most memory in bytes that decoding takes at a time, the decoded image included and the encoded one not.
 
     Pillow holds four bytes a pixel while it decodes, and beside them what its decoder buffers. Then the pixels are copied, three bytes each. Pillow
-    turns a TIFF itself and holds both copies for it; other formats are turned while they are copied. Neither alpha nor 16 bits take more.
+    turns a TIFF itself and holds both copies for it; other formats are turned while they are copied. Alpha takes no more. An image that may be read in
+    all its 16 bits is then held in them, with the decoded image and, where it is turned, a second one.
     """
     stored = _STORED * header.pixels
     turned = stored if header.format == "TIFF" and header.orientation != 1 else 0
-    return stored + max(header.buffered, turned, header.decoded_bytes) + _STRIP
+    usual = stored + max(header.buffered, turned, header.decoded_bytes) + _STRIP
+    if header.bits != FULL or header.pixels > MAX_DEEP_PIXELS:
+        return usual
+    return max(usual, header.pixels * DEEP_BYTES + header.buffered + 2 * header.decoded_bytes + _STRIP)

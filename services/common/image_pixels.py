@@ -53,14 +53,25 @@ def upright_pixels(image: Image.Image) -> tuple[Bytes, bool]:
         return pixels, False
     pixels = np.empty((width, height, 3) if orientation in (5, 6, 7, 8) else (height, width, 3), np.uint8)
     as_stored = _as_stored(pixels, orientation)
-    is_transparent = False
+    lowest, highest = _OPAQUE, 0
     rows = max(1, _STRIP_PIXELS // width)
     for top in range(0, height, rows):
         strip = np.asarray(image.crop((0, top, width, min(height, top + rows))), np.uint8)
         as_stored[top : top + rows] = strip[..., :3]
-        is_transparent = is_transparent or (image.mode == "RGBA" and int(strip[..., 3].min()) < _OPAQUE)
+        if image.mode == "RGBA":
+            lowest, highest = min(lowest, int(strip[..., 3].min())), max(highest, int(strip[..., 3].max()))
+    is_unused = image.format == "BMP" and highest == 0  # programs that write no alpha leave it 0; Windows shows such a bitmap
     image.close()
-    return pixels, is_transparent
+    return pixels, lowest < _OPAQUE and not is_unused
+
+
+def turned(stored: Bytes, orientation: int) -> Bytes:
+    """An image as its EXIF orientation says, uint8 (H, W, 3), contiguous."""
+    if orientation not in range(2, 9):
+        return stored
+    upright = np.empty((stored.shape[1], stored.shape[0], 3) if orientation in (5, 6, 7, 8) else stored.shape, np.uint8)
+    _as_stored(upright, orientation)[:] = stored
+    return upright
 
 
 def _as_stored(upright: Bytes, orientation: int) -> Bytes:

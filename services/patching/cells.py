@@ -14,6 +14,7 @@ from services.common.image_codec import MIN_SIDE
 from services.patching import stain
 from services.patching.candidates import Candidate, nuclei_of_crop, nuclei_of_field
 from services.patching.nucleus import Nucleus
+from services.patching.scale import is_doubtful
 from services.patching.stained import RED_CELL_MICRONS, StainedImage
 
 Bytes = NDArray[np.uint8]
@@ -23,8 +24,6 @@ WORKING_SIDE: Final = 1024
 """Images with a longer side are located on a copy reduced by an integer factor to at most this many px."""
 MIN_RADIUS: Final = 4.0
 """Smallest cell radius in px that is reported."""
-MAX_RADIUS: Final = 512.0
-"""Largest cell radius in px that is reported."""
 MAX_RED_CELL_TO_SIDE: Final = 0.15
 """Largest radius of a red cell, as a share of the shorter side of an image, at which a scale that a caller gives is believed."""
 MAX_MEASURED: Final = 12
@@ -62,6 +61,10 @@ class LocatedCell:
     confidence: float
     mask: Mask | None = field(default=None, compare=False, repr=False)
 
+    def moved(self, x: int, y: int) -> LocatedCell:
+        """The cell in px of an image in which its own image lies at (x, y), without its mask."""
+        return replace(self, center_x=self.center_x + x, center_y=self.center_y + y, x=self.x + x, y=self.y + y, mask=None)
+
 
 @dataclass(frozen=True)
 class LocatedCells:
@@ -72,12 +75,14 @@ class LocatedCells:
         red_cell_radius: typical radius of the red cells in px; None where they were not seen.
         threshold: violet index above which a pixel was taken for nucleus.
         covered: share 0..1 of the image that cells of any kind cover.
+        scale_is_doubted: whether the scale that was given contradicts the red cells, so that theirs was used.
     """
 
     cells: tuple[LocatedCell, ...]
     red_cell_radius: float | None
     threshold: float
     covered: float
+    scale_is_doubted: bool = False
 
 
 @dataclass(frozen=True)
@@ -98,13 +103,13 @@ def locate_cells(rgb: Bytes, microns_per_pixel: float | None = None, window: Win
 
     Args:
         rgb: uint8 (H, W, 3), sides at least 32.
-        microns_per_pixel: micrometres per pixel if known; else, and where a red cell would have more than ``MAX_RED_CELL_TO_SIDE`` of the shorter
-            side, the scale is taken from the red cells.
+        microns_per_pixel: micrometres per pixel if known; else, where it contradicts the red cells (``scale.is_doubtful``), and where a red cell
+            would have more than ``MAX_RED_CELL_TO_SIDE`` of the shorter side, the scale is taken from the red cells.
         window: given where the image is a window of a slide, which is a field however small it is.
         masks: whether cells have their masks, which take as many bytes as their boxes have px of the image.
 
     Returns:
-        Cells with a radius of ``MIN_RADIUS``..``MAX_RADIUS`` px.
+        Cells with a radius of at least ``MIN_RADIUS`` px.
     """
     factor = _reduction(*rgb.shape[:2]) if window is None else window.reduction
     small = reduced(rgb, factor)
@@ -112,12 +117,17 @@ def locate_cells(rgb: Bytes, microns_per_pixel: float | None = None, window: Win
     if window is not None:
         image = StainedImage.of(small, scale, is_field=True, threshold=window.threshold)
         return _cells(image, nuclei_of_field(image), factor, rgb.shape, masks=masks)
-    scale = _believed(scale, small)
-    of_crop = _located_as_crop(small, scale, masks=masks) if max(rgb.shape[:2]) <= SINGLE_CELL_MAX_SIDE else None
+    believed = _believed(scale, small)
+    found = _located(small, believed, factor, rgb.shape, masks=masks)
+    return replace(found, scale_is_doubted=believed != scale)
+
+
+def _located(small: Bytes, scale: float | None, factor: int, shape: tuple[int, ...], *, masks: bool) -> LocatedCells:
+    of_crop = _located_as_crop(small, scale, masks=masks) if max(shape[:2]) <= SINGLE_CELL_MAX_SIDE else None
     if of_crop is not None and not of_crop.may_be_field:
         return of_crop.cells
     field = StainedImage.of(small, scale, is_field=True)
-    of_field = _cells(field, nuclei_of_field(field), factor, rgb.shape, masks=masks)
+    of_field = _cells(field, nuclei_of_field(field), factor, shape, masks=masks)
     if of_crop is not None and of_crop.is_single and len(of_field.cells) < MIN_CELLS_OF_FIELD:
         return of_crop.cells
     return of_field
@@ -133,8 +143,11 @@ class _OfCrop:
 
 
 def _believed(microns_per_pixel: float | None, small: Bytes) -> float | None:
-    """The scale of the working copy; None where it is absurd, because hardly three red cells would fit side by side."""
-    if microns_per_pixel and RED_CELL_MICRONS / microns_per_pixel > MAX_RED_CELL_TO_SIDE * min(small.shape[:2]):
+    """The scale of the working copy; None where it is absurd, because hardly three red cells would fit side by side, or contradicts those seen."""
+    if not microns_per_pixel:
+        return None
+    stated = RED_CELL_MICRONS / microns_per_pixel
+    if stated > MAX_RED_CELL_TO_SIDE * min(small.shape[:2]) or is_doubtful(stated, measure_red_cells(small, 1)):
         return None
     return microns_per_pixel
 
@@ -165,7 +178,7 @@ def _cells(image: StainedImage, found: list[Candidate], factor: int, shape: tupl
         claimed[candidate.nucleus.window][candidate.nucleus.mask] = index
     cells = [_measure(c, i, claimed, image) for i, c in enumerate(nuclei, start=1)]
     scaled = [_scale(c if masks else replace(c, mask=None), factor, shape) for c in cells]
-    kept = sorted((c for c in scaled if MIN_RADIUS <= c.radius <= MAX_RADIUS), key=lambda c: (c.center_y, c.center_x))
+    kept = sorted((c for c in scaled if c.radius >= MIN_RADIUS), key=lambda c: (c.center_y, c.center_x))
     radius = None if image.seen is None else image.seen * factor
     return LocatedCells(tuple(kept), radius, image.threshold, float(image.foreground.mean()))
 

@@ -7,7 +7,7 @@ Workshops 2023): side 256 px, overlap a quarter, tolerance 5 px.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from services.common.errors import InvalidRequestError
@@ -32,6 +32,10 @@ class Patch:
     x: int
     y: int
     side: int = SIDE
+
+    def moved(self, x: int, y: int) -> Patch:
+        """The square in px of an image in which its own image lies at (x, y)."""
+        return replace(self, x=self.x + x, y=self.y + y)
 
     def holds(self, point: Point, tolerance: float = TOLERANCE) -> bool:
         """Whether a centre (x, y), px of the image counted from 0, lies inside or within the tolerance of it."""

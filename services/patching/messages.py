@@ -44,17 +44,19 @@ def cell_message(number: int, cell: LocatedCell) -> imaging_pb2.Cell:
 def crop_message(number: int, cell: LocatedCell, crop: CutCrop, microns_per_pixel: float) -> imaging_pb2.Crop:
     """The pixels around a cell; cell and crop in pixels of one image."""
     height, width = crop.pixels.shape[:2]
+    shift = (crop.reduction - 1) / 2
     return imaging_pb2.Crop(
         pixels=crop.pixels.tobytes(),
         height=height,
         width=width,
         origin_x=crop.origin_x,
         origin_y=crop.origin_y,
-        center_x=cell.center_x - crop.origin_x,
-        center_y=cell.center_y - crop.origin_y,
-        radius_estimate=cell.radius,
-        microns_per_pixel=microns_per_pixel,
+        center_x=(cell.center_x - crop.origin_x - shift) / crop.reduction,
+        center_y=(cell.center_y - crop.origin_y - shift) / crop.reduction,
+        radius_estimate=cell.radius / crop.reduction,
+        microns_per_pixel=microns_per_pixel * crop.reduction,
         cell_id=number,
+        reduction=crop.reduction,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from services.common.errors import InvalidImageError
 from services.patching.activation_peaks import Peak, by_strength, merge, peaks
-from services.patching.cells import MAX_RADIUS, MIN_RADIUS, LocatedCell
+from services.patching.cells import MIN_RADIUS, LocatedCell
 from services.patching.grid import Patch, count_grid, lay_grid
 from services.patching.patch_input import patch_input
 from services.patching.stained import RED_CELL_MICRONS
@@ -47,6 +47,10 @@ class PatchActivation:
 
     patch: Patch
     activations: NDArray[np.float32]
+
+    def moved(self, x: int, y: int) -> PatchActivation:
+        """The activations in px of an image in which this field lies at (x, y)."""
+        return replace(self, patch=self.patch.moved(x, y))
 
 
 def scaled_side(nominal_side: int, nominal_red_cell: float, red_cell: float | None, microns_per_pixel: float | None, shortest: int) -> int:
@@ -109,7 +113,7 @@ def cells_at(found: Sequence[Peak], located: Sequence[LocatedCell], red_cell: fl
         height, width: of the field.
     """
     free = _Centres(located)
-    usual = float(np.clip(WHITE_TO_RED_CELL * (red_cell or 0.02 * min(height, width)), MIN_RADIUS, MAX_RADIUS))
+    usual = float(np.clip(WHITE_TO_RED_CELL * (red_cell or 0.02 * min(height, width)), MIN_RADIUS, min(height, width) / 2))
     taken = _Centres(())
     for peak in found:
         near = free.nearest(peak)

@@ -21,6 +21,8 @@ LARGEST_CORRECTION: Final = 2.0
 """The radius seen at first is at most this many times too large; a mode that implies more is a mode of specks."""
 MAX_PEAKS: Final = 20_000
 """Peaks that suffice for a mode; of more, every second or third and so on is taken."""
+MAX_DOUBT: Final = 1.5
+"""A scale that someone states is believed while the red cells by it are at most this many times larger or smaller than those that are seen."""
 _WIDTH: Final = 0.12
 """Standard deviation of the kernel, in log radius: red cells of one smear differ by about as much."""
 
@@ -48,6 +50,16 @@ def red_cell_scale(depth: stain.Float, peaks: Mask, nuclei: Mask, seen: float | 
         return seen
     mode = _mode(radii)
     return mode if seen / LARGEST_CORRECTION <= mode <= seen else seen
+
+
+def is_doubtful(stated: float, seen: float | None) -> bool:
+    """Whether a stated scale contradicts the red cells.
+
+    Args:
+        stated: radius of a red cell in px by the scale.
+        seen: radius in px that was measured; None where none was.
+    """
+    return seen is not None and max(stated / seen, seen / stated) > MAX_DOUBT
 
 
 def _mode(radii: stain.Float) -> float:

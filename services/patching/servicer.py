@@ -17,7 +17,7 @@ from dl4all.imaging.v1 import imaging_pb2
 from dl4all.patching.v1 import patching_pb2, patching_pb2_grpc
 from services.common.checks import check_identifier, check_microns_per_pixel
 from services.common.errors import InvalidImageError
-from services.common.image_codec import DecodedImage, decode_image, read_header
+from services.common.image_codec import DecodedImage, ImageNote, decode_image, read_header
 from services.common.maps import float_map_message
 from services.common.memory_budget import MemoryBudget, Share
 from services.common.server import Registration
@@ -26,6 +26,7 @@ from services.patching.cells import MIN_CELLS_OF_FIELD, LocatedCell, LocatedCell
 from services.patching.crops import batches
 from services.patching.grid import Patch
 from services.patching.image_memory import location_bytes, patches_bytes
+from services.patching.margins import Box, picture_box
 from services.patching.messages import (
     Activations,
     cell_message,
@@ -48,10 +49,12 @@ Patches = Iterator[tuple[Patch, NDArray[np.uint8]]]
 @dataclass(frozen=True)
 class _Located:
     image: DecodedImage
+    box: Box
     kind: imaging_pb2.ImageKind.ValueType
     cells: tuple[LocatedCell, ...]
     exposure: Exposure
-    blur: NDArray[np.float32]
+    blur: float
+    focus_map: NDArray[np.float32]
     found: LocatedCells
 
 
@@ -123,42 +126,54 @@ class PatchingServicer(patching_pb2_grpc.PatchingServiceServicer):
     ) -> AsyncGenerator[patching_pb2.LocateCellsResponse, None]:
         located = await self._workers.run("locate", share.used_by(_locate), request.image, request.kind, scale, activations)
         header: patching_pb2.LocateCellsHeader | None = _header(located)
+        box = located.box
         if request.omit_crops or not located.cells:
-            cells = [cell_message(number, cell) for number, cell in enumerate(located.cells)]
+            cells = [cell_message(number, cell.moved(*box.origin)) for number, cell in enumerate(located.cells)]
             yield patching_pb2.LocateCellsResponse(header=header, cells=cells)
             return
-        for batch in batches(located.image.pixels, located.cells):
+        microns = 0.0 if located.found.scale_is_doubted else request.microns_per_pixel
+        for batch in batches(box.of(located.image.pixels), located.cells):
+            moved = [(number, cell.moved(*box.origin), crop.moved(*box.origin)) for number, cell, crop in batch]
             yield patching_pb2.LocateCellsResponse(
                 header=header,
-                cells=[cell_message(number, cell) for number, cell, _ in batch],
-                crops=[crop_message(number, cell, crop, request.microns_per_pixel) for number, cell, crop in batch],
+                cells=[cell_message(number, cell) for number, cell, _ in moved],
+                crops=[crop_message(number, cell, crop, microns) for number, cell, crop in moved],
             )
             header = None
 
 
 def _locate(encoded: bytes, kind: imaging_pb2.ImageKind.ValueType, scale: float | None, activations: Activations | None = None) -> _Located:
     image = decode_image(encoded)
-    found = locate_cells(image.pixels, scale, masks=False)
-    decided = _decide_kind(kind, found, image.pixels)
+    box = picture_box(image.pixels)
+    picture = box.of(image.pixels)
+    found = locate_cells(picture, scale, masks=False)
+    decided = _decide_kind(kind, found, picture)
     cells = found.cells
     if decided == _KIND.IMAGE_KIND_CELL:
-        central = central_cell(cells, *image.pixels.shape[:2])
+        central = central_cell(cells, *picture.shape[:2])
         cells = () if central is None else (central,)
     elif activations is not None:
-        seen = find_peaks(activations.patches, activations.min_activation, activations.suppression_radius)
-        cells = cells_at(seen, cells, found.red_cell_radius, *image.pixels.shape[:2])
-    return _Located(image, decided, cells, measure_exposure(image.pixels), focus_map(image.pixels), found)
+        patches = tuple(p.moved(-box.left, -box.top) for p in activations.patches)
+        seen = find_peaks(patches, activations.min_activation, activations.suppression_radius)
+        cells = cells_at(seen, cells, found.red_cell_radius, *picture.shape[:2])
+    in_squares = focus_map(image.pixels)
+    blur = typical_blur(in_squares if picture.shape == image.pixels.shape else focus_map(picture))
+    return _Located(image, box, decided, cells, measure_exposure(picture), blur, in_squares, found)
 
 
 def _patches(request: patching_pb2.CutPatchesRequest, scale: float | None) -> tuple[imaging_pb2.ImageKind.ValueType, Patches]:
     """What an image shows, and the patches of a field, each cut when it is asked for."""
-    rgb = decode_image(request.image).pixels
-    found = locate_cells(rgb, scale, masks=False)
-    kind = _decide_kind(request.kind, found, rgb)
+    image = decode_image(request.image).pixels
+    box = picture_box(image)
+    picture = box.of(image)
+    found = locate_cells(picture, scale, masks=False)
+    kind = _decide_kind(request.kind, found, picture)
     if kind == _KIND.IMAGE_KIND_CELL:
         return kind, iter(())
-    patch_side = scaled_side(request.patch_side, request.nominal_red_cell_radius, found.red_cell_radius, scale, min(rgb.shape[:2]))
-    return kind, cut_patches(rgb, patch_side, request.overlap, request.side)
+    stated = None if found.scale_is_doubted else scale
+    patch_side = scaled_side(request.patch_side, request.nominal_red_cell_radius, found.red_cell_radius, stated, min(picture.shape[:2]))
+    patches = cut_patches(picture, patch_side, request.overlap, request.side)
+    return kind, ((patch.moved(*box.origin), pixels) for patch, pixels in patches)
 
 
 def _next_patches(kind: imaging_pb2.ImageKind.ValueType, first: int, patches: Patches, most: int) -> patching_pb2.CutPatchesResponse:
@@ -172,6 +187,11 @@ def _decide_kind(kind: imaging_pb2.ImageKind.ValueType, found: LocatedCells, rgb
     return _KIND.IMAGE_KIND_CELL if single else _KIND.IMAGE_KIND_FIELD
 
 
+def _notes(located: _Located) -> list[str]:
+    doubted = [ImageNote.SCALE_DOUBTED] if located.found.scale_is_doubted else []
+    return [str(note) for note in (*located.image.notes, *doubted)]
+
+
 def _header(located: _Located) -> patching_pb2.LocateCellsHeader:
     height, width = located.image.pixels.shape[:2]
     quality = imaging_pb2.ImageQuality(
@@ -180,9 +200,9 @@ def _header(located: _Located) -> patching_pb2.LocateCellsHeader:
         overexposed_share=located.exposure.over,
         underexposed_share=located.exposure.under,
         red_cell_radius=located.found.red_cell_radius or 0.0,
-        notes=[str(n) for n in located.image.notes],
-        blur=typical_blur(located.blur),
-        focus_map=float_map_message(located.blur),
+        notes=_notes(located),
+        blur=located.blur,
+        focus_map=float_map_message(located.focus_map),
         covered_share=located.found.covered,
     )
     return patching_pb2.LocateCellsHeader(quality=quality, kind=located.kind, image_sha256=located.image.sha256, cell_count=len(located.cells))

@@ -83,14 +83,16 @@ class PreprocessingServicer(preprocessing_pb2_grpc.PreprocessingServiceServicer)
         sharpened = sharpen_adaptively(registered.pixels, registered.upscale_factor, FocusParameters(**dict(release.preprocessing)))
         given = sharpened.pixels if release.input.kind is InputKind.REGISTERED_SHARPENED else registered.pixels
         reasons = [str(r) for r in sharpened.reasons]
+        reduction = max(1, crop.reduction)
+        shift = (reduction - 1) / 2
         if registered.reflected_share > self._settings.border_share:
             reasons.append(_CELL_AT_BORDER)
         enhanced = enhanced_cell_pb2.EnhancedCell(
             pixels=given.tobytes(),
             side=release.input.side,
-            center_x=crop.origin_x + crop.center_x,
-            center_y=crop.origin_y + crop.center_y,
-            radius=crop.radius_estimate,
+            center_x=crop.origin_x + crop.center_x * reduction + shift,
+            center_y=crop.origin_y + crop.center_y * reduction + shift,
+            radius=crop.radius_estimate * reduction,
             upscale_factor=registered.upscale_factor,
             reasons=reasons,
             **_scores(sharpened),

@@ -25,7 +25,9 @@ def test_identifiers_that_are_refused(value: str) -> None:
     assert value not in caught.value.message
 
 
-@pytest.mark.parametrize(("value", "expected"), [(0.0, None), (-0.0, None), (0.01, 0.01), (0.25, 0.25), (10.0, 10.0)])
+@pytest.mark.parametrize(
+    ("value", "expected"), [(0.0, None), (-0.0, None), (0.01, 0.01), (float(np.float32(0.01)), float(np.float32(0.01))), (0.25, 0.25), (10.0, 10.0)]
+)
 def test_scales_that_are_accepted(value: float, expected: float | None) -> None:
     assert check_microns_per_pixel(value) == expected
 

@@ -13,6 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -261,7 +262,7 @@ def test_the_smallest_side_is_accepted() -> None:
         ("LA", "PNG", "IMAGE_GREY"),
         ("I;16", "PNG", "IMAGE_GREY"),
         ("I;16", "TIFF", "IMAGE_GREY"),
-        ("F", "TIFF", "IMAGE_GREY"),
+        ("F", "TIFF", "IMAGE_UNSUPPORTED_MODE"),
         ("P", "PNG", "IMAGE_PALETTE"),
         ("P", "BMP", "IMAGE_PALETTE"),
         ("P", "TIFF", "IMAGE_PALETTE"),
@@ -301,6 +302,64 @@ def test_opaque_alpha_is_dropped_and_noted(form: str) -> None:
     assert decoded.notes == (ImageNote.ALPHA_DROPPED,)
     assert decoded.pixels.flags.c_contiguous
     np.testing.assert_array_equal(decoded.pixels, _scene())
+
+
+def test_a_bitmap_whose_alpha_is_not_used_is_opaque() -> None:
+    bgra = np.dstack([_scene()[..., ::-1], np.zeros((48, 64), np.uint8)])
+    decoded = decode_image(cv2.imencode(".bmp", bgra)[1].tobytes())
+    np.testing.assert_array_equal(decoded.pixels, _scene())
+    assert decoded.notes == (ImageNote.ALPHA_DROPPED,)
+
+
+def test_the_first_picture_of_a_camera_jpeg_with_a_preview_is_the_image() -> None:
+    buffer = io.BytesIO()
+    scene = Image.fromarray(_scene())
+    scene.save(buffer, "MPO", save_all=True, append_images=[scene.resize((32, 32))], quality=95, subsampling=0)
+    with Image.open(io.BytesIO(buffer.getvalue())) as opened:
+        assert (opened.format, getattr(opened, "n_frames", 1)) == ("MPO", 2)
+    decoded = decode_image(buffer.getvalue())
+    assert (decoded.format, decoded.pixels.shape) == ("JPEG", (48, 64, 3))
+    assert np.abs(decoded.pixels.astype(int) - _scene()).max() <= 8
+
+
+@pytest.mark.parametrize("bits", [10, 12, 14])
+@pytest.mark.parametrize("extension", [".png", ".tif"])
+def test_words_that_use_few_bits_are_scaled_by_them(bits: int, extension: str) -> None:
+    deep = _scene().astype(np.uint16) << (bits - 8)
+    deep[0, 0] = (1 << bits) - 1
+    ok, encoded = cv2.imencode(extension, cv2.cvtColor(deep, cv2.COLOR_RGB2BGR))
+    assert ok
+    decoded = decode_image(encoded.tobytes())
+    assert decoded.notes == (ImageNote(f"SCALED_FROM_{bits}_BIT"),)
+    np.testing.assert_array_equal(decoded.pixels[1:], _scene()[1:])
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_planes_of_16_bits_are_not_mixed(orientation: int) -> None:
+    buffer = io.BytesIO()
+    planes = np.ascontiguousarray(np.moveaxis(_scene().astype(np.uint16) * 257, -1, 0))
+    tifffile.imwrite(buffer, planes, photometric="rgb", planarconfig="separate", extratags=[(274, "H", 1, orientation, True)])
+    expected = _scene() if orientation == 1 else np.rot90(_scene(), -1)
+    np.testing.assert_array_equal(decode_image(buffer.getvalue()).pixels, expected)
+
+
+@pytest.mark.parametrize(("compression", "words"), [("jpeg2000", "JPEG 2000"), ("webp", "WebP"), ("jpegxl", "JPEG XL")])
+def test_a_whole_tiff_in_an_unread_compression_is_not_called_damaged(compression: str, words: str) -> None:
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, _scene(), photometric="rgb", compression=compression)
+    with pytest.raises(InvalidImageError, match=words) as caught:
+        decode_image(buffer.getvalue())
+    assert caught.value.reason == "IMAGE_UNSUPPORTED_MODE"
+
+
+def test_a_pyramid_is_sent_to_the_slides() -> None:
+    buffer = io.BytesIO()
+    with tifffile.TiffWriter(buffer) as writer:
+        writer.write(_scene(), photometric="rgb")
+        writer.write(np.ascontiguousarray(_scene()[::2, ::2]), photometric="rgb", subfiletype=1)
+    with pytest.raises(InvalidImageError, match="dl4all slide") as caught:
+        decode_image(buffer.getvalue())
+    assert caught.value.reason == "IMAGE_MULTI_PAGE"
 
 
 def test_animated_png_is_refused() -> None:

@@ -26,3 +26,9 @@ def test_a_turned_tiff_is_held_twice() -> None:
 
 def test_what_the_decoder_buffers_counts() -> None:
     assert decode_bytes(dataclasses.replace(HEADER, format="JPEG", buffered=600_000_000)) >= 1_000_000_000
+
+
+def test_an_image_that_may_be_read_in_all_its_bits_takes_more() -> None:
+    deep = dataclasses.replace(HEADER, width=8000, height=5000, bits=16)
+    assert decode_bytes(deep) >= 40_000_000 * (8 + 3)
+    assert decode_bytes(deep) <= decode_bytes(HEADER), "not more than the largest image"

@@ -134,15 +134,33 @@ def test_a_given_scale_is_used(field: Phantom) -> None:
     given = locate_cells(field.image, scale)
     assert given.red_cell_radius == pytest.approx(red_cell_radius)
     assert len(_matches(field.cells, given.cells)) == len(given.cells) >= 7
-    # At a third of the true scale every nucleus is smaller than a platelet may be.
-    assert locate_cells(field.image, scale / 3).cells == ()
+    assert not given.scale_is_doubted
+
+
+@pytest.mark.parametrize("factor", [0.1, 0.25, 0.5, 2.0, 2.54, 4.0, 10.0])
+@pytest.mark.parametrize("enlarged", [1, 3])
+def test_a_scale_that_contradicts_the_red_cells_is_doubted(field: Phantom, factor: float, enlarged: int) -> None:
+    image = np.asarray(cv2.resize(field.image, None, fx=enlarged, fy=enlarged, interpolation=cv2.INTER_CUBIC), np.uint8)
+    alone = locate_cells(image)
+    assert alone.red_cell_radius is not None
+    doubted = locate_cells(image, factor * RED_CELL_MICRONS / alone.red_cell_radius)
+    assert doubted == dataclasses.replace(alone, scale_is_doubted=True)
+
+
+def test_a_very_large_image_shows_the_cells_of_a_small_one(field: Phantom) -> None:
+    small = locate_cells(field.image)
+    large = locate_cells(np.asarray(cv2.resize(field.image, (9200, 6900), interpolation=cv2.INTER_LINEAR), np.uint8), masks=False)
+    assert len(large.cells) == len(small.cells)
+    assert max(c.radius for c in large.cells) > 512
 
 
 def test_an_absurd_scale_is_not_believed(field: Phantom) -> None:
     side = min(field.image.shape[:2])
-    believed, absurd = (RED_CELL_MICRONS / (share * MAX_RED_CELL_TO_SIDE * side) for share in (0.99, 1.01))
-    assert locate_cells(field.image, believed).cells == ()
-    assert locate_cells(field.image, absurd) == locate_cells(field.image)
+    blank = np.full_like(field.image, 230)
+    blank[100:180, 100:180] = (90, 40, 130)
+    believed, absurd = (locate_cells(blank, RED_CELL_MICRONS / (share * MAX_RED_CELL_TO_SIDE * side)) for share in (0.99, 1.01))
+    assert not believed.scale_is_doubted
+    assert absurd == dataclasses.replace(locate_cells(blank), scale_is_doubted=True)
 
 
 def test_the_image_is_left_as_it_is(field: Phantom) -> None:

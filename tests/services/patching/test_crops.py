@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from services.common.checks import MAX_CELLS_PER_CALL
-from services.patching.cells import MAX_RADIUS, LocatedCell
+from services.patching.cells import LocatedCell
 from services.patching.crops import MAX_BATCH_BYTES, MAX_SIDE, MIN_SIDE, batches, cut
 
 Bytes = NDArray[np.uint8]
@@ -38,7 +38,7 @@ def test_a_crop_holds_four_radii_of_the_image(image: Bytes, x: float, y: float, 
         assert center + 2 * radius <= origin + width - 0.5
 
 
-@given(x=st.floats(-0.5, 699.5), y=st.floats(-0.5, 499.5), radius=st.floats(4.0, MAX_RADIUS))
+@given(x=st.floats(-0.5, 699.5), y=st.floats(-0.5, 499.5), radius=st.floats(4.0, MAX_SIDE / 4))
 def test_crops_stay_inside_the_image_and_hold_the_centre(x: float, y: float, radius: float) -> None:
     numbers = np.arange(500 * 700, dtype=np.uint32).reshape(500, 700, 1).repeat(3, axis=2)
     crop = cut(numbers, _cell(x, y, radius))  # type: ignore[arg-type]
@@ -55,10 +55,12 @@ def test_crops_stay_inside_the_image_and_hold_the_centre(x: float, y: float, rad
     assert bottom == 500 or bottom - 0.5 - y >= 2 * radius - 0.5
 
 
-def test_the_largest_crop_is_bounded() -> None:
-    crop = cut(np.zeros((2500, 2500, 3), np.uint8), _cell(1250, 1250, MAX_RADIUS))
-    assert crop.pixels.shape == (MAX_SIDE, MAX_SIDE, 3)
-    assert 4 * MAX_RADIUS <= MAX_SIDE
+@pytest.mark.parametrize(("radius", "reduction"), [(512, 1), (513, 2), (1024, 2), (1200, 3)])
+def test_the_crop_of_a_very_large_cell_is_reduced(radius: int, reduction: int) -> None:
+    crop = cut(np.zeros((5000, 5000, 3), np.uint8), _cell(2500, 2500, radius))
+    assert crop.reduction == reduction
+    assert min(crop.pixels.shape[:2]) <= MAX_SIDE
+    assert 4 * radius - reduction <= min(crop.pixels.shape[:2]) * reduction <= 4 * radius + 4
 
 
 @pytest.mark.parametrize("count", [0, 1, 31, 32, 33, 64, 70])

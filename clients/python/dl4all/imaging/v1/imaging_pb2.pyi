@@ -173,6 +173,7 @@ class Crop(_message.Message):
     RADIUS_ESTIMATE_FIELD_NUMBER: _builtins.int
     MICRONS_PER_PIXEL_FIELD_NUMBER: _builtins.int
     CELL_ID_FIELD_NUMBER: _builtins.int
+    REDUCTION_FIELD_NUMBER: _builtins.int
     pixels: _builtins.bytes
     """uint8 RGB, row-major, shape height x width x 3."""
     height: _builtins.int
@@ -190,9 +191,11 @@ class Crop(_message.Message):
     radius_estimate: _builtins.float
     """Radius of the whole cell as patching measured it, px, at least 2."""
     microns_per_pixel: _builtins.float
-    """Micrometres per pixel; 0 where unknown."""
+    """Micrometres per pixel of the crop; 0 where unknown."""
     cell_id: _builtins.int
     """The cell that is meant."""
+    reduction: _builtins.int
+    """Whole factor by which the crop is smaller than the image; 0 and 1 where it is not. Crops of cells of more than 512 px radius are reduced."""
     def __init__(
         self,
         *,
@@ -206,10 +209,11 @@ class Crop(_message.Message):
         radius_estimate: _builtins.float = ...,
         microns_per_pixel: _builtins.float = ...,
         cell_id: _builtins.int = ...,
+        reduction: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cell_id", b"cell_id", "center_x", b"center_x", "center_y", b"center_y", "height", b"height", "microns_per_pixel", b"microns_per_pixel", "origin_x", b"origin_x", "origin_y", b"origin_y", "pixels", b"pixels", "radius_estimate", b"radius_estimate", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cell_id", b"cell_id", "center_x", b"center_x", "center_y", b"center_y", "height", b"height", "microns_per_pixel", b"microns_per_pixel", "origin_x", b"origin_x", "origin_y", b"origin_y", "pixels", b"pixels", "radius_estimate", b"radius_estimate", "reduction", b"reduction", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -248,7 +252,9 @@ class ImageQuality(_message.Message):
     """Share 0..1 of the image that cells of any kind cover."""
     @_builtins.property
     def notes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Machine-readable notes: SCALED_FROM_16_BIT, ORIENTATION_APPLIED, ALPHA_DROPPED, PHANTOM."""
+        """Machine-readable notes: SCALED_FROM_16_BIT (or 14, 12, 10, 8: the bits of 16 that are in use), ORIENTATION_APPLIED, ALPHA_DROPPED, SCALE_DOUBTED,
+        PHANTOM.
+        """
 
     @_builtins.property
     def focus_map(self) -> Global___SpatialMap:
@@ -392,7 +398,7 @@ class SlideFacts(_message.Message):
     """Typical radius of the red cells, px; 0 where they were not seen."""
     @_builtins.property
     def notes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Machine-readable notes: SCALED_FROM_16_BIT, ALPHA_DROPPED, SPARSE_TILES, PHANTOM."""
+        """Machine-readable notes: SCALED_FROM_16_BIT, ALPHA_DROPPED, SPARSE_TILES, COLOURS_DOUBTED, SCALE_DOUBTED, PHANTOM."""
 
     def __init__(
         self,

@@ -1,0 +1,130 @@
+"""What a file is, by its first bytes and the first directory of a TIFF, so that a refusal can say it."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+_READ: Final = "read here are JPEG, PNG, TIFF and BMP"
+_MAGIC: Final = (
+    (0, b"\0\0\0\x0cjP  ", "a JPEG 2000 image"),
+    (0, b"\xff\x4f\xff\x51", "a JPEG 2000 codestream"),
+    (0, b"\0\0\0\x0cJXL ", "a JPEG XL image"),
+    (0, b"\xff\x0a", "a JPEG XL codestream"),
+    (8, b"WEBP", "a WebP image"),
+    (4, b"ftypavif", "an AVIF image"),
+    (4, b"ftypavis", "an AVIF sequence"),
+    (4, b"ftyphei", "a HEIF image"),
+    (4, b"ftypmif1", "a HEIF image"),
+    (0, b"GIF8", "a GIF image"),
+    (0, b"8BPS", "a Photoshop file"),
+    (0, b"%PDF", "a PDF file"),
+    (0, b"ZISRAWFILE", "a CZI file of a Zeiss microscope"),
+    (0, b"\x89HDF", "an HDF5 file"),
+    (0, b"PK\3\4", "a ZIP archive"),
+    (0, b"\x1f\x8b", "a gzip archive"),
+    (0, b"SIMPLE  =", "a FITS file"),
+    (0, b"v/1\x01", "an OpenEXR image"),
+    (0, b"\0\5\x16\7", "a file of metadata that macOS writes beside an image"),
+)
+_TIFF_COMPRESSIONS: Final = {
+    33003: "JPEG 2000",
+    33005: "JPEG 2000",
+    34712: "JPEG 2000",
+    34887: "LERC",
+    34892: "lossy JPEG of DNG",
+    34933: "PNG",
+    34934: "JPEG XR",
+    50000: "Zstandard",
+    50001: "WebP",
+    50002: "JPEG XL",
+    52546: "JPEG XL",
+}
+_BITS, _COMPRESSION, _SAMPLE_FORMAT, _PLANAR, _MAX_SAMPLE = 258, 259, 339, 284, 281
+_BITS_READ: Final = (1, 2, 4, 8, 16)
+"""Those of grey images and palettes among them, which are refused as such."""
+_FLOAT, _COMPLEX = 3, (5, 6)
+_SEPARATE: Final = 2
+_MOST_ENTRIES: Final = 4096
+_TYPES: Final = {1: "B", 3: "H", 4: "L", 16: "Q"}
+_ORDERS: Final = {b"II*\0": "<", b"MM\0*": ">", b"II+\0": "<", b"MM\0+": ">"}
+
+
+@dataclass(frozen=True)
+class TiffFacts:
+    """The first directory of a TIFF.
+
+    Attributes:
+        bits: of a sample.
+        compression: name of a compression that is not read here; empty for others.
+        is_float: whether samples are floating-point or complex numbers.
+        is_planar: whether each colour is stored in a plane of its own.
+        max_sample: largest value in use, as the file says; 0 where it does not.
+    """
+
+    bits: int
+    compression: str
+    is_float: bool
+    is_planar: bool
+    max_sample: int
+
+    @property
+    def refusal(self) -> str:
+        """Why the file is not read, and what would be; empty where its kind is read."""
+        if self.compression:
+            return f"The TIFF is compressed as {self.compression}, which is not read here; save it with Deflate, LZW, JPEG or without compression."
+        if self.is_float:
+            return "The TIFF holds floating-point numbers, not light of a camera; save it in RGB of 8 or 16 bit."
+        if self.bits not in _BITS_READ:
+            return f"The TIFF has {self.bits} bits a sample, which are not read here; save it in RGB of 8 or 16 bit."
+        return ""
+
+
+def refusal_of(encoded: bytes) -> str:
+    """What a file that could not be opened is, and what is read here."""
+    if encoded[128:132] == b"DICM":
+        return f"The file is a DICOM file; {_READ}. Slides in DICOM are read by DiagnoseSlide and by `dl4all slide`."
+    for at, magic, name in _MAGIC:
+        if encoded.startswith(magic, at):
+            return f"The file is {name}; {_READ}."
+    return "The bytes are not an image in a format that is read here: JPEG, PNG, TIFF or BMP."
+
+
+def tiff_facts(encoded: bytes) -> TiffFacts | None:
+    """The first directory of a TIFF; None where it cannot be read or the file is no TIFF."""
+    order = _ORDERS.get(encoded[:4])
+    if order is None:
+        return None
+    try:
+        tags = dict(_first_values(encoded, order))
+    except (struct.error, ValueError, OverflowError):
+        return None
+    return TiffFacts(
+        bits=tags.get(_BITS, 1),
+        compression=_TIFF_COMPRESSIONS.get(tags.get(_COMPRESSION, 1), ""),
+        is_float=tags.get(_SAMPLE_FORMAT, 1) in (_FLOAT, *_COMPLEX),
+        is_planar=tags.get(_PLANAR, 1) == _SEPARATE,
+        max_sample=tags.get(_MAX_SAMPLE, 0),
+    )
+
+
+def _first_values(encoded: bytes, order: str) -> Iterator[tuple[int, int]]:
+    """Tags of whole numbers with the first value of each."""
+    is_big = encoded[2:4] in (b"+\0", b"\0+")
+    count_format, head, offset_format, at = ("Q", "HHQ", "Q", 8) if is_big else ("H", "HHL", "L", 4)
+    (directory,) = struct.unpack_from(order + offset_format, encoded, at)
+    (count,) = struct.unpack_from(order + count_format, encoded, directory)
+    place = directory + struct.calcsize(order + count_format)
+    inline = struct.calcsize(order + offset_format)
+    for _ in range(min(count, _MOST_ENTRIES)):
+        tag, kind, number = struct.unpack_from(order + head, encoded, place)
+        value = place + struct.calcsize(order + head)
+        place = value + inline
+        letter = _TYPES.get(kind)
+        if letter is None or number < 1:
+            continue
+        if number * struct.calcsize(letter) > inline:
+            (value,) = struct.unpack_from(order + offset_format, encoded, value)
+        yield tag, int(struct.unpack_from(order + letter, encoded, value)[0])
