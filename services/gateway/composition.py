@@ -64,7 +64,9 @@ class JudgedImage:
 
 def poor_reasons_of(quality: imaging_pb2.ImageQuality) -> tuple[Reason, ...]:
     """Why an image is too poor for a negative."""
-    measured = Quality(quality.blur, quality.red_cell_radius, quality.overexposed_share, quality.underexposed_share, quality.covered_share)
+    measured = Quality(
+        quality.blur, quality.red_cell_radius, quality.overexposed_share, quality.underexposed_share, quality.covered_share, quality.ink_share
+    )
     return poor_reasons(measured)
 
 

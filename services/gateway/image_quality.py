@@ -16,6 +16,8 @@ MAX_UNDEREXPOSED: Final = 0.05
 """Share of black pixels: nothing of a stained smear is black."""
 MAX_COVERED: Final = 0.8
 """Share of the image under cells above which cells overlap; good fields have up to 0.7 (docs/location.md)."""
+MAX_INK: Final = 0.02
+"""Share of the image under ink, pointers and text above which they may hide cells; a scale bar with its number covers 0.007 (docs/location.md)."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Quality:
     Attributes:
         blur: of the sharpest edges, px; NaN where there are none.
         red_cell_radius: px; 0 where none were seen.
-        overexposed, underexposed, covered: shares 0..1.
+        overexposed, underexposed, covered, ink: shares 0..1.
     """
 
     blur: float
@@ -33,6 +35,7 @@ class Quality:
     overexposed: float
     underexposed: float
     covered: float
+    ink: float = 0.0
 
 
 def poor_reasons(quality: Quality) -> tuple[Reason, ...]:
@@ -42,5 +45,6 @@ def poor_reasons(quality: Quality) -> tuple[Reason, ...]:
         Reason.IMAGE_OVEREXPOSED: quality.overexposed > MAX_OVEREXPOSED,
         Reason.IMAGE_UNDEREXPOSED: quality.underexposed > MAX_UNDEREXPOSED,
         Reason.CELLS_CROWDED: quality.covered > MAX_COVERED,
+        Reason.IMAGE_OBSTRUCTED: quality.ink > MAX_INK,
     }
     return tuple(reason for reason, holds in found.items() if holds)

@@ -26,7 +26,7 @@ from services.gateway.calling import REFUSES_IMAGES, failed
 from services.gateway.cell_calls import CellCalls
 from services.gateway.cells import counts_of
 from services.gateway.composition import poor_reasons_of, raise_first_failure
-from services.gateway.decision import Counts, Decision, ImageRule, decide
+from services.gateway.decision import Counts, Decision, ImageRule, Reason, decide
 from services.gateway.judging import CellAnswer, CellEvidence, CellJudge
 from services.gateway.request_context import Display, RequestContext
 from services.gateway.run_stats import RunStats
@@ -98,7 +98,8 @@ class JudgedSlide:
     def decide(self, rule: ImageRule) -> Decision:
         """Decide a slide that was read to its end."""
         quality = self.quality
-        return decide(self.counts, rule, phantom=str(ImageNote.PHANTOM) in quality.notes, poor=poor_reasons_of(quality))
+        doubted = (Reason.COLOURS_DOUBTED,) if Reason.COLOURS_DOUBTED in quality.notes else ()
+        return decide(self.counts, rule, phantom=str(ImageNote.PHANTOM) in quality.notes, poor=(*poor_reasons_of(quality), *doubted))
 
 
 class MostSuspicious:

@@ -76,6 +76,8 @@ class LocatedCells:
         threshold: violet index above which a pixel was taken for nucleus.
         covered: share 0..1 of the image that cells of any kind cover.
         scale_is_doubted: whether the scale that was given contradicts the red cells, so that theirs was used.
+        ink: share 0..1 of a field under ink, pointers and text.
+        outside: bool (h, w), pixels of the working copy without a picture; None where there are none.
     """
 
     cells: tuple[LocatedCell, ...]
@@ -83,6 +85,8 @@ class LocatedCells:
     threshold: float
     covered: float
     scale_is_doubted: bool = False
+    ink: float = 0.0
+    outside: Mask | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -180,7 +184,7 @@ def _cells(image: StainedImage, found: list[Candidate], factor: int, shape: tupl
     scaled = [_scale(c if masks else replace(c, mask=None), factor, shape) for c in cells]
     kept = sorted((c for c in scaled if c.radius >= MIN_RADIUS), key=lambda c: (c.center_y, c.center_x))
     radius = None if image.seen is None else image.seen * factor
-    return LocatedCells(tuple(kept), radius, image.threshold, float(image.foreground.mean()))
+    return LocatedCells(tuple(kept), radius, image.threshold, float(image.foreground.mean()), ink=image.ink, outside=image.outside)
 
 
 def measure_red_cells(rgb: Bytes, reduction: int) -> float | None:

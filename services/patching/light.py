@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 Float = NDArray[np.float32]
 Double = NDArray[np.float64]
 Bytes = NDArray[np.uint8]
+Mask = NDArray[np.bool_]
 
 BACKGROUND_PERCENTILE: Final = 90.0
 """Share of the pixels, in percent, that the light exceeds; the others are cells, or noise of the background."""
@@ -35,14 +36,16 @@ _GRID: Final = 64
 """Grid points per axis at which the surface is evaluated; between them it is nearly straight."""
 _ITERATIONS: Final = 6
 _LEAST_RESIDUAL: Final = 0.01
+_LEAST_SAMPLES: Final = 400
 
 
-def background_light(rgb: Bytes, *, is_field: bool = False) -> Float:
+def background_light(rgb: Bytes, *, is_field: bool = False, without: Mask | None = None) -> Float:
     """Estimate the light that reaches the camera where nothing absorbs it.
 
     Args:
         rgb: uint8 (H, W, 3).
         is_field: known to show many cells, however small it is.
+        without: bool (H, W), pixels that are no field.
 
     Returns:
         float32 (H, W, 3) in 1..255: constant for crops (see ``MIN_UNEVEN_SIDE``), for larger images a smooth surface.
@@ -51,9 +54,10 @@ def background_light(rgb: Bytes, *, is_field: bool = False) -> Float:
     if min(height, width) < MIN_UNEVEN_SIDE and not is_field:
         return np.broadcast_to(_overall_light(rgb), rgb.shape)
     samples = np.log(_samples(rgb).astype(np.float32) + 1.0)
-    surface = _surface(samples, SMOOTH_DEGREE)
+    kept = None if without is None else _kept(without, samples.shape[:2])
+    surface = _surface(samples, SMOOTH_DEGREE, kept)
     if max(height, width) > MIN_FIELD_SIDE:
-        surface = np.clip(_surface(samples, FINE_DEGREE), surface - MAX_FINE_CHANGE, surface + MAX_FINE_CHANGE)
+        surface = np.clip(_surface(samples, FINE_DEGREE, kept), surface - MAX_FINE_CHANGE, surface + MAX_FINE_CHANGE)
     light = np.exp(surface).astype(np.float32) - 1.0
     fine = np.asarray(cv2.resize(light, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
     return np.clip(fine, 1.0, 255.0, out=fine)
@@ -73,10 +77,20 @@ def _samples(rgb: Bytes) -> Bytes:
     return np.asarray(small[::2, ::2], np.uint8)
 
 
-def _surface(samples: Float, degree: int) -> Double:
-    """Fit a polynomial to the upper quantile of the samples; evaluated on a grid, float64 (_GRID, _GRID, 3)."""
+def _kept(without: Mask, shape: tuple[int, ...]) -> Mask | None:
+    """Samples that show field, bool (h * w); None where they are too few for a surface, so that all are taken."""
+    shares = cv2.resize(without.astype(np.float32), (shape[1], shape[0]), interpolation=cv2.INTER_AREA)
+    kept = np.asarray(shares.ravel() == 0.0, bool)
+    return kept if np.count_nonzero(kept) >= _LEAST_SAMPLES else None
+
+
+def _surface(samples: Float, degree: int, kept: Mask | None) -> Double:
+    """Fit a polynomial to the upper quantile of the samples, or of those that are kept; evaluated on a grid, float64 (_GRID, _GRID, 3)."""
     terms, products = _design(samples.shape[0], samples.shape[1], degree)
-    coefficients = [_quantile_regression(terms, products, samples[..., c].ravel()) for c in range(3)]
+    values = samples.reshape(-1, 3)
+    if kept is not None:
+        terms, products, values = terms[:, kept], products[:, kept], values[kept]
+    coefficients = [_quantile_regression(terms, products, values[:, c]) for c in range(3)]
     grid = _terms(_GRID, _GRID, degree)
     return np.asarray(np.einsum("kn,ck->nc", grid, np.stack(coefficients)), np.float64).reshape(_GRID, _GRID, 3)
 

@@ -31,10 +31,20 @@ class Exposure:
     under: float
 
 
-def measure_exposure(rgb: NDArray[np.uint8]) -> Exposure:
-    """Measure exposure on every fourth pixel of uint8 (H, W, 3)."""
+def measure_exposure(rgb: NDArray[np.uint8], outside: NDArray[np.bool_] | None = None) -> Exposure:
+    """Measure exposure on every fourth pixel.
+
+    Args:
+        rgb: uint8 (H, W, 3).
+        outside: bool (h, w), where a smaller copy of the image has no picture; such pixels do not count.
+    """
     red, green, blue = (rgb[::2, ::2, channel] for channel in range(3))
     brightest = np.maximum(np.maximum(red, green), blue)
+    if outside is not None:
+        size = (brightest.shape[1], brightest.shape[0])
+        brightest = brightest[cv2.resize(outside.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) == 0]
+    if not brightest.size:
+        return Exposure(0.0, 0.0)
     return Exposure(float((brightest == 255).mean()), float((brightest < _DARK).mean()))
 
 

@@ -158,7 +158,7 @@ def _locate(encoded: bytes, kind: imaging_pb2.ImageKind.ValueType, scale: float 
         cells = cells_at(seen, cells, found.red_cell_radius, *picture.shape[:2])
     in_squares = focus_map(image.pixels)
     blur = typical_blur(in_squares if picture.shape == image.pixels.shape else focus_map(picture))
-    return _Located(image, box, decided, cells, measure_exposure(picture), blur, in_squares, found)
+    return _Located(image, box, decided, cells, measure_exposure(picture, found.outside), blur, in_squares, found)
 
 
 def _patches(request: patching_pb2.CutPatchesRequest, scale: float | None) -> tuple[imaging_pb2.ImageKind.ValueType, Patches]:
@@ -204,5 +204,6 @@ def _header(located: _Located) -> patching_pb2.LocateCellsHeader:
         blur=located.blur,
         focus_map=float_map_message(located.focus_map),
         covered_share=located.found.covered,
+        ink_share=located.found.ink,
     )
     return patching_pb2.LocateCellsHeader(quality=quality, kind=located.kind, image_sha256=located.image.sha256, cell_count=len(located.cells))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from pathlib import Path
 
@@ -33,8 +34,8 @@ class PatchingSettings(ServiceSettings):
     slides_root: Path | None = None
     """Folder below which callers may name slides by path; unset: none. Mount it read-only."""
 
-    slide_uploads: Path = Path(tempfile.gettempdir()) / "dl4all-slides"
-    """Folder of uploaded slides while they are read; a file is removed when its call ends, and the files of a killed process at the next start."""
+    slide_uploads: Path = Path(tempfile.gettempdir()) / f"dl4all-slides-{os.getuid()}"
+    """Folder of uploaded slides while they are read, each user's own by default; it is tried at the start; a file is removed when its call ends, and the files of a killed process at the next start."""
 
     max_slide_bytes: int = Field(default=4 * 1024 * 1024 * 1024, ge=1024)
     """Largest slide that may be uploaded."""

@@ -18,15 +18,16 @@ from dl4all.imaging.v1 import imaging_pb2
 from dl4all.patching.v1 import patching_pb2
 from services.common.checks import check_identifier, check_microns_per_pixel
 from services.common.errors import InvalidRequestError, OverloadedError
+from services.common.image_codec import ImageNote
 from services.common.workers import Workers
 from services.patching.cells import LocatedCell
-from services.patching.crops import CutCrop, batches
+from services.patching.crops import batches
 from services.patching.messages import cell_message, crop_message
 from services.patching.settings import PatchingSettings
-from services.patching.slides.location import SearchedWindow, SlideScale, moved, search, survey, windows_of
+from services.patching.slides.location import SearchedWindow, SlideScale, search, survey, windows_of
 from services.patching.slides.opening import open_slide
-from services.patching.slides.slide import Slide
-from services.patching.slides.sources import SlideDigest, Upload, below, check_announced, remove_left_over
+from services.patching.slides.slide import Slide, SlideNote
+from services.patching.slides.sources import SlideDigest, Upload, below, check_announced, check_uploads, remove_left_over
 from services.patching.slides.tiling import SeenCells, Window
 from services.patching.upload_rate import UploadRate
 
@@ -52,7 +53,7 @@ class _Tally:
         """Count a window; returns its cells that are new, px of the window."""
         self.windows.append(replace(found, pixels=_NO_PIXELS, cells=()))
         self.areas.append(window.core_width * window.core_height)
-        new = self.seen.add([moved(cell, window.x, window.y) for cell in found.cells])
+        new = self.seen.add([cell.moved(window.x, window.y) for cell in found.cells])
         return list(itertools.compress(found.cells, new))
 
     def end(self, sha256: str) -> patching_pb2.SlideEnd:
@@ -74,12 +75,16 @@ class SlideCalls:
     Args:
         settings: limits and folders.
         workers: threads for decoding and location.
+
+    Raises:
+        ConfigurationError: SLIDE_UPLOADS_UNWRITABLE.
     """
 
     def __init__(self, settings: PatchingSettings, workers: Workers) -> None:
         self._settings = settings
         self._workers = workers
         self._under_way = 0
+        check_uploads(settings.slide_uploads)
         remove_left_over(settings.slide_uploads)
 
     async def locate(self, requests: Requests) -> AsyncGenerator[Response, None]:
@@ -148,7 +153,7 @@ class SlideCalls:
         yield Response(progress=patching_pb2.SlideProgress(bytes_received=upload.received))
 
     async def _read(self, path: Path, microns_per_pixel: float | None, sha256: str | None) -> AsyncGenerator[Response, None]:
-        slide = await _whole(self._workers.run_long("open", open_slide, path))
+        slide = await _whole(self._workers.run_long("open", open_slide, path, None if sha256 else self._settings.slides_root))
         digest = None if sha256 else asyncio.create_task(self._hashed(path))
         try:
             scale = await _whole(self._workers.run_long("survey", survey, slide, microns_per_pixel or slide.facts.microns_per_pixel))
@@ -222,16 +227,21 @@ def _facts_message(slide: Slide, scale: SlideScale) -> imaging_pb2.SlideFacts:
         levels=facts.levels,
         microns_per_pixel=scale.microns_per_pixel or 0.0,
         red_cell_radius=scale.red_cell_radius or 0.0,
-        notes=[str(n) for n in facts.notes],
+        notes=_notes(slide, scale),
     )
+
+
+def _notes(slide: Slide, scale: SlideScale) -> list[str]:
+    doubts = {ImageNote.SCALE_DOUBTED: scale.is_doubted, SlideNote.COLOURS_DOUBTED: scale.are_colours_doubted}
+    return [*map(str, slide.facts.notes), *(str(note) for note, holds in doubts.items() if holds)]
 
 
 def _cells_of(window: Window, found: SearchedWindow, tally: _Tally, scale: SlideScale) -> Iterator[Response]:
     for batch in batches(found.pixels, tally.add(window, found)):
         message = patching_pb2.SlideCells()
         for _, cell, crop in batch:
-            on_slide = moved(cell, window.x, window.y)
-            shifted = CutCrop(crop.pixels, crop.origin_x + window.x, crop.origin_y + window.y)
+            on_slide = cell.moved(window.x, window.y)
+            shifted = replace(crop, origin_x=crop.origin_x + window.x, origin_y=crop.origin_y + window.y)
             message.cells.append(cell_message(tally.cells, on_slide))
             message.crops.append(crop_message(tally.cells, on_slide, shifted, scale.microns_per_pixel or 0.0))
             tally.cells += 1

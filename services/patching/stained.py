@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from services.patching import stain
 from services.patching.light import background_light
 from services.patching.scale import red_cell_scale
+from services.patching.unreadable import unreadable
 
 Bytes = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
@@ -40,6 +41,8 @@ class StainedImage:
         threshold: violet index above which a pixel belongs to a nucleus.
         seen: radius of the red cells in px as first seen, nucleated cells among them; None where there are too few.
         given: radius of the red cells in px by the scale that the caller gave; None where none was given.
+        ink: share 0..1 of a field under ink, pointers and text.
+        outside: pixels of a field without a picture; None where there are none.
     """
 
     density: stain.Float
@@ -51,6 +54,8 @@ class StainedImage:
     threshold: float
     seen: float | None
     given: float | None
+    ink: float = 0.0
+    outside: Mask | None = None
 
     @classmethod
     def of(cls, rgb: Bytes, microns_per_pixel: float | None, *, is_field: bool, threshold: float | None = None) -> StainedImage:
@@ -63,6 +68,10 @@ class StainedImage:
             threshold: violet index of nuclei, where it is known from elsewhere; else a share of the image's peak.
         """
         density = stain.optical_density(rgb, background_light(rgb, is_field=is_field))
+        covered = unreadable(rgb, density) if is_field else None
+        if covered is not None:
+            density = stain.optical_density(covered.rgb, background_light(covered.rgb, is_field=is_field, without=covered.mask))
+            density[covered.mask] = 0.0
         violet = stain.violet_index(density)
         foreground = stain.foreground_mask(density)
         depth, peaks_of_depth = stain.distance_peaks(foreground)
@@ -73,7 +82,19 @@ class StainedImage:
         smooth = np.asarray(cv2.GaussianBlur(violet, (0, 0), sigma), np.float32)
         peaks = smooth if unit else np.asarray(cv2.GaussianBlur(smooth, (0, 0), 1.5 * sigma), np.float32)
         threshold = threshold or stain.nucleus_threshold(peaks, small_nucleus_area(unit, smooth.size))
-        return cls(density, foreground, depth, peaks_of_depth, smooth, sigma, threshold, seen, given)
+        return cls(
+            density,
+            foreground,
+            depth,
+            peaks_of_depth,
+            smooth,
+            sigma,
+            threshold,
+            seen,
+            given,
+            covered.ink if covered else 0.0,
+            covered.mask if covered else None,
+        )
 
     @cached_property
     def first_unit(self) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import stat
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Annotated, Final
@@ -12,19 +13,29 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from clients.cli.backends import find_release, open_client
 from clients.cli.forms import slide_cell_row, slide_form
+from clients.cli.images import refuse_overwriting
 from clients.cli.options import Address, ReleaseOption
-from clients.cli.report.page import ReportItem, render_report
+from clients.cli.report.page import ReportItem, render_report, write_report
+from clients.cli.report.words import note_words
 from clients.cli.running import asyncio_exit, console, in_a_folder, print_json, say
 from dl4all.diagnosis.v1 import diagnosis_pb2
 from dl4all.imaging.v1 import imaging_pb2
-from dl4all_client import SlideOptions, finding_name
+from dl4all_client import ServiceError, SlideOptions, finding_name
+from services.common.image_files import shown
 
 COLUMNS: Final = ("cell_id", "center_x", "center_y", "radius", "blast_probability", "suspected", "indeterminate", "reasons", "focus_after")
 _COLOURS: Final = {"BLASTS_SUSPECTED": "red", "NO_BLASTS_SEEN": "green"}
 
 
 def slide(
-    file: Annotated[Path, typer.Argument(metavar="SLIDE", help="Tiled TIFF, BigTIFF, SVS or DICOM.", show_default=False)],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="SLIDE",
+            help="A file on disk: tiled TIFF, BigTIFF, SVS or DICOM; with --on-server, also a folder with the DICOM files of one slide.",
+            show_default=False,
+        ),
+    ],
     release: ReleaseOption = "",
     address: Address = None,
     on_server: Annotated[
@@ -46,6 +57,8 @@ def slide(
 
     Example: `dl4all phantom --slide 4096 --out slide.tif`, then `dl4all slide slide.tif --report slide.html`.
     """
+    if not on_server:
+        refuse_overwriting([path for path in (cells, report) if path is not None], [file])
     asyncio_exit(_diagnose(file, release, address, on_server, microns_per_pixel, cells, report, as_json))
 
 
@@ -55,7 +68,7 @@ async def _diagnose(
     options: SlideOptions = {"release": release, "microns_per_pixel": scale, "explain": report is not None}
     diagnosis = diagnosis_pb2.SlideDiagnosis()
     async with AsyncExitStack() as stack:
-        sent = 0 if on_server else file.stat().st_size
+        sent = 0 if on_server else _size_of(file)
         client = await stack.enter_async_context(open_client(address))
         table = None if cells is None else csv.writer(stack.enter_context(cells.open("w", encoding="utf-8", newline="")))
         if table is not None:
@@ -74,9 +87,35 @@ async def _diagnose(
         _show(file, diagnosis, as_json)
         if report is not None:
             system = await find_release(client, diagnosis.provenance.release)
-            report.write_text(render_report([_report_item(file, diagnosis)], system=system), encoding="utf-8")
-            say(f"Report: {report}")
+            write_report(report, render_report([_report_item(file, diagnosis)], system=system))
+            say(f"Report: {shown(report)}")
     return 0
+
+
+def _size_of(file: Path) -> int:
+    """Bytes of a file that can be uploaded.
+
+    Raises:
+        ServiceError: it is a folder, a pipe or a device, or it is empty.
+        OSError: there is none.
+    """
+    facts = file.stat()
+    if stat.S_ISDIR(facts.st_mode):
+        raise ServiceError(
+            "INVALID_ARGUMENT",
+            "FILE_UNREADABLE",
+            f"{shown(file)} is a folder, and only a file is uploaded. Give one file; or put the folder below the slide root of the server "
+            "(DL4ALL_PATCHING_SLIDES_ROOT), and name it relative to that with --on-server.",
+        )
+    if not stat.S_ISREG(facts.st_mode):
+        raise ServiceError(
+            "INVALID_ARGUMENT",
+            "FILE_UNREADABLE",
+            f"{shown(file)} is a pipe or a device. A slide must be a file or a folder on disk; save it to a file first.",
+        )
+    if facts.st_size == 0:
+        raise ServiceError("INVALID_ARGUMENT", "FILE_UNREADABLE", f"{shown(file)} is empty: it has 0 bytes. Was it copied whole?")
+    return facts.st_size
 
 
 def _bar() -> Progress:
@@ -96,12 +135,14 @@ def _show(file: Path, slide: diagnosis_pb2.SlideDiagnosis, as_json: bool) -> Non
         print_json(slide_form(str(file), slide))
         return
     counts, fraction, finding = slide.counts, slide.blast_fraction, finding_name(slide.finding)
-    say(f"{finding} {file}", _COLOURS.get(finding, "yellow"))
+    say(f"{finding} {shown(file)}", _COLOURS.get(finding, "yellow"))
     say(
         f"  {slide.facts.width} x {slide.facts.height} px; {counts.total} nucleated cells: {counts.suspected} suspected, "
         f"{counts.indeterminate} indeterminate, {counts.not_suspected} not suspected; blast fraction {fraction.lower:.1%} to {fraction.upper:.1%}"
     )
     say(f"  {'review required; ' if slide.requires_review else ''}{', '.join(slide.reasons)}")
+    for note in note_words(slide.facts.notes):
+        say(f"  {note.code}: {note.sentence}" if note.sentence else f"  {note.code}")
 
 
 def _report_item(file: Path, slide: diagnosis_pb2.SlideDiagnosis) -> ReportItem:

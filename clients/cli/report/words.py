@@ -89,6 +89,8 @@ _IMAGE_REASONS: Final[Mapping[str, str]] = {
     "IMAGE_OVEREXPOSED": "Most of the image is white beyond what the camera can tell; cells may have been missed.",
     "IMAGE_UNDEREXPOSED": "A part of the image is black; cells may have been missed.",
     "CELLS_CROWDED": "The cells lie upon each other; some may have been missed or taken for one.",
+    "COLOURS_DOUBTED": "The colours cannot be those of a stain; the file may be stored or labelled wrongly.",
+    "IMAGE_OBSTRUCTED": "Ink, pointers or text cover a part of the image; they may hide cells.",
     "POOR_IMAGES": "Some images of the specimen are blurred, badly exposed or crowded; cells may have been missed in them.",
 }
 
@@ -106,6 +108,12 @@ _CELL_REASONS: Final[Mapping[str, str]] = {
 
 _NOTES: Final[Mapping[str, str]] = {
     "SCALED_FROM_16_BIT": "The image had 16 bits per channel and was scaled to 8.",
+    "SCALED_FROM_14_BIT": "The image used 14 of 16 bits per channel, which were scaled to 8.",
+    "SCALED_FROM_12_BIT": "The image used 12 of 16 bits per channel, which were scaled to 8.",
+    "SCALED_FROM_10_BIT": "The image used 10 of 16 bits per channel, which were scaled to 8.",
+    "SCALED_FROM_8_BIT": "The image used 8 of 16 bits per channel, which were taken.",
+    "COLOURS_DOUBTED": "The colours cannot be those of a stain; do not rely on this answer.",
+    "SCALE_DOUBTED": "The scale that was given contradicts the size of the red cells; their size was used.",
     "ORIENTATION_APPLIED": "The image was turned upright as its camera recorded.",
     "ALPHA_DROPPED": "An opaque transparency channel was dropped.",
     "SPARSE_TILES": "The slide leaves out tiles; they were taken for empty glass.",

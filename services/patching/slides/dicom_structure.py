@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
-from enum import StrEnum
+from dataclasses import dataclass, field
 from typing import BinaryIO, Final
 
 from services.common.errors import InvalidImageError
+from services.patching.slides.dicom_header import NUMBERS, TEXTS, DicomHeader, Syntax
 from services.patching.slides.slide import MAX_PIXELS, MAX_SIDE, damaged
 
 MAX_ELEMENTS: Final = 20_000
@@ -19,50 +19,15 @@ MAX_HELD_BYTES: Final = 64 * 1024 * 1024
 MAX_FRAMES: Final = 2_000_000
 """Frames of a file, and tiles of all its planes: those of the largest slide in tiles of 256 px, with its resolutions."""
 _START: Final = 132
-_META, _SYNTAX = 0x0002, 0x00020010
-_FRAMES, _ROWS, _COLUMNS = 0x00280008, 0x00280010, 0x00280011
-_TOTAL_COLUMNS, _TOTAL_ROWS, _PATHS, _PLANES = 0x00480006, 0x00480007, 0x00480302, 0x00480303
-_NUMBERS: Final = frozenset({_ROWS, _COLUMNS, _TOTAL_COLUMNS, _TOTAL_ROWS, _PATHS, _PLANES})
+_META, _CLASS, _SYNTAX = 0x0002, 0x00020002, 0x00020010
+MAX_SHORT: Final = 1024
+"""Bytes of a text that is kept; longer ones are no identifiers."""
 _FRAME_GROUPS: Final = 0x52009230
 _EXTENDED_OFFSETS: Final = frozenset({0x7FE00001, 0x7FE00002})
 _PIXELS: Final = 0x7FE00010
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _UNDEFINED: Final = 0xFFFFFFFF
 _LONG: Final = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
-
-
-class Syntax(StrEnum):
-    """Transfer syntaxes that are read."""
-
-    IMPLICIT = "1.2.840.10008.1.2"
-    EXPLICIT = "1.2.840.10008.1.2.1"
-    JPEG = "1.2.840.10008.1.2.4.50"
-    JPEG_EXTENDED = "1.2.840.10008.1.2.4.51"
-    JPEG_LOSSLESS = "1.2.840.10008.1.2.4.57"
-    JPEG_LOSSLESS_FIRST = "1.2.840.10008.1.2.4.70"
-    JPEG_LS_LOSSLESS = "1.2.840.10008.1.2.4.80"
-    JPEG_LS = "1.2.840.10008.1.2.4.81"
-    JPEG_2000_LOSSLESS = "1.2.840.10008.1.2.4.90"
-    JPEG_2000 = "1.2.840.10008.1.2.4.91"
-    HTJ2K_LOSSLESS = "1.2.840.10008.1.2.4.201"
-    HTJ2K_LOSSLESS_RPCL = "1.2.840.10008.1.2.4.202"
-    HTJ2K = "1.2.840.10008.1.2.4.203"
-    RLE = "1.2.840.10008.1.2.5"
-
-    @property
-    def is_jpeg(self) -> bool:
-        """Whether its frames are JPEG streams."""
-        return self in (Syntax.JPEG, Syntax.JPEG_EXTENDED, Syntax.JPEG_LOSSLESS, Syntax.JPEG_LOSSLESS_FIRST)
-
-    @property
-    def is_jpeg_ls(self) -> bool:
-        """Whether its frames are JPEG-LS streams."""
-        return self in (Syntax.JPEG_LS, Syntax.JPEG_LS_LOSSLESS)
-
-    @property
-    def is_native(self) -> bool:
-        """Whether its frames are not packed."""
-        return self in (Syntax.IMPLICIT, Syntax.EXPLICIT)
 
 
 @dataclass
@@ -90,56 +55,93 @@ class _Element:
         return self.kind == b"SQ" or self.length == _UNDEFINED
 
 
-def check_dicom(file: BinaryIO) -> Syntax:
+@dataclass(frozen=True)
+class DicomMeta:
+    """The group before the data set.
+
+    Attributes:
+        sop_class: what kind of object the file holds; empty where it is not said.
+        syntax: how it is stored, as written.
+        end: where the data set begins.
+    """
+
+    sop_class: str
+    syntax: str
+    end: int
+
+
+def read_meta(file: BinaryIO) -> DicomMeta:
+    """Read the group before the data set.
+
+    Raises:
+        InvalidImageError: SLIDE_DAMAGED: an element lies outside the file, or it does not say how its pixels are stored.
+    """
+    return _meta(_Walk(file, file.seek(0, 2)))
+
+
+def check_dicom(file: BinaryIO) -> DicomHeader:
     """Walk the elements up to the pixels. The groups of the single frames are stepped over where their length is given.
 
     Args:
         file: open for reading, seekable, at any position.
 
     Returns:
-        The transfer syntax.
+        What the elements say.
 
     Raises:
         InvalidImageError: SLIDE_UNSUPPORTED: another transfer syntax; SLIDE_TOO_LARGE: more pixels than are read; SLIDE_DAMAGED: an element lies
             outside the file, or there are more elements, frames or levels of sequences than a slide has.
     """
     walk = _Walk(file, file.seek(0, 2))
-    position, syntax = _meta(walk)
+    meta = _meta(walk)
+    syntax = Syntax.named(meta.syntax)
     walk.explicit = syntax is not Syntax.IMPLICIT
-    numbers: dict[int, int] = {}
+    found = _Found()
+    position = meta.end
     while position < walk.size:
         element = _element(walk, position)
         if element.tag == _PIXELS:
+            found.pixels_at, found.pixels_bytes = element.at, None if element.length == _UNDEFINED else element.length
             break
-        if element.tag in _NUMBERS and element.length in (2, 4):
-            numbers[element.tag] = int.from_bytes(_value(walk, element), "little")
-        elif element.tag == _FRAMES and element.length <= 12:
-            text = _value(walk, element).strip(b" \0")
-            numbers[_FRAMES] = int(text) if text.isdigit() else 0
+        if element.tag in NUMBERS or element.tag in TEXTS:
+            found.places[NUMBERS.get(element.tag) or TEXTS[element.tag]] = element.at, element.length
+        if element.tag in NUMBERS and element.length in (2, 4):
+            found.numbers[NUMBERS[element.tag]] = int.from_bytes(_value(walk, element), "little")
+        elif element.tag in TEXTS and element.length <= MAX_SHORT:
+            found.texts[TEXTS[element.tag]] = _value(walk, element).decode("latin-1").strip(" \0")
         position = _after(walk, element, 0)
-    _check_numbers(numbers, walk.size, syntax)
-    return syntax
+    found.texts.setdefault("sop_class", meta.sop_class)
+    header = DicomHeader(syntax, found.texts, found.numbers, found.pixels_at, found.pixels_bytes, found.places)
+    _check_numbers(header, walk.size)
+    return header
 
 
-def _meta(walk: _Walk) -> tuple[int, Syntax]:
-    """The group before the data set: where it ends, and the transfer syntax in it."""
-    position, named = _START, ""
+@dataclass
+class _Found:
+    """What the walk has met."""
+
+    texts: dict[str, str] = field(default_factory=dict)
+    numbers: dict[str, int] = field(default_factory=dict)
+    places: dict[str, tuple[int, int]] = field(default_factory=dict)
+    pixels_at: int = 0
+    pixels_bytes: int | None = 0
+
+
+def _meta(walk: _Walk) -> DicomMeta:
+    position, named, sop_class = _START, "", ""
     while position < walk.size:
         element = _element(walk, position)
         if element.tag >> 16 != _META:
             break
-        if element.tag == _SYNTAX and element.length <= 64:
-            named = _value(walk, element).strip(b" \0").decode("ascii", "replace")
+        if element.tag in (_SYNTAX, _CLASS) and element.length <= 64:
+            text = _value(walk, element).strip(b" \0").decode("ascii", "replace")
+            named, sop_class = (text, sop_class) if element.tag == _SYNTAX else (named, text)
         if element.is_sequence:
             raise damaged("its head holds a sequence")
         position = _after(walk, element, 0)
     if not named:
         raise damaged("it does not say how its pixels are stored")
-    try:
-        return position, Syntax(named)
-    except ValueError as error:
-        message = "The slide's transfer syntax is not read; use JPEG, JPEG-LS, JPEG 2000, RLE or uncompressed little endian."
-        raise InvalidImageError("SLIDE_UNSUPPORTED", message) from error
+    return DicomMeta(sop_class, named, position)
 
 
 def _element(walk: _Walk, position: int) -> _Element:
@@ -213,16 +215,13 @@ def _after_frames(walk: _Walk, groups: _Element) -> int:
     return walk.size
 
 
-def _check_numbers(numbers: dict[int, int], size: int, syntax: Syntax) -> None:
+def _check_numbers(header: DicomHeader, size: int) -> None:
     """Refuse counts from which a parser would lay out tables larger than those of any slide."""
-    width, height = numbers.get(_TOTAL_COLUMNS, 0), numbers.get(_TOTAL_ROWS, 0)
-    columns, rows = numbers.get(_COLUMNS, 0), numbers.get(_ROWS, 0)
+    width, height, columns, rows = header.width, header.height, header.columns, header.rows
     if min(width, height, columns, rows) < 1:
-        return  # it is no slide, as its parser will say
+        return  # it is no slide in tiles
     if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
         raise InvalidImageError("SLIDE_TOO_LARGE", f"The slide is {width} x {height} px; a side has at most {MAX_SIDE} px.")
-    tiles = -(-width // columns) * -(-height // rows) * max(1, numbers.get(_PATHS, 1)) * max(1, numbers.get(_PLANES, 1))
-    frames = numbers.get(_FRAMES, 1)
-    least = columns * rows if syntax.is_native else 8
-    if max(tiles, frames) > MAX_FRAMES or frames * least > size:
+    least = columns * rows if header.syntax.is_native else 8
+    if max(header.tiles, header.frames) > MAX_FRAMES or header.frames * least > size:
         raise damaged("it names more tiles than it holds")

@@ -6,13 +6,22 @@ import math
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
+
+import imagecodecs
+import numpy as np
+from numpy.typing import NDArray
 
 from services.common.errors import InvalidImageError
 from services.patching.slides.slide import damaged
+from services.patching.slides.ycbcr import rgb_of_ycbcr
 
 _JP2_SIGNATURE: Final = b"\0\0\0\x0cjP  \r\n\x87\n"
 _START: Final = b"\xff\x4f\xff\x51"
+_STEPS: Final = (((1, 1), (2, 1), (2, 1)), ((1, 1), (2, 2), (2, 2)))
+"""Steps between the samples of Y, Cb and Cr, in px, where the colours are stored at reduced size: 4:2:2 and 4:2:0."""
+_YCC: Final = b"colr\1\0\0\0\0\0\x12"
+"""The box of a file format that says that its colours are YCbCr."""
 _COD, _COC, _SOT, _SOD, _END = 0xFF52, 0xFF53, 0xFF90, 0xFF93, 0xFFD9
 _KNOWN: Final = frozenset({0xFF50, *range(0xFF51, 0xFF54), *range(0xFF55, 0xFF66), *range(0xFF74, 0xFF79), _SOT})
 """Markers of segments with a length. A decoder looks for the next marker behind one that it does not know."""
@@ -30,7 +39,7 @@ MAX_LEVELS: Final = 32
 
 @dataclass(frozen=True)
 class _Size:
-    """The head of a codestream: its image, and the tiles of its own that it is divided into, px."""
+    """The head of a codestream: its image, the tiles of its own that it is divided into, and the steps between samples, px."""
 
     width: int
     height: int
@@ -38,6 +47,7 @@ class _Size:
     tile_height: int
     samples: int
     divisions: int
+    steps: tuple[tuple[int, int], ...]
 
 
 def jpeg2000_size(data: bytes) -> tuple[int, int]:
@@ -62,7 +72,8 @@ def check_jpeg2000(data: bytes, width: int, height: int, samples: int) -> None:
         samples: per pixel.
 
     Raises:
-        InvalidImageError: SLIDE_DAMAGED: it has another size, other samples, a palette, or is divided into far more pieces than any writer makes.
+        InvalidImageError: SLIDE_DAMAGED: it has another size, other samples, a palette, or is divided into far more pieces than any writer makes;
+            SLIDE_UNSUPPORTED: its samples are stored at different sizes.
     """
     announced = jpeg2000_size(data)
     if announced != (width, height):
@@ -73,6 +84,10 @@ def check_jpeg2000(data: bytes, width: int, height: int, samples: int) -> None:
     size = _size(data, start)
     if size.samples != samples:
         raise damaged("a tile stores other samples than the header says")
+    if size.steps not in _STEPS and len(set(size.steps)) > 1:
+        raise InvalidImageError(
+            "SLIDE_UNSUPPORTED", "The slide stores its colours in JPEG 2000 at a reduced size that is not read; save it in 4:4:4."
+        )
     if size.divisions > MAX_DIVISIONS:
         raise _divided()
     for marker, body in _segments(data, start + 2):
@@ -82,6 +97,30 @@ def check_jpeg2000(data: bytes, width: int, height: int, samples: int) -> None:
             _check_coding(size, 1, body[2:], own_blocks=bool(body[1] & 1))
         elif marker in (_COD, _COC):
             raise damaged("a tile does not say how it is coded")
+
+
+def decode_jpeg2000(data: bytes, labelled: bool) -> NDArray[Any]:
+    """Decode a codestream; three samples a pixel become RGB.
+
+    A codestream with a component transform gives RGB, whatever its label. Without one, its samples are what its file calls them.
+
+    Args:
+        data: a codestream that ``check_jpeg2000`` has accepted.
+        labelled: whether the file labels its colours YCbCr.
+
+    Raises:
+        InvalidImageError: SLIDE_UNSUPPORTED: only some of its parts have a transform.
+    """
+    start = _start(data)
+    transformed = {body[4] != 0 for marker, body in _segments(data, start + 2) if marker == _COD and len(body) > 4}
+    if len(transformed) > 1:
+        raise InvalidImageError("SLIDE_UNSUPPORTED", "A tile of the slide mixes colour transforms of JPEG 2000; save it with one.")
+    # The bare codestream: the decoder would convert by what the boxes of a file format say, and then this would again.
+    pixels = np.asarray(imagecodecs.jpeg2k_decode(data[start:]))
+    if _size(data, start).steps in _STEPS:
+        return pixels  # the decoder brings them to full size, and to RGB with it
+    is_ycbcr = transformed == {False} and (labelled or _YCC in data[:start])
+    return rgb_of_ycbcr(pixels) if is_ycbcr and pixels.ndim == 3 and pixels.shape[2] == 3 else pixels
 
 
 def _start(data: bytes) -> int:
@@ -115,8 +154,9 @@ def _size(data: bytes, start: int) -> _Size:
         raise damaged("a tile does not say its size")
     if any((parts[i] & 0x7F) + 1 > MAX_BITS for i in range(0, len(parts), 3)) or any(not 1 <= parts[i] <= 4 for i in range(len(parts)) if i % 3):
         raise damaged("a tile stores other samples than the header says")
+    steps = tuple((parts[i + 1], parts[i + 2]) for i in range(0, len(parts), 3))
     divisions = math.ceil((x1 - tile_x) / tile_width) * math.ceil((y1 - tile_y) / tile_height)
-    return _Size(x1 - x0, y1 - y0, min(tile_width, x1 - x0), min(tile_height, y1 - y0), samples, divisions)
+    return _Size(x1 - x0, y1 - y0, min(tile_width, x1 - x0), min(tile_height, y1 - y0), samples, divisions, steps)
 
 
 def _segments(data: bytes, at: int) -> Iterator[tuple[int, bytes]]:

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from services.patching.cells import WORKING_SIDE, LocatedCell, LocatedCells, WindowOfSlide, locate_cells, measure_red_cells
 from services.patching.quality import Exposure, focus_map, measure_exposure, typical_blur
+from services.patching.scale import is_doubtful
+from services.patching.slides.colours import are_colours_doubted, colour_samples
 from services.patching.slides.slide import Slide
 from services.patching.slides.tiling import Window, count_windows, lay_windows
 from services.patching.stained import RED_CELL_MICRONS
@@ -40,11 +42,15 @@ class SlideScale:
         microns_per_pixel: the caller's or the file's, else None.
         red_cell_radius: in px; None where no window shows red cells.
         threshold: violet index of nuclei; None where no surveyed window shows any: each window then finds its own.
+        is_doubted: whether the scale that was stated contradicts the red cells, so that theirs is used.
+        are_colours_doubted: whether the colours cannot be those of a stain.
     """
 
     microns_per_pixel: float | None
     red_cell_radius: float | None
     threshold: float | None
+    is_doubted: bool = False
+    are_colours_doubted: bool = False
 
     @property
     def unit(self) -> float:
@@ -106,13 +112,21 @@ def survey(slide: Slide, microns_per_pixel: float | None) -> SlideScale:
     Raises:
         InvalidImageError: a tile is damaged.
     """
-    scale = SlideScale(microns_per_pixel, None, None)
+    scale = SlideScale(None, None, None)
     width, height = slide.facts.width, slide.facts.height
     radii = [r for window in survey_windows(width, height, scale) if (r := measure_red_cells(slide.read(*window), scale.reduction)) is not None]
-    scale = replace(scale, red_cell_radius=float(np.median(radii)) if radii else None)
-    found = [_locate(slide.read(*window), scale) for window in survey_windows(width, height, scale)]
-    thresholds = [f.threshold for f in found if f.cells]
-    return replace(scale, threshold=float(np.median(thresholds)) if thresholds else None)
+    seen = float(np.median(radii)) if radii else None
+    doubted = bool(microns_per_pixel) and is_doubtful(RED_CELL_MICRONS / (microns_per_pixel or 1.0), seen)
+    scale = SlideScale(None if doubted else microns_per_pixel, seen, None, doubted)
+    thresholds, samples = list[float](), list[Bytes]()
+    for window in survey_windows(width, height, scale):
+        pixels = slide.read(*window)
+        samples.append(colour_samples(pixels).copy())
+        found = _locate(pixels, scale)
+        if found.cells:
+            thresholds.append(found.threshold)
+    threshold = float(np.median(thresholds)) if thresholds else None
+    return replace(scale, threshold=threshold, are_colours_doubted=are_colours_doubted(samples))
 
 
 def survey_windows(width: int, height: int, scale: SlideScale) -> Sequence[tuple[int, int, int, int]]:
@@ -142,11 +156,6 @@ def search(slide: Slide, window: Window, scale: SlideScale) -> SearchedWindow:
     located = _locate(pixels, scale)
     claimed = tuple(c for c in located.cells if window.claims(c.center_x + window.x, c.center_y + window.y, tolerance))
     return SearchedWindow(pixels, claimed, measure_exposure(pixels), typical_blur(focus_map(pixels)), located.covered)
-
-
-def moved(cell: LocatedCell, x: int, y: int) -> LocatedCell:
-    """A cell of the window at (x, y), in px of the slide and without its mask."""
-    return replace(cell, center_x=cell.center_x + x, center_y=cell.center_y + y, x=cell.x + x, y=cell.y + y, mask=None)
 
 
 def _locate(pixels: Bytes, scale: SlideScale) -> LocatedCells:

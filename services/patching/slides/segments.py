@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Final
 
-import cv2
 import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 
 from services.common.errors import InvalidImageError
 from services.patching.slides.jpeg import check_jpeg, jpeg_size
-from services.patching.slides.jpeg2000 import check_jpeg2000, jpeg2000_size
+from services.patching.slides.jpeg2000 import check_jpeg2000, decode_jpeg2000, jpeg2000_size
+from services.patching.slides.jpeg_colours import decode_jpeg
 from services.patching.slides.slide import damaged
 
 __all__ = ["Compression", "SegmentForm", "decode_segment", "jpeg2000_size", "jpeg_size"]
@@ -47,7 +47,8 @@ class SegmentForm:
         predictor: 1 (none) or 2 (horizontal differences).
         byte_order: ``<`` or ``>``.
         jpeg_tables: tables that JPEG tiles share; empty for none.
-        jpeg_colours: colour space of the data in JPEG tiles; None to take it from the tiles.
+        jpeg_colours: colour space of the data in JPEG tiles with an alpha channel; None to take it from the tiles.
+        labelled_ycbcr: whether the file labels its colours YCbCr; it counts where a tile does not say it.
     """
 
     compression: Compression
@@ -57,6 +58,7 @@ class SegmentForm:
     byte_order: str
     jpeg_tables: bytes = b""
     jpeg_colours: int | None = None
+    labelled_ycbcr: bool = False
 
 
 _FAILURES: Final = (ValueError, RuntimeError, TypeError, struct.error, zlib.error, MemoryError)
@@ -93,14 +95,14 @@ def _decode(data: bytes, width: int, height: int, form: SegmentForm) -> NDArray[
     match form.compression:
         case Compression.JPEG:
             check_jpeg(data, width, height, form.samples)
+            if form.samples == 3:
+                # Samples are numbered 1, 2, 3 in tiles of RGB too, where a file shares its tables.
+                return decode_jpeg(data, form.labelled_ycbcr, tables=form.jpeg_tables, trust_numbers=False)
             tables = form.jpeg_tables or None
             return np.asarray(imagecodecs.jpeg_decode(data, tables=tables, colorspace=form.jpeg_colours, outcolorspace="RGB"))
         case Compression.JPEG2000 | Compression.APERIO_JPEG2000_RGB | Compression.APERIO_JPEG2000_YCBCR:
             check_jpeg2000(data, width, height, form.samples)
-            pixels = np.asarray(imagecodecs.jpeg2k_decode(data))
-            if form.compression is Compression.APERIO_JPEG2000_YCBCR:
-                return np.asarray(cv2.cvtColor(np.ascontiguousarray(pixels[..., (0, 2, 1)]), cv2.COLOR_YCrCb2RGB))
-            return pixels
+            return decode_jpeg2000(data, form.labelled_ycbcr or form.compression is Compression.APERIO_JPEG2000_YCBCR)
     size = width * height * form.samples * form.bits // 8
     raw = _unpacked(data, size, form.compression)
     if len(raw) != size:

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final
 
-from services.common.errors import FailedPreconditionError, InvalidImageError, InvalidRequestError, NotFoundError, OverloadedError
+from services.common.errors import ConfigurationError, FailedPreconditionError, InvalidImageError, InvalidRequestError, NotFoundError, OverloadedError
 from services.common.processes import is_alive
 
 PREFIX: Final = "dl4all-slide-"
@@ -152,6 +152,23 @@ def _stored() -> Iterator[None]:
         yield
     except OSError as error:
         raise OverloadedError("DISK_FULL", "The slide could not be stored; try again later.") from error
+
+
+def check_uploads(folder: Path) -> None:
+    """Make the folder of uploads, and try to write to it. Called at the start, so that no caller is the first to find out.
+
+    Raises:
+        ConfigurationError: SLIDE_UPLOADS_UNWRITABLE.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(prefix=f"{PREFIX}{os.getpid()}-", dir=folder) as file:
+            file.write(b"\0")
+    except OSError as error:
+        raise ConfigurationError(
+            "SLIDE_UPLOADS_UNWRITABLE",
+            f"Uploaded slides cannot be written to {folder} ({error.strerror or error}); set DL4ALL_PATCHING_SLIDE_UPLOADS to a folder that can be written.",
+        ) from error
 
 
 def remove_left_over(folder: Path) -> int:

@@ -25,9 +25,33 @@ _ROWS_BYTES: Final = 4 * 1024 * 1024
 """Uncompressed strips are read in pieces of about this many bytes, however long they are."""
 MAX_STRIPS: Final = 100_000
 """Strips of a slide without tiles: one for every row of the tallest that is known."""
+_SAMPLE_KINDS: Final = {1: "whole numbers", 2: "signed numbers", 3: "floating-point numbers", 5: "complex numbers", 6: "complex numbers"}
+_NOT_READ: Final = {
+    2: "CCITT",
+    3: "CCITT",
+    4: "CCITT",
+    6: "JPEG of the old kind",
+    22610: "JPEG XR",
+    34887: "LERC",
+    34892: "lossy JPEG of DNG",
+    34925: "LZMA",
+    34933: "PNG",
+    34934: "JPEG XR",
+    50000: "Zstandard",
+    50001: "WebP",
+    50002: "JPEG XL",
+    52546: "JPEG XL",
+}
+"""Compressions of TIFF that are told by name."""
+_REDUCED: Final = 1
+"""Bit of a page that is a reduced copy of another."""
+_SAME_ASPECT: Final = 0.02
+_LARGE_SHARE: Final = 0.05
+"""Share of the largest page from which on a region of a Leica SCN is no overview."""
 _PLAIN_RANGE: Final = 16
 """Largest difference of the samples of a colour within a blank tile."""
 _PARSING: Final = (tifffile.TiffFileError, ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, ArithmeticError, OSError)
+_WITH_YCBCR: Final = (Compression.JPEG, Compression.JPEG2000, Compression.APERIO_JPEG2000_YCBCR, Compression.APERIO_JPEG2000_RGB)
 _UNIT_MICRONS: Final = {2: 25_400.0, 3: 10_000.0}
 
 
@@ -78,13 +102,15 @@ class TiffSource:
 
     def _open(self, file: Any) -> None:
         with tifffile.TiffFile(file) as parsed:
-            page = parsed.pages.first
-            levels = [page, *(p for p in parsed.pages[1:] if isinstance(p, tifffile.TiffPage)), *(page.pages or [])]
+            pages = [p for p in parsed.pages if isinstance(p, tifffile.TiffPage)]
+            page = _full_resolution(pages)
+            levels = [*pages, *(page.pages or [])]
             size = file.seek(0, 2)
             for level in levels:
                 if isinstance(level, tifffile.TiffPage):
                     _check_extent(level, size)
             self._form = _form_of(page, parsed.byteorder)
+            _check_alone(page, pages)
             self._tiled = bool(page.is_tiled)
             self._lay_out(page)
             self._longest = STORED_FACTOR * self._tile_width * self._tile_height * self._form.samples * self._form.bits // 8 + STORED_MARGIN
@@ -168,8 +194,9 @@ def _form_of(page: Any, byte_order: str) -> SegmentForm:
     samples = int(page.samplesperpixel)
     if int(page.photometric) not in (_RGB, _YCBCR) or samples not in (3, 4):
         raise InvalidImageError("SLIDE_NOT_RGB", "The slide is not in RGB colour; stains can only be told in colour.")
+    kind = _SAMPLE_KINDS.get(int(page.sampleformat or 1), "samples of a kind that is not read")
     if bits not in (8, 16) or int(page.sampleformat or 1) != 1:
-        raise InvalidImageError("SLIDE_UNSUPPORTED", "The slide's samples are not whole numbers of 8 or 16 bit.")
+        raise InvalidImageError("SLIDE_UNSUPPORTED", f"The slide holds {kind} of {bits} bit; whole numbers of 8 or 16 bit are read.")
     if int(page.planarconfig or 1) != 1 or int(page.imagedepth or 1) != 1 or int(page.fillorder or 1) != 1:
         raise InvalidImageError(
             "SLIDE_UNSUPPORTED", "The slide stores its colours in separate planes, or is a volume; save it as a plain tiled TIFF."
@@ -177,23 +204,58 @@ def _form_of(page: Any, byte_order: str) -> SegmentForm:
     try:
         compression = Compression(int(page.compression))
     except ValueError as error:
-        raise InvalidImageError(
-            "SLIDE_UNSUPPORTED", f"The slide's compression (TIFF {int(page.compression)}) is not read; use JPEG, JPEG 2000, LZW or Deflate."
-        ) from error
+        named = _NOT_READ.get(int(page.compression), "TIFF")
+        message = f"The slide's compression ({named}, {int(page.compression)}) is not read; use JPEG, JPEG 2000, LZW or Deflate."
+        raise InvalidImageError("SLIDE_UNSUPPORTED", message) from error
     predictor = int(page.predictor or 1)
     if predictor not in (1, 2):
         raise InvalidImageError("SLIDE_UNSUPPORTED", "The slide's samples are differences of a kind that is not read.")
-    if int(page.photometric) == _YCBCR and compression is not Compression.JPEG:
-        raise InvalidImageError("SLIDE_UNSUPPORTED", "The slide stores YCbCr colours without JPEG; save it in RGB.")
+    if int(page.photometric) == _YCBCR and compression not in _WITH_YCBCR:
+        raise InvalidImageError("SLIDE_UNSUPPORTED", "The slide stores YCbCr colours without JPEG or JPEG 2000; save it in RGB.")
     check_jpeg_tables(bytes(page.jpegtables or b""))
     colours, _ = tifffile.tifffile.jpeg_decode_colorspace(page.photometric, page.planarconfig, page.extrasamples, page.is_jfif)
-    return SegmentForm(compression, samples, int(bits), predictor, byte_order, bytes(page.jpegtables or b""), colours)
+    labelled = int(page.photometric) == _YCBCR
+    return SegmentForm(compression, samples, int(bits), predictor, byte_order, bytes(page.jpegtables or b""), colours, labelled)
+
+
+def _full_resolution(pages: list[Any]) -> Any:
+    """The largest page: in some formats a label or an overview comes first.
+
+    Raises:
+        InvalidImageError: SLIDE_UNSUPPORTED: the tiles overlap.
+    """
+    page = max(pages, key=lambda p: int(p.imagewidth) * int(p.imagelength))
+    if page.is_bif or pages[0].is_bif:
+        raise InvalidImageError("SLIDE_UNSUPPORTED", "The slide is a BIF of Ventana, whose tiles overlap; export it as a tiled TIFF, SVS or DICOM.")
+    return page
+
+
+def _check_alone(page: Any, pages: list[Any]) -> None:
+    """Refuse a file with another picture that would not be judged.
+
+    Raises:
+        InvalidImageError: SLIDE_SEVERAL.
+    """
+    if any(_is_another(p, page, bool(pages[0].is_scn)) for p in pages if p is not page):
+        raise InvalidImageError(
+            "SLIDE_SEVERAL",
+            "The TIFF holds more than one picture of full size, such as focal planes or regions; save the one to be judged by itself.",
+        )
+
+
+def _is_another(other: Any, page: Any, has_regions: bool) -> bool:
+    """Whether a page is a picture of its own, not a resolution, a label or an overview. The focal planes of an NDPI are known to be such."""
+    if int(other.subfiletype or 0) & _REDUCED or page.is_ndpi:
+        return False
+    across, down = page.imagewidth / max(1, other.imagewidth), page.imagelength / max(1, other.imagelength)
+    is_large = across * down < 1 / _LARGE_SHARE
+    return (across, down) == (1.0, 1.0) or (has_regions and is_large and abs(across / down - 1) > _SAME_ASPECT)
 
 
 def _levels(page: Any, pages: list[Any]) -> int:
     """Resolutions of one picture: the same aspect at smaller size; labels and macro pictures have another."""
     aspect = page.imagewidth / page.imagelength
-    return sum(1 for p in pages if isinstance(p, tifffile.TiffPage) and abs(p.imagewidth / p.imagelength / aspect - 1) < 0.02)
+    return sum(1 for p in pages if isinstance(p, tifffile.TiffPage) and abs(p.imagewidth / p.imagelength / aspect - 1) < _SAME_ASPECT)
 
 
 def _microns(page: Any) -> float | None:

@@ -58,7 +58,7 @@ def test_tiffs_are_read_in_all_their_bits(planarconfig: str, compression: str | 
     deep = _deep(60_000)
     stored = np.ascontiguousarray(np.moveaxis(deep, -1, 0)) if planarconfig == "separate" else deep
     buffer = io.BytesIO()
-    tifffile.imwrite(buffer, stored, photometric="rgb", planarconfig=planarconfig, compression=compression, byteorder=byteorder)
+    tifffile.imwrite(buffer, stored, photometric="rgb", planarconfig=planarconfig, compression=compression, byteorder=byteorder)  # type: ignore[arg-type]
     np.testing.assert_array_equal(read_deep(buffer.getvalue(), "TIFF"), deep)
 
 

@@ -24,6 +24,7 @@ def test_a_good_image_has_no_reasons() -> None:
         ({"overexposed": 0.7}, Reason.IMAGE_OVEREXPOSED),
         ({"underexposed": 0.1}, Reason.IMAGE_UNDEREXPOSED),
         ({"covered": 0.9}, Reason.CELLS_CROWDED),
+        ({"ink": 0.03}, Reason.IMAGE_OBSTRUCTED),
     ],
 )
 def test_each_fault_has_its_reason(change: dict[str, float], reason: Reason) -> None:

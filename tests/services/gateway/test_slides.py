@@ -53,6 +53,14 @@ async def test_every_cell_is_streamed_and_counted_and_progress_comes_last() -> N
     assert parts[-1] == SlideProgress(cells_found=3, cells_judged=3)
 
 
+async def test_doubts_of_patching_reach_the_caller() -> None:
+    facts = patching_pb2.LocateSlideResponse(facts=imaging_pb2.SlideFacts(width=4000, height=3000, notes=["COLOURS_DOUBTED"]))
+    _, slide = await _judge(_services(facts, _end(0)))
+    assert slide.facts is not None
+    assert list(slide.facts.notes) == list(slide.quality.notes) == ["COLOURS_DOUBTED"]
+    assert "COLOURS_DOUBTED" in slide.decide(image_rule(RELEASE)).reasons
+
+
 async def test_what_the_slide_is_comes_from_its_facts_and_its_end() -> None:
     _, slide = await _judge(_services(FACTS, _end(0)))
     assert "PHANTOM" in slide.decide(image_rule(RELEASE)).reasons

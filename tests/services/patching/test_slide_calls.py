@@ -7,14 +7,19 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
+import tifffile
 
 from dl4all.imaging.v1 import imaging_pb2
 from dl4all.patching.v1 import patching_pb2
-from services.common.errors import DomainError
+from services.common.errors import ConfigurationError, DomainError
+from services.common.phantom import PhantomOptions, smear_field
 from services.common.workers import Workers
 from services.patching.settings import PatchingSettings
 from services.patching.slide_calls import SlideCalls
+from tests.services.patching.slides.dicom_files import write_dicom
 
 Request = patching_pb2.LocateSlideRequest
 
@@ -115,3 +120,44 @@ async def test_an_upload_that_is_fast_enough_is_read(workers: Workers, tmp_path:
 async def test_a_pause_longer_than_allowed_is_an_incomplete_upload(workers: Workers, tmp_path: Path) -> None:
     slides = calls(workers, tmp_path, slide_chunk_seconds=0.2, slide_bytes_per_second=0)
     assert await reason(slides, sent(start(upload_bytes=1000), chunk(), end=False)) == "UPLOAD_INCOMPLETE"
+
+
+def test_a_folder_of_uploads_that_cannot_be_written_is_found_at_the_start(tmp_path: Path) -> None:
+    (tmp_path / "uploads").write_bytes(b"a file")
+    workers = Workers(1)
+    try:
+        with pytest.raises(ConfigurationError) as caught:
+            calls(workers, tmp_path)
+        assert caught.value.reason == "SLIDE_UPLOADS_UNWRITABLE"
+    finally:
+        workers.close()
+
+
+async def test_a_folder_with_links_below_the_root_is_read_and_two_slides_are_told_by_name(workers: Workers, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(150, 250, (96, 128, 3), np.uint8)
+    for folder in ("store", "links", "two"):
+        (tmp_path / folder).mkdir()
+    write_dicom(tmp_path / "store" / "1", pixels)
+    (tmp_path / "links" / "slide.dcm").symlink_to(tmp_path / "store" / "1")
+    slides = calls(workers, tmp_path)
+    assert await reason(slides, sent(start(path="links"))) == "none"
+    write_dicom(tmp_path / "two" / "a.dcm", pixels)
+    write_dicom(tmp_path / "two" / "b.dcm", pixels)
+    with pytest.raises(DomainError, match=r"a\.dcm and b\.dcm"):
+        async for _ in slides.locate(sent(start(path="two"))):
+            pass
+
+
+async def test_doubts_about_the_colours_are_noted(workers: Workers, tmp_path: Path) -> None:
+    field = smear_field(1, PhantomOptions(width=640, height=480, cells=8)).image
+    ycbcr = np.ascontiguousarray(cv2.cvtColor(field, cv2.COLOR_RGB2YCrCb)[..., (0, 2, 1)])
+    for name, pixels in (("true", field), ("false", ycbcr)):
+        tifffile.imwrite(tmp_path / f"{name}.tif", pixels, photometric="rgb", tile=(64, 64))
+    slides = calls(workers, tmp_path)
+    notes = {}
+    for name in ("true", "false"):
+        async for part in slides.locate(sent(start(path=f"{name}.tif"))):
+            if part.HasField("facts"):
+                notes[name] = list(part.facts.notes)
+    assert "COLOURS_DOUBTED" in notes["false"]
+    assert "COLOURS_DOUBTED" not in notes["true"]

@@ -60,6 +60,45 @@ def test_what_is_no_slide_is_told_in_words(tmp_path: Path) -> None:
     assert "Traceback" not in missing.stderr
 
 
+def test_what_cannot_be_uploaded_is_told_before_anything_starts(tmp_path: Path) -> None:
+    (tmp_path / "empty.tif").touch()
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    for given, words in (
+        ("empty.tif", "is empty: it has 0 bytes"),
+        ("folder", "--on-server"),
+        ("pipe", "must be a file or a folder on disk"),
+        ("/dev/null", "must be a file or a folder on disk"),
+    ):
+        result = run("slide", tmp_path / given)
+        assert result.returncode == 1
+        assert words in result.stderr
+        assert "Traceback" not in result.stderr
+
+
+def test_a_slide_out_of_a_pipe_is_refused_in_words() -> None:
+    result = subprocess.run([*DL4ALL, "slide", "/dev/stdin"], input="not on disk", capture_output=True, text=True, timeout=300)
+    assert result.returncode == 1
+    assert "must be a file or a folder on disk" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_slide_is_never_written_over(tmp_path: Path) -> None:
+    (tmp_path / "slide.tif").write_bytes(b"slide")
+    result = run("slide", tmp_path / "slide.tif", "--cells", tmp_path / "slide.tif")
+    assert result.returncode == 2
+    assert (tmp_path / "slide.tif").read_bytes() == b"slide"
+
+
+def test_a_folder_of_uploads_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "slide.tif").write_bytes(b"nothing")
+    environment = {**os.environ, "DL4ALL_PATCHING_SLIDE_UPLOADS": str(tmp_path / "slide.tif")}
+    result = subprocess.run([*DL4ALL, "slide", str(tmp_path / "slide.tif")], env=environment, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 1
+    assert "DL4ALL_PATCHING_SLIDE_UPLOADS" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
 def test_ctrl_c_leaves_nothing_behind(slide: tuple[Path, list[dict]], tmp_path: Path) -> None:
     environment = {**os.environ, "DL4ALL_PATCHING_SLIDE_UPLOADS": str(tmp_path / "uploads")}
     process = subprocess.Popen([*DL4ALL, "slide", str(slide[0])], env=environment, stderr=subprocess.PIPE, text=True)

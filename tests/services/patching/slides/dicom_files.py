@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable
+import struct
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ def write_dicom(
     syntax: str = JPEGBaseline8Bit,
     encode: Callable[[np.ndarray], bytes] | None = None,
     lying: bytes | None = None,
+    kept: Iterable[int] | None = None,
     **facts: object,
 ) -> Path:
     """A TILED_FULL volume.
@@ -38,6 +40,7 @@ def write_dicom(
         syntax: transfer syntax.
         encode: encodes a tile; JPEG by default.
         lying: the stream of the second tile, instead of its own.
+        kept: numbers of the tiles that are stored, each with its place (TILED_SPARSE); None for all, without (TILED_FULL).
         facts: further elements, or others than usual, by their keywords.
     """
     height, width = pixels.shape[:2]
@@ -80,6 +83,11 @@ def write_dicom(
     d.NumberOfOpticalPaths, d.TotalPixelMatrixFocalPlanes = 1, 1
     code = _dataset(CodeValue="111744", CodingSchemeDesignator="DCM", CodeMeaning="Brightfield illumination")
     d.OpticalPathSequence = Sequence([_dataset(OpticalPathIdentifier="1", IlluminationTypeCodeSequence=Sequence([code]))])
+    if kept is not None:
+        numbers = list(kept)
+        tiles = [tiles[i] for i in numbers]
+        d.DimensionOrganizationType, d.NumberOfFrames = "TILED_SPARSE", len(tiles)
+        d.PerFrameFunctionalGroupsSequence = Sequence([_placed(i, columns) for i in numbers])
     for name, value in facts.items():
         setattr(d, name, value)
     frames = [(encode or _jpeg)(tile) for tile in tiles]
@@ -91,6 +99,60 @@ def write_dicom(
     d["PixelData"].is_undefined_length = not native
     d.save_as(path, enforce_file_format=True)
     return path
+
+
+def _placed(number: int, columns: int) -> Dataset:
+    place = _dataset(
+        ColumnPositionInTotalImagePixelMatrix=number % columns * TILE + 1,
+        RowPositionInTotalImagePixelMatrix=number // columns * TILE + 1,
+        XOffsetInSlideCoordinateSystem=0,
+        YOffsetInSlideCoordinateSystem=0,
+        ZOffsetInSlideCoordinateSystem=0,
+    )
+    return _dataset(PlanePositionSlideSequence=Sequence([place]))
+
+
+def write_single(
+    path: Path,
+    pixels: np.ndarray,
+    sop_class: str = "1.2.840.10008.5.1.4.1.1.77.1.2",
+    syntax: str = ExplicitVRLittleEndian,
+    stream: bytes = b"",
+    **facts: object,
+) -> Path:
+    """A single image, uncompressed or as a packed stream in two pieces.
+
+    Args:
+        path: of the file.
+        pixels: uint8 (height, width, 3).
+        sop_class: what it calls itself: a microscopic image by default.
+        syntax: transfer syntax.
+        stream: packed pixels; empty for uncompressed ones.
+        facts: further elements, or others than usual, by their keywords.
+    """
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID, meta.TransferSyntaxUID = UID(sop_class), generate_uid(), UID(syntax)
+    d = FileDataset(str(path), {}, file_meta=meta, preamble=bytes(128))
+    d.SOPClassUID, d.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
+    d.StudyInstanceUID, d.SeriesInstanceUID, d.Modality = generate_uid(), generate_uid(), "GM"
+    d.Rows, d.Columns = pixels.shape[:2]
+    d.SamplesPerPixel, d.PhotometricInterpretation, d.PlanarConfiguration = 3, "RGB", 0
+    d.BitsAllocated = d.BitsStored = 8
+    d.HighBit, d.PixelRepresentation = 7, 0
+    for name, value in facts.items():
+        setattr(d, name, value)
+    half = len(stream) // 2 // 2 * 2
+    d.PixelData = encapsulate_pieces([stream[:half], stream[half:]]) if stream else pixels.tobytes()
+    d["PixelData"].VR = "OB"
+    d["PixelData"].is_undefined_length = bool(stream)
+    d.save_as(path, enforce_file_format=True)
+    return path
+
+
+def encapsulate_pieces(pieces: list[bytes]) -> bytes:
+    """One frame in several pieces, after an empty table of offsets."""
+    items = [b"", *(piece + b"\0" * (len(piece) % 2) for piece in pieces)]
+    return b"".join(struct.pack("<HHI", 0xFFFE, 0xE000, len(item)) + item for item in items) + struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)
 
 
 def _dataset(**values: object) -> Dataset:

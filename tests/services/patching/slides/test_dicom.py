@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import cv2
 import imagecodecs
 import numpy as np
 import pytest
@@ -17,8 +19,9 @@ from wsidicom import WsiDicom
 from wsidicom.instance import WsiDicomImageData
 
 from services.common.errors import InvalidImageError
-from services.patching.slides.dicom_structure import Syntax
+from services.patching.slides.dicom_header import Syntax
 from services.patching.slides.opening import open_slide
+from services.patching.slides.slide import SlideNote
 from tests.properties import examples
 from tests.services.patching.slides.dicom_files import write_dicom
 from tests.services.patching.slides.test_rle import encode_rle
@@ -99,18 +102,22 @@ def test_in_every_packed_transfer_syntax_a_tile_of_another_size_is_refused_befor
     syntax, encode = ENCODERS[name]
     lying = encode(np.full((side, side, 3), 90, np.uint8))
     slide = open_slide(write_dicom(tmp_path / "slide.dcm", PIXELS, syntax=syntax, encode=encode, lying=lying))
-    called: list[object] = []
-    real = WsiDicomImageData.get_decoded_tile
+    called: list[str] = []
 
-    def noted(*args: Any) -> np.ndarray:
-        called.append(args[1])
-        return real(*args)
+    def noted(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+        def decode(*args: Any, **options: Any) -> Any:
+            called.append(name)
+            return real(*args, **options)
 
-    monkeypatch.setattr(WsiDicomImageData, "get_decoded_tile", noted)
+        return decode
+
+    for decoder in ("jpeg8_decode", "jpegls_decode", "jpeg2k_decode", "packbits_decode"):
+        monkeypatch.setattr(imagecodecs, decoder, noted(decoder, getattr(imagecodecs, decoder)))
+    monkeypatch.setattr(WsiDicomImageData, "get_decoded_tile", lambda *_: pytest.fail("its colours would come from the label alone"))
     with pytest.raises(InvalidImageError) as caught:
         slide.read(0, 0, 230, 150)
     assert caught.value.reason == "SLIDE_DAMAGED"
-    assert len(called) <= 1, "the first tile is sound, and the second is never decoded"
+    assert len(called) == 1 or syntax is Syntax.RLE, "the first tile is sound, and the second is never decoded"
     slide.close()
 
 
@@ -128,7 +135,7 @@ def test_another_transfer_syntax_is_refused(tmp_path: Path, syntax: str, monkeyp
     content = path.read_bytes()
     known = Syntax.JPEG.encode()
     path.write_bytes(content.replace(known + b"\0" * (len(known) % 2), syntax.encode().ljust(len(known) + len(known) % 2, b"\0"), 1))
-    monkeypatch.setattr(WsiDicom, "open", lambda _: pytest.fail("a parser saw it"))
+    monkeypatch.setattr(WsiDicom, "__init__", lambda *_: pytest.fail("a parser saw it"))
     with pytest.raises(InvalidImageError) as caught:
         open_slide(path)
     assert caught.value.reason == "SLIDE_UNSUPPORTED"
@@ -154,6 +161,97 @@ def test_damage_is_a_typed_error_or_harmless(whole_file: bytes, tmp_path: Path, 
             slide.read(0, 0, min(slide.facts.width, 400), min(slide.facts.height, 400))
         finally:
             slide.close()
+
+
+def _jpeg(tile: np.ndarray, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(tile)).save(buffer, "JPEG", quality=95, **options)
+    return buffer.getvalue()
+
+
+def _no_transform(tile: np.ndarray) -> bytes:
+    return bytes(imagecodecs.jpeg2k_encode(_smooth(tile), reversible=True, mct=False, codecformat="j2k"))
+
+
+def _ycbcr(tile: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(cv2.cvtColor(_smooth(tile), cv2.COLOR_RGB2YCrCb)[..., (0, 2, 1)])
+
+
+MISLABELLED: dict[str, tuple[Syntax, Callable[[np.ndarray], bytes], str]] = {
+    "JFIF that is called RGB": (Syntax.JPEG, _jpeg, "RGB"),
+    "JFIF of full size that is called RGB": (Syntax.JPEG, lambda tile: _jpeg(tile, subsampling=0), "RGB"),
+    "JFIF": (Syntax.JPEG, _jpeg, "YBR_FULL_422"),
+    "RGB of JPEG": (Syntax.JPEG, lambda tile: _jpeg(tile, keep_rgb=True), "RGB"),
+    "RGB of JPEG that is called YCbCr": (Syntax.JPEG, lambda tile: _jpeg(tile, keep_rgb=True), "YBR_FULL_422"),
+    "ICT without a transform": (Syntax.JPEG_2000, lambda tile: _no_transform(_ycbcr(tile)), "YBR_ICT"),
+    "RCT without a transform": (Syntax.JPEG_2000, lambda tile: _no_transform(_ycbcr(tile)), "YBR_RCT"),
+    "YCbCr in JPEG 2000": (Syntax.JPEG_2000, lambda tile: _no_transform(_ycbcr(tile)), "YBR_FULL_422"),
+    "YCbCr of full size in JPEG 2000": (Syntax.JPEG_2000_LOSSLESS, lambda tile: _no_transform(_ycbcr(tile)), "YBR_FULL"),
+    "ICT with its transform": (Syntax.JPEG_2000, _jpeg2000("j2k"), "YBR_ICT"),
+    "transformed, and called YCbCr": (Syntax.JPEG_2000, _jpeg2000("j2k"), "YBR_FULL_422"),
+    "transformed, and called RGB": (Syntax.JPEG_2000, _jpeg2000("jp2"), "RGB"),
+    "RGB without a transform": (Syntax.JPEG_2000, _no_transform, "RGB"),
+    "YCbCr unpacked": (Syntax.EXPLICIT, lambda tile: _ycbcr(tile).tobytes(), "YBR_FULL"),
+    "YCbCr unpacked, in implicit form": (Syntax.IMPLICIT, lambda tile: _ycbcr(tile).tobytes(), "YBR_FULL"),
+    "YCbCr in run lengths": (Syntax.RLE, lambda tile: encode_rle(_ycbcr(tile)), "YBR_FULL"),
+    "YCbCr in JPEG-LS": (Syntax.JPEG_LS_LOSSLESS, lambda tile: bytes(imagecodecs.jpegls_encode(_ycbcr(tile))), "YBR_FULL"),
+}
+
+
+@pytest.mark.parametrize("name", MISLABELLED)
+def test_colours_are_those_of_the_stream_whatever_its_label(tmp_path: Path, name: str) -> None:
+    syntax, encode, label = MISLABELLED[name]
+    slide = open_slide(write_dicom(tmp_path / "slide.dcm", PIXELS, syntax=syntax, encode=encode, PhotometricInterpretation=label))
+    assert np.abs(slide.read(0, 0, 230, 150).astype(int) - PIXELS).mean() < 4
+    slide.close()
+
+
+@pytest.mark.parametrize(
+    ("facts", "reason", "words"),
+    [
+        ({"PhotometricInterpretation": "MONOCHROME2", "SamplesPerPixel": 1}, "SLIDE_NOT_RGB", "MONOCHROME2"),
+        ({"PhotometricInterpretation": "PALETTE COLOR", "SamplesPerPixel": 1}, "SLIDE_NOT_RGB", "PALETTE"),
+        ({"BitsAllocated": 16, "BitsStored": 12, "HighBit": 11}, "SLIDE_NOT_RGB", "12 bit in 16"),
+        ({"PixelRepresentation": 1}, "SLIDE_NOT_RGB", "signed"),
+        ({"PlanarConfiguration": 1}, "SLIDE_UNSUPPORTED", "separate planes"),
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "LABEL", "NONE"]}, "SLIDE_UNSUPPORTED", "the label of a slide"),
+        ({"ImageType": ["ORIGINAL", "PRIMARY"]}, "SLIDE_UNSUPPORTED", "no volume"),
+    ],
+    ids=str,
+)
+def test_a_whole_file_that_is_not_read_is_called_what_it_is(tmp_path: Path, facts: dict[str, Any], reason: str, words: str) -> None:
+    path = write_dicom(tmp_path / "slide.dcm", PIXELS, syntax=Syntax.EXPLICIT, encode=lambda tile: tile.tobytes(), **facts)
+    with pytest.raises(InvalidImageError) as caught:
+        open_slide(path)
+    assert caught.value.reason == reason
+    assert words in caught.value.message
+    assert "damaged" not in caught.value.message
+
+
+@pytest.mark.parametrize("name", ["RLE", "JPEG 2000", "JPEG-LS"])
+def test_planes_that_a_packed_stream_has_anyway_change_nothing(tmp_path: Path, name: str) -> None:
+    syntax, encode = ENCODERS[name]
+    slide = open_slide(write_dicom(tmp_path / "slide.dcm", PIXELS, syntax=syntax, encode=encode, PlanarConfiguration=1))
+    assert np.array_equal(slide.read(0, 0, 230, 150), PIXELS)
+    slide.close()
+
+
+def test_a_resolution_that_is_not_read_is_not_replaced_by_a_smaller_one(tmp_path: Path) -> None:
+    same: dict[str, Any] = {"StudyInstanceUID": "1.2.3", "SeriesInstanceUID": "1.2.4", "FrameOfReferenceUID": "1.2.5"}
+    write_dicom(tmp_path / "full.dcm", PIXELS, syntax=Syntax.EXPLICIT, encode=lambda tile: tile.tobytes(), PlanarConfiguration=1, **same)
+    write_dicom(tmp_path / "half.dcm", np.ascontiguousarray(PIXELS[::2, ::2]), **same)
+    with pytest.raises(InvalidImageError) as caught:
+        open_slide(tmp_path)
+    assert caught.value.reason == "SLIDE_UNSUPPORTED"
+
+
+def test_a_missing_tile_of_a_sparse_slide_is_blank_and_noted(tmp_path: Path) -> None:
+    slide = open_slide(write_dicom(tmp_path / "slide.dcm", PIXELS, kept=range(1, 12)))
+    assert slide.facts.notes == (SlideNote.SPARSE_TILES,)
+    assert (slide.read(0, 0, 64, 64) == 255).all()
+    assert np.abs(slide.read(64, 64, 100, 60).astype(int) - PIXELS[64:124, 64:164]).mean() < 4
+    slide.close()
+    assert open_slide(write_dicom(tmp_path / "slide.dcm", PIXELS, kept=range(12))).facts.notes == ()
 
 
 def test_dicom_that_is_no_slide_is_refused(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.common.errors import InvalidImageError
-from services.patching.slides.dicom_structure import MAX_DEPTH, MAX_ELEMENTS, MAX_HELD_BYTES, Syntax, check_dicom
+from services.patching.slides.dicom_header import WHOLE_SLIDE, Syntax
+from services.patching.slides.dicom_structure import MAX_DEPTH, MAX_ELEMENTS, MAX_HELD_BYTES, check_dicom, read_meta
 from tests.properties import examples
 from tests.services.patching.slides.dicom_files import write_dicom
 
@@ -55,12 +56,22 @@ def refused(file: io.BytesIO) -> InvalidImageError:
 def test_a_slide_of_an_independent_writer_passes(tmp_path: Path, syntax: Syntax) -> None:
     encode = None if syntax is Syntax.JPEG else (lambda tile: tile.tobytes())
     with write_dicom(tmp_path / "slide.dcm", PIXELS, syntax=syntax, encode=encode).open("rb") as file:
-        assert check_dicom(file) is syntax
+        header = check_dicom(file)
+    assert header.syntax is syntax
+    assert (header.width, header.height, header.frames, header.flavour, header.is_resolution) == (230, 150, 12, "VOLUME", True)
+    assert header.pixels_at > 0
 
 
 @pytest.mark.parametrize("named", ["1.2.840.10008.1.2.4.110", "1.2.840.10008.1.2.1.99", "none"])
 def test_another_transfer_syntax_is_refused(named: str) -> None:
     assert refused(whole(syntax=named)).reason == "SLIDE_UNSUPPORTED"
+
+
+def test_what_the_file_holds_is_said_before_its_transfer_syntax_is_judged(tmp_path: Path) -> None:
+    with write_dicom(tmp_path / "slide.dcm", PIXELS).open("rb") as file:
+        meta = read_meta(file)
+    assert (meta.sop_class, meta.syntax) == (WHOLE_SLIDE, Syntax.JPEG)
+    assert read_meta(whole(syntax="9.9")).syntax == "9.9"
 
 
 @pytest.mark.parametrize("undefined", [False, True])

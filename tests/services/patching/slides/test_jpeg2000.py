@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import struct
 from contextlib import suppress
 from typing import Any
 
+import cv2
 import imagecodecs
 import numpy as np
 import pytest
@@ -13,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.common.errors import InvalidImageError
-from services.patching.slides.jpeg2000 import MAX_DIVISIONS, MAX_LAYERS, check_jpeg2000
+from services.patching.slides.jpeg2000 import MAX_DIVISIONS, MAX_LAYERS, check_jpeg2000, decode_jpeg2000
+from services.patching.slides.ycbcr import rgb_of_ycbcr
 from tests.properties import examples
 
 TILE = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
@@ -104,6 +107,63 @@ def test_what_hides_behind_an_unknown_marker_is_refused() -> None:
     stream = encoded(codecformat="j2k")
     at = stream.index(COD)
     assert "no JPEG 2000" in reason(stream[:at] + b"\xff\x30" + stream[at:])
+
+
+def ycbcr(rgb: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2YCrCb)[..., (0, 2, 1)])
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+@pytest.mark.parametrize("form", ["j2k", "jp2"])
+def test_a_transform_gives_rgb_whatever_the_label(form: str, labelled: bool) -> None:
+    for options in ({"reversible": True}, {"level": 0}):
+        assert np.abs(decode_jpeg2000(encoded(codecformat=form, mct=True, **options), labelled).astype(int) - TILE).max() <= 2
+
+
+@pytest.mark.parametrize("form", ["j2k", "jp2"])
+def test_without_a_transform_samples_are_what_they_are_called(form: str) -> None:
+    assert np.array_equal(decode_jpeg2000(encoded(codecformat=form, mct=False, reversible=True), False), TILE)
+    stored = encoded(ycbcr(TILE), codecformat=form, mct=False, reversible=True)
+    assert np.array_equal(decode_jpeg2000(stored, True), rgb_of_ycbcr(ycbcr(TILE)))
+    boxed = encoded(ycbcr(TILE), codecformat="jp2", colorspace="SYCC", mct=False, reversible=True)
+    for labelled in (False, True):
+        assert np.array_equal(decode_jpeg2000(boxed, labelled), rgb_of_ycbcr(ycbcr(TILE))), "the box says it, and it is converted once"
+
+
+REDUCED = {
+    "4:2:2": (
+        "/0//UQAvAAAAAAAgAAAAIAAAAAAAAAAAAAABAAAAAQAAAAAAAAAAAAADBwEBBwIBBwIB/1IADAAAAAEABgICAAD/XAApIn8gfuB+4H6gdvB28HbAbwBvAG7gZ1BnUGdoUAVQBVBHV9NX"
+        "01di/2QAEQABTGF2YzYyLjI4LjEwMv+QAAoAAAAAADMAAf+Tz/wADAQbH8P5Awmbf8P5AwM5fwAAAAAAAAAAAAAAAAAAAAAAAP/Z"
+    ),
+    "4:2:0": (
+        "/0//UQAvAAAAAAAgAAAAIAAAAAAAAAAAAAABAAAAAQAAAAAAAAAAAAADBwEBBwICBwIC/1IADAAAAAEABgICAAD/XAApIn8gfuB+4H6gdvB28HbAbwBvAG7gZ1BnUGdoUAVQBVBHV9NX"
+        "01di/2QAEQABTGF2YzYyLjI4LjEwMv+QAAoAAAAAADMAAf+Tz/wADAQbH8P5Awmbf8P5AwM5fwAAAAAAAAAAAAAAAAAAAAAAAP/Z"
+    ),
+}
+"""Codestreams of 32 x 32 px in one colour, Y 200, Cb 100, Cr 150, that FFmpeg wrote."""
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+@pytest.mark.parametrize("name", REDUCED)
+def test_colours_at_reduced_size_are_converted_once(name: str, labelled: bool) -> None:
+    stream = base64.b64decode(REDUCED[name])
+    check_jpeg2000(stream, 32, 32, 3)
+    assert np.abs(decode_jpeg2000(stream, labelled).astype(int) - (231, 194, 150)).max() <= 1
+
+
+def test_other_reduced_sizes_and_mixed_transforms_are_called_what_they_are() -> None:
+    with pytest.raises(InvalidImageError, match="reduced size") as caught:
+        check_jpeg2000(replaced(base64.b64decode(REDUCED["4:2:2"]), 46, ">BB", 4, 1), 32, 32, 3)
+    assert caught.value.reason == "SLIDE_UNSUPPORTED"
+    stream = encoded(codecformat="j2k", mct=True)
+    at = stream.index(COD)
+    (length,) = struct.unpack(">H", stream[at + 2 : at + 4])
+    coding = bytearray(stream[at : at + 2 + length])
+    coding[8] = 0
+    part = stream.index(b"\xff\x90") + 12
+    with pytest.raises(InvalidImageError, match="mixes") as caught:
+        decode_jpeg2000(stream[:part] + bytes(coding) + stream[part:], False)
+    assert caught.value.reason == "SLIDE_UNSUPPORTED"
 
 
 @settings(max_examples=examples(300), deadline=None)

@@ -11,7 +11,7 @@ import tifffile
 from services.common.phantom import PhantomOptions
 from services.common.phantom.slide import PhantomSlide, SlideOptions
 from services.patching.cells import LocatedCell
-from services.patching.slides.location import SlideScale, moved, search, survey, survey_windows, windows_of
+from services.patching.slides.location import SlideScale, search, survey, survey_windows, windows_of
 from services.patching.slides.opening import open_slide
 from services.patching.slides.tiling import SeenCells
 
@@ -33,7 +33,7 @@ def locate(path: Path, microns: float | None = None) -> tuple[list[LocatedCell],
     scale = survey(slide, microns)
     seen, cells = SeenCells(512.0), []
     for window in windows_of(slide, scale)[1]:
-        found = [moved(c, window.x, window.y) for c in search(slide, window, scale).cells]
+        found = [c.moved(window.x, window.y) for c in search(slide, window, scale).cells]
         cells += [c for c, new in zip(found, seen.add(found), strict=True) if new]
     slide.close()
     return cells, scale

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from services.common.errors import DomainError, FailedPreconditionError, InvalidRequestError, NotFoundError
-from services.patching.slides.sources import PREFIX, SlideDigest, Upload, below, remove_left_over, sha256_of_slide
+from services.common.errors import ConfigurationError, DomainError, FailedPreconditionError, InvalidRequestError, NotFoundError
+from services.patching.slides.sources import PREFIX, SlideDigest, Upload, below, check_uploads, remove_left_over, sha256_of_slide
 
 
 @pytest.fixture
@@ -152,3 +152,14 @@ def test_a_digest_is_made_in_steps_of_bounded_length(tmp_path: Path, monkeypatch
             steps += 1
         assert digest.hexdigest() == hashlib.sha256(content[:size]).hexdigest()
         assert steps == size // 100 + 1
+
+
+def test_the_folder_of_uploads_is_tried_before_the_first_upload(tmp_path: Path) -> None:
+    check_uploads(tmp_path / "new" / "uploads")
+    assert list((tmp_path / "new" / "uploads").iterdir()) == []
+    (tmp_path / "file").write_bytes(b"x")
+    for folder in (tmp_path / "file", tmp_path / "file" / "below", Path("/proc/uploads")):
+        with pytest.raises(ConfigurationError) as caught:
+            check_uploads(folder)
+        assert caught.value.reason == "SLIDE_UPLOADS_UNWRITABLE"
+        assert "DL4ALL_PATCHING_SLIDE_UPLOADS" in caught.value.message

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+import cv2
 import imagecodecs
 import numpy as np
 import pytest
@@ -97,6 +98,81 @@ def test_photographic_compression(tmp_path: Path, compression: str, mean: float,
     assert difference.max() <= largest
 
 
+def _ycbcr(rgb: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(cv2.cvtColor(np.ascontiguousarray(rgb), cv2.COLOR_RGB2YCrCb)[..., (0, 2, 1)])
+
+
+def _tiles(encode: Callable[[np.ndarray], bytes], pixels: np.ndarray = SMOOTH) -> Iterator[bytes]:
+    padded = np.pad(pixels, ((0, -pixels.shape[0] % 64), (0, -pixels.shape[1] % 64), (0, 0)), mode="edge")
+    for y in range(0, padded.shape[0], 64):
+        for x in range(0, padded.shape[1], 64):
+            yield encode(np.ascontiguousarray(padded[y : y + 64, x : x + 64]))
+
+
+def write_tiles(path: Path, encode: Callable[[np.ndarray], bytes], compression: int, photometric: str) -> Path:
+    """A TIFF whose tiles another encoder has made."""
+    with tifffile.TiffWriter(path) as file:
+        file.write(_tiles(encode), shape=SMOOTH.shape, dtype=np.uint8, tile=(64, 64), photometric=photometric, compression=compression)
+    return path
+
+
+def _without_transform(tile: np.ndarray) -> bytes:
+    return bytes(imagecodecs.jpeg2k_encode(tile, reversible=True, mct=False, codecformat="j2k"))
+
+
+def _jpeg(tile: np.ndarray, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(tile).save(buffer, "JPEG", quality=95, **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("encode", "compression", "photometric"),
+    [
+        (_jpeg, 7, "rgb"),
+        (lambda tile: _jpeg(tile, subsampling=0), 7, "rgb"),
+        (lambda tile: _jpeg(tile, keep_rgb=True), 7, "rgb"),
+        (lambda tile: _jpeg(tile, keep_rgb=True), 7, "ycbcr"),
+        (_jpeg, 7, "ycbcr"),
+        (lambda tile: _without_transform(_ycbcr(tile)), 33003, "rgb"),
+        (lambda tile: _without_transform(_ycbcr(tile)), 34712, "ycbcr"),
+        (_without_transform, 33005, "rgb"),
+        (lambda tile: bytes(imagecodecs.jpeg2k_encode(tile, reversible=True, codecformat="j2k")), 34712, "ycbcr"),
+    ],
+    ids=["JFIF", "JFIF of full size", "Adobe RGB", "Adobe RGB called YCbCr", "YCbCr", "Aperio YCbCr", "JPEG 2000 YCbCr", "Aperio RGB", "transformed"],
+)
+def test_colours_are_those_of_the_stream(tmp_path: Path, encode: Callable[[np.ndarray], bytes], compression: int, photometric: str) -> None:
+    slide = open_slide(write_tiles(tmp_path / "slide.tif", encode, compression, photometric))
+    assert np.abs(slide.read(0, 0, 230, 150).astype(int) - SMOOTH).mean() < 4
+    slide.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"compression": "webp"}, "WebP, 50001"),
+        ({"compression": "jpegxl"}, "JPEG XL, 50002"),
+        ({"compression": "zstd"}, "Zstandard, 50000"),
+        ({"compression": "lerc"}, "LERC, 34887"),
+        ({"compression": "png"}, "PNG, 34933"),
+    ],
+    ids=str,
+)
+def test_a_compression_that_is_not_read_is_called_by_its_name(tmp_path: Path, options: dict, words: str) -> None:
+    with pytest.raises(InvalidImageError) as caught:
+        open_slide(write(tmp_path / "slide.tif", SMOOTH, tile=(64, 64), **options))
+    assert caught.value.reason == "SLIDE_UNSUPPORTED"
+    assert words in caught.value.message
+
+
+def test_numbers_that_are_not_read_are_called_what_they_are(tmp_path: Path) -> None:
+    for pixels, words in ((SMOOTH / np.float32(255), "floating-point numbers of 32 bit"), (SMOOTH.astype(np.int16), "signed numbers of 16 bit")):
+        with pytest.raises(InvalidImageError) as caught:
+            open_slide(write(tmp_path / "slide.tif", pixels, tile=(64, 64)))
+        assert caught.value.reason == "SLIDE_UNSUPPORTED"
+        assert words in caught.value.message
+
+
 def test_jpeg_strips_of_another_writer_with_shared_tables(tmp_path: Path) -> None:
     path = tmp_path / "slide.tif"
     Image.fromarray(SMOOTH).save(path, compression="jpeg", quality=90)
@@ -130,6 +206,45 @@ def test_svs_with_its_label_and_scale(tmp_path: Path) -> None:
     facts = open_slide(path).facts
     assert (facts.format, facts.levels) == ("SVS", 1)
     assert facts.microns_per_pixel == pytest.approx(0.2527)
+
+
+def test_a_label_that_comes_first_is_not_the_slide(tmp_path: Path) -> None:
+    path = tmp_path / "slide.tif"
+    with tifffile.TiffWriter(path) as file:
+        file.write(np.ascontiguousarray(PIXELS[:60, :60]), photometric="rgb", metadata=None)
+        file.write(PIXELS, tile=(64, 64), photometric="rgb", metadata=None)
+    slide = open_slide(path)
+    assert np.array_equal(slide.read(0, 0, 230, 150), PIXELS)
+    slide.close()
+
+
+def test_two_pictures_of_one_size_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "slide.tif"
+    with tifffile.TiffWriter(path) as file:
+        for pixels in (PIXELS, SMOOTH):
+            file.write(pixels, tile=(64, 64), photometric="rgb", metadata=None)
+    assert reason_of(path) == "SLIDE_SEVERAL"
+
+
+def test_two_regions_of_a_leica_file_are_refused_and_its_overview_is_not_the_slide(tmp_path: Path) -> None:
+    for regions, expected in (((PIXELS,), "none"), ((PIXELS, np.ascontiguousarray(PIXELS[:90])), "SLIDE_SEVERAL")):
+        path = tmp_path / "slide.scn"
+        with tifffile.TiffWriter(path, bigtiff=True) as file:
+            file.write(np.ascontiguousarray(SMOOTH[:60, :20]), tile=(64, 64), photometric="rgb", metadata=None, description="<scn></scn>")
+            for pixels in regions:
+                file.write(pixels, tile=(64, 64), photometric="rgb", metadata=None)
+                file.write(np.ascontiguousarray(pixels[::2, ::2]), tile=(64, 64), photometric="rgb", metadata=None)
+        if expected == "none":
+            assert open_slide(path).facts.width == 230
+        else:
+            assert reason_of(path) == expected
+
+
+def test_tiles_that_overlap_are_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "slide.tif", tile=(64, 64), metadata=None, software="ScanOutputManager 1.1", extratags=[(700, 1, 8, b"<iScan/>", True)])
+    with pytest.raises(InvalidImageError, match="Ventana") as caught:
+        open_slide(path)
+    assert caught.value.reason == "SLIDE_UNSUPPORTED"
 
 
 @pytest.mark.parametrize("resolution", [(72, 72), (0, 0), (1, 1)])

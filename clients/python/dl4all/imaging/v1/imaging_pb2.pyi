@@ -234,6 +234,7 @@ class ImageQuality(_message.Message):
     BLUR_FIELD_NUMBER: _builtins.int
     FOCUS_MAP_FIELD_NUMBER: _builtins.int
     COVERED_SHARE_FIELD_NUMBER: _builtins.int
+    INK_SHARE_FIELD_NUMBER: _builtins.int
     width: _builtins.int
     """Width of the upright image, px."""
     height: _builtins.int
@@ -250,6 +251,8 @@ class ImageQuality(_message.Message):
     """
     covered_share: _builtins.float
     """Share 0..1 of the image that cells of any kind cover."""
+    ink_share: _builtins.float
+    """Share 0..1 of a field under ink, pointers and text; 0 for slides."""
     @_builtins.property
     def notes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Machine-readable notes: SCALED_FROM_16_BIT (or 14, 12, 10, 8: the bits of 16 that are in use), ORIENTATION_APPLIED, ALPHA_DROPPED, SCALE_DOUBTED,
@@ -272,10 +275,11 @@ class ImageQuality(_message.Message):
         blur: _builtins.float = ...,
         focus_map: Global___SpatialMap | None = ...,
         covered_share: _builtins.float = ...,
+        ink_share: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["focus_map", b"focus_map"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blur", b"blur", "covered_share", b"covered_share", "focus_map", b"focus_map", "height", b"height", "notes", b"notes", "overexposed_share", b"overexposed_share", "red_cell_radius", b"red_cell_radius", "underexposed_share", b"underexposed_share", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blur", b"blur", "covered_share", b"covered_share", "focus_map", b"focus_map", "height", b"height", "ink_share", b"ink_share", "notes", b"notes", "overexposed_share", b"overexposed_share", "red_cell_radius", b"red_cell_radius", "underexposed_share", b"underexposed_share", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
