@@ -14,7 +14,7 @@ from services.preprocessing.unsharpening import AMOUNT, RADII, RADII_SIDE
 
 Bytes = NDArray[np.uint8]
 Double = NDArray[np.float64]
-FLAT = 2e-5 / 255.0
+FLAT = 1e-12 / 255
 """Responses up to this are flat ground, as in ours."""
 _TO_XYZ = np.array([[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169], [0.019334, 0.119193, 0.950227]])
 _WHITE = np.array([0.950456, 1.0, 1.088754])

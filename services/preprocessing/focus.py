@@ -8,7 +8,7 @@ compared: the same cell scores lower at half the size.
 from __future__ import annotations
 
 import math
-from typing import Final
+from typing import Any, Final
 
 import cv2
 import numpy as np
@@ -19,6 +19,7 @@ from services.common.errors import InvalidImageError
 Bytes = NDArray[np.uint8]
 Float = NDArray[np.float32]
 Double = NDArray[np.float64]
+Grey = NDArray[np.floating[Any]]
 
 MIN_SIDE: Final = 32
 """Smallest side in px of an image that is scored."""
@@ -26,8 +27,12 @@ MAX_SCORE: Final = 120.0
 """Score of an image without any response: flat."""
 _BINS: Final = 50
 _ROUNDING: Final = 2e-5
-"""Responses up to this, in grey levels, are flat ground: rounding errors whose signs depend on the order of sums. The original counts the positive
-ones, which changes the score by up to 0.01 on crops with a saturated background."""
+"""Rounding errors of responses in single precision, grey levels: where a response is smaller, its sign is taken in double precision."""
+MAX_UNCLEAR: Final = 1e-4
+"""Share of the pixels whose signs may be unclear in single precision; flat ground has more."""
+_FLAT: Final = 1e-12
+"""Responses up to this, in grey levels, are flat ground: rounding errors in double precision. The original counts those that happen to be
+positive, by the order of its sums; what is far from any edge on saturated ground is counted by none of ours."""
 _GRAY: Final = np.array([[0.2989360213, 0.5870430745, 0.1140209043]], np.float32)
 
 # The right half of the 65-tap kernel, h_0..h_32; made by focus_kernel.py.
@@ -75,7 +80,7 @@ def _generalised_gaussian() -> Double:
     return np.asarray(taps / taps.sum(), np.float64)
 
 
-_BAND_PASS: Final = np.convolve(_generalised_gaussian(), np.concatenate([HALF_KERNEL[:0:-1], HALF_KERNEL])).astype(np.float32)
+_BAND_PASS: Final = np.convolve(_generalised_gaussian(), np.concatenate([HALF_KERNEL[:0:-1], HALF_KERNEL]))
 """Low pass and visual-sensitivity kernel in one, 97 taps: on a symmetrically reflected line, one after the other is the same."""
 
 
@@ -87,15 +92,21 @@ def focus_score(rgb: Bytes) -> float:
 
     Returns:
         ``-log10(mean((f - mean f)^4))`` of the strongest responses f to the visual-sensitivity kernel: about 6 (sharp)
-        to 11 (blurred) at 256 px. 120 for a flat image. Single precision: within 0.005 of the definition in double.
+        to 11 (blurred) at 256 px. 120 for a flat image. Within 0.005 of the definition in double precision.
 
     Raises:
         InvalidImageError: a side is shorter than ``MIN_SIDE``.
     """
     if min(rgb.shape[:2]) < MIN_SIDE:
         raise InvalidImageError("IMAGE_TOO_SMALL", f"The focus score needs sides of at least {MIN_SIDE} px, got {rgb.shape[1]} x {rgb.shape[0]}.")
-    along_rows, along_columns = (response.ravel() for response in _responses(np.rint(cv2.transform(rgb.astype(np.float32), _GRAY))))
-    both = np.flatnonzero((along_rows > _ROUNDING) & (along_columns > _ROUNDING))
+    gray = np.rint(cv2.transform(rgb.astype(np.float32), _GRAY))
+    along_rows, along_columns = (response.ravel() for response in _responses(gray))
+    positive = (along_rows > _ROUNDING) & (along_columns > _ROUNDING)
+    unclear = np.count_nonzero((along_rows > -_ROUNDING) & (along_columns > -_ROUNDING)) - np.count_nonzero(positive)
+    if unclear > MAX_UNCLEAR * positive.size:
+        along_rows, along_columns = (response.ravel() for response in _responses(gray.astype(np.float64)))
+        positive = (along_rows > _FLAT) & (along_columns > _FLAT)
+    both = np.flatnonzero(positive)
     if both.size == 0:
         return MAX_SCORE
     a, b = along_rows[both], along_columns[both]
@@ -108,23 +119,24 @@ def focus_score(rgb: Bytes) -> float:
     return MAX_SCORE if moment <= 10.0**-MAX_SCORE else -math.log10(moment)
 
 
-def _responses(gray: Float) -> tuple[Float, Float]:
-    """Responses along rows and along columns, float32 (H, W), in grey levels 0..255."""
+def _responses(gray: Grey) -> tuple[Grey, Grey]:
+    """Responses along rows and along columns, (H, W) in the type of the image, in grey levels 0..255."""
     # Filtering columns vectorises twice as well as filtering rows, which is worth two transpositions.
     return np.ascontiguousarray(_filter_columns(np.ascontiguousarray(gray.T)).T), _filter_columns(gray)
 
 
-def _filter_columns(gray: Float) -> Float:
-    filtered = cv2.sepFilter2D(gray, cv2.CV_32F, np.ones(1, np.float32), _BAND_PASS, borderType=cv2.BORDER_REFLECT)
-    return np.asarray(filtered, np.float32)
+def _filter_columns(gray: Grey) -> Grey:
+    form = gray.dtype
+    filtered = cv2.sepFilter2D(gray, -1, np.ones(1, form), _BAND_PASS.astype(form), borderType=cv2.BORDER_REFLECT)
+    return np.asarray(filtered, form)
 
 
-def _share_of_strongest(responses: Float) -> float:
+def _share_of_strongest(responses: Grey) -> float:
     """Share 0.09..0.59 of the pixels that are kept: small where few responses are strong."""
     low, high = float(responses.min()), float(responses.max())
     if low == high:
         low, high = low - 0.5, high + 0.5
-    bins = ((responses - np.float32(low)) * np.float32(_BINS / (high - low))).astype(np.int32)
+    bins = ((responses - responses.dtype.type(low)) * responses.dtype.type(_BINS / (high - low))).astype(np.int32)
     counts = np.bincount(np.minimum(bins, _BINS - 1), minlength=_BINS)
     centers = low + (np.arange(_BINS) + 0.5) * (high - low) / _BINS
     cumulative = np.cumsum(counts) / responses.size

@@ -28,7 +28,7 @@ from services.preprocessing.unsharpening import FocusParameters, SharpenedCell, 
 DESCRIPTOR: Final = preprocessing_pb2.DESCRIPTOR.services_by_name["PreprocessingService"]
 _CELL_AT_BORDER = "CELL_AT_BORDER"
 MAX_CROP_SIDE: Final = 2048
-SCORE_BYTES: Final = 48
+SCORE_BYTES: Final = 64
 """Bytes for each pixel of an image whose focus is scored as a whole, the decoded image among them."""
 MIN_MEMORY: Final = 64 << 20
 """Bytes for all such images at once, and at least those of the largest that is accepted."""

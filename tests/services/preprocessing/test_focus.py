@@ -88,6 +88,14 @@ def test_score_agrees_with_a_plain_implementation(image: Bytes) -> None:
     assert focus_score(image) == pytest.approx(plain_focus_score(image), abs=0.005)
 
 
+@pytest.mark.parametrize("ground", [0, 255])
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.8])
+def test_score_beside_flat_ground_agrees_with_a_plain_implementation(ground: int, share: float) -> None:
+    image = cv2.GaussianBlur(_cell(6), (0, 0), 1.0)
+    image[:, : round(share * image.shape[1])] = ground
+    assert focus_score(np.asarray(image, np.uint8)) == pytest.approx(plain_focus_score(np.asarray(image, np.uint8)), abs=0.005)
+
+
 @pytest.mark.parametrize("faint", [1, 2, 3, 4])
 @pytest.mark.parametrize("dots", [20, 60, 120])
 def test_score_of_sparse_images_agrees_with_a_plain_implementation(dots: int, faint: int) -> None:
