@@ -18,7 +18,7 @@ async def open_client(address: str | None) -> AsyncIterator[AsyncDiagnosisClient
         address: host:port of a gateway, or None to run the services in this process. TLS is used where ``DL4ALL_TLS_CA`` is set.
 
     Raises:
-        ServiceError: the services cannot be started here.
+        ServiceError: the services cannot be started here, or the address is none.
         OSError: a TLS file cannot be read.
     """
     if address is None:
@@ -29,7 +29,11 @@ async def open_client(address: str | None) -> AsyncIterator[AsyncDiagnosisClient
         tls = Tls.from_environment(os.environ)
     except ValueError as error:
         raise ServiceError("FAILED_PRECONDITION", "TLS_INCOMPLETE", str(error)) from error
-    async with AsyncDiagnosisClient(address, tls=tls) as client:
+    try:
+        opened = AsyncDiagnosisClient(address, tls=tls)
+    except ValueError as error:
+        raise ServiceError("INVALID_ARGUMENT", "ADDRESS_INVALID", str(error)) from error
+    async with opened as client:
         yield client
 
 

@@ -139,7 +139,7 @@ def put_file(message: dict[str, Any], assignment: str) -> None:
         CallError: the assignment is malformed, does not fit the message, or the file cannot be read.
     """
     path, equals, file = assignment.partition("=")
-    if not equals or not path:
+    if not equals or not path or not file:
         raise CallError(f"--file takes FIELD=FILE, got {assignment!r}.")
     try:
         content = base64.b64encode(Path(file).read_bytes()).decode()

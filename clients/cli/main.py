@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from io import TextIOWrapper
+from pathlib import Path
+from typing import Any, Final, get_args, get_type_hints
 
 import typer
 from typer.core import TyperGroup
+from typer.models import OptionInfo, ParameterInfo
 
 from clients.cli.commands.data import data_app
 from clients.cli.commands.diagnose import cells, diagnose, enhance, focus
@@ -49,8 +55,42 @@ app.add_typer(library_app, name="library", rich_help_panel=_NOUN_PANEL)
 app.add_typer(study_app, name="study", rich_help_panel=_NOUN_PANEL)
 
 
+def given_path(text: str) -> Path:
+    """A path of the command line. An empty one, such as a variable of a script that is not set, would mean the folder where the command runs.
+
+    Raises:
+        typer.BadParameter: it is empty.
+    """
+    if not text:
+        raise typer.BadParameter("the path is empty; write . for the folder where you are.")
+    return Path(text)
+
+
+def _take_no_empty_paths(command: Callable[..., Any]) -> None:
+    """Let every path of a command be read by ``given_path``."""
+    hints = get_type_hints(command, include_extras=True)
+    for hint in hints.values():
+        kind, *extras = get_args(hint) or (None,)
+        for info in extras:
+            if isinstance(info, ParameterInfo) and Path in (kind, *get_args(kind), *(inner for of in get_args(kind) for inner in get_args(of))):
+                info.parser = given_path
+                if isinstance(info, OptionInfo):
+                    info.metavar = info.metavar or "PATH"
+    command.__annotations__ = hints
+
+
+for _typer in (app, data_app, release_app, library_app):
+    for _command in _typer.registered_commands:
+        if _command.callback is not None:
+            _take_no_empty_paths(_command.callback)
+
+
 def main() -> None:
     """Entry point of the ``dl4all`` command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            with suppress(ValueError):  # it is read or written already
+                stream.reconfigure(errors="replace" if stream is sys.stdout else "backslashreplace")
     app()
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
+import stat
 import sys
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -18,9 +20,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from clients.cli.forms import error_form
 from dl4all_client import ServiceError
+from services.common.image_files import CONTROLS, IMAGE_SUFFIXES, SURROGATES, ImageSearch, passed_over_words, shown, shown_text
 
 Answer = TypeVar("Answer")
 IN_FLIGHT: Final = 4
+_NOT_ASCII: Final = re.compile(r"[^\x00-\x7f]")
+_LONGEST_NAME: Final = 230
+"""Bytes of the name of an output file; while it is written, it has a longer name."""
 console = Console(stderr=True)
 
 
@@ -94,24 +100,36 @@ def say(text: str, style: str = "") -> None:
     """Print a text for people on standard error, without wrapping its lines.
 
     Args:
-        text: the text; it is not read as markup.
+        text: the text; it is not read as markup, and nothing in it steers the terminal.
         style: colour of the text, for rich.
     """
-    console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+    console.print(shown_text(text), style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 def in_a_folder(path: Path | None) -> Path | None:
-    """Refuse an output file whose folder does not exist, before any work is done for it."""
-    if path is not None and (path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK)):
-        raise typer.BadParameter(
-            f"{path} cannot be written: {'it is a folder' if path.is_dir() else f'there is no folder {path.parent} to write to'}."
-        )
+    """Refuse an output file that cannot be written, before any work is done for it."""
+    if path is not None and (reason := _unwritable(path)):
+        raise typer.BadParameter(f"{shown(path)} cannot be written: {reason}.")
     return path
 
 
+def _unwritable(path: Path) -> str:
+    if os.path.isdir(path):
+        return "it is a folder"
+    if not os.path.isdir(path.parent):
+        return f"there is no folder {shown(path.parent)} to write to"
+    if len(os.fsencode(path.name)) > _LONGEST_NAME:
+        return "its name is too long"
+    written_whole = os.path.isfile(path) or not os.path.exists(path)
+    return "" if os.access(path.parent if written_whole else path, os.W_OK) else "you may not write there"
+
+
 def print_json(form: dict[str, Any]) -> None:
-    """Print one JSON object on one line of standard output."""
-    sys.stdout.write(json.dumps(form, ensure_ascii=False, allow_nan=False) + "\n")
+    """Print one JSON object on one line of standard output, whatever its encoding; bytes of a name that are no text are replaced."""
+    text = SURROGATES.sub("\ufffd", json.dumps(form, ensure_ascii=False, allow_nan=False))
+    is_utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+    escaped = (CONTROLS if is_utf8 else _NOT_ASCII).sub(lambda found: json.dumps(found[0])[1:-1], text)
+    sys.stdout.write(escaped + "\n")
     sys.stdout.flush()
 
 
@@ -122,14 +140,51 @@ def show_error(outcome: Outcome[Any], as_json: bool) -> None:
     if as_json:
         print_json(error_form(str(outcome.path), outcome.error))
     else:
-        say(f"failed {outcome.path}: {outcome.error.message} ({outcome.error.reason})", "red")
+        say(f"failed {shown(outcome.path)}: {outcome.error.message} ({outcome.error.reason})", "red")
+
+
+def check_readable(path: Path) -> None:
+    """Refuse what is no file that can be read.
+
+    Raises:
+        ServiceError: it is missing, a folder without images, a pipe or a device, or this user may not read it.
+    """
+    if os.path.isdir(path):
+        raise _no_images(path)
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        raise _unreadable(error.strerror) from error
+    if not stat.S_ISREG(mode):
+        raise _unreadable("it is a pipe or a device; write the image into a file first")
+    if not os.access(path, os.R_OK):
+        raise _unreadable("you may not read it")
+
+
+def _unreadable(reason: str | None) -> ServiceError:
+    return ServiceError("NOT_FOUND", "FILE_UNREADABLE", f"The file cannot be read: {reason}.")
+
+
+def _no_images(folder: Path) -> ServiceError:
+    try:
+        os.listdir(folder)
+    except OSError as error:
+        return ServiceError("NOT_FOUND", "FILE_UNREADABLE", f"The folder cannot be read: {error.strerror}.")
+    search = ImageSearch()
+    search.look_through(folder)
+    there = passed_over_words(search.passed_over)
+    read = f"Files that end in {', '.join(IMAGE_SUFFIXES)} are read"
+    return ServiceError(
+        "NOT_FOUND", "NO_IMAGES", f"There is no image in this folder or below. {read}; {f'there are {there}' if there else 'it is empty'}."
+    )
 
 
 def _read(path: Path) -> bytes:
+    check_readable(path)
     try:
         return path.read_bytes()
     except OSError as error:
-        raise ServiceError("NOT_FOUND", "FILE_UNREADABLE", f"The file cannot be read: {error.strerror}.") from error
+        raise _unreadable(error.strerror) from error
 
 
 def _progress() -> Progress:

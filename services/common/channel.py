@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections.abc import Sequence
 from typing import Any, Final
 
 import grpc
+import structlog
 
+from services.common.addresses import is_of_this_machine
+from services.common.errors import ConfigurationError
 from services.common.settings import CommonSettings, TlsSettings
 from services.common.tls import channel_credentials
 
 Options = list[tuple[str, Any]]
+
+_log = structlog.get_logger("dl4all")
+_PROXIES: Final = ("grpc_proxy", "https_proxy", "http_proxy")
+"""Variables that gRPC reads, the first that is set."""
 
 RETRIED: Final = ("UNAVAILABLE", "CANCELLED")
 """Statuses that are retried between our services. A gRPC server answers CANCELLED to calls that arrive in the instant in which it stops listening.
@@ -73,6 +82,28 @@ def channel_options(common: CommonSettings, tls: TlsSettings, retried: Sequence[
     return options
 
 
+def proxy_options(address: str) -> Options:
+    """Options of a channel to this address: calls of this machine never go through a proxy, whatever ``http_proxy`` says."""
+    return [("grpc.enable_http_proxy", 0)] if is_of_this_machine(address) else []
+
+
+def check_address(address: str) -> None:
+    """Refuse what gRPC would look for in vain.
+
+    Raises:
+        ConfigurationError: the address of a part is empty, or a URL of another protocol.
+    """
+    if not address.strip() or re.search(r"\s", address) or re.match(r"(?i)(https?|grpcs?|tcp)://", address):
+        raise ConfigurationError("ADDRESS_INVALID", f"{address!r} is no address of a part: write host:port, or dns:///host:port, without http://.")
+
+
+def say_proxy(address: str) -> None:
+    """Log which variable names the proxy that calls of this address go through, unless ``no_proxy`` excepts it."""
+    variable = next((name for name in _PROXIES if os.environ.get(name)), "")
+    if variable and not is_of_this_machine(address):
+        _log.warning("calls go through a proxy, unless no_proxy excepts the address", address=address, variable=variable)
+
+
 def open_channel(address: str, tls: TlsSettings, common: CommonSettings) -> grpc.aio.Channel:
     """Open a channel; it connects when it is first used.
 
@@ -82,9 +113,11 @@ def open_channel(address: str, tls: TlsSettings, common: CommonSettings) -> grpc
         common: limits and keepalive.
 
     Raises:
-        ConfigurationError: a TLS file cannot be read.
+        ConfigurationError: a TLS file cannot be read, or the address is none.
     """
-    options = channel_options(common, tls)
+    check_address(address)
+    options = [*channel_options(common, tls), *proxy_options(address)]
+    say_proxy(address)
     credentials = channel_credentials(tls)
     if credentials is None:
         return grpc.aio.insecure_channel(address, options=options)

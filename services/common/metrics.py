@@ -7,6 +7,7 @@ from typing import Final
 
 from prometheus_client import REGISTRY, Counter, Gauge, Histogram
 
+from services.common.addresses import host_and_port
 from services.common.errors import ConfigurationError
 from services.common.metrics_server import MetricsServer
 
@@ -59,6 +60,10 @@ def serve_metrics(host: str, port: int) -> tuple[int, Callable[[], None]]:
     try:
         server = MetricsServer(host, port, REGISTRY)
     except OSError as error:
-        raise ConfigurationError("METRICS_PORT_TAKEN", f"Metrics cannot be served on {host}:{port}: {error.strerror}.") from error
+        raise ConfigurationError(
+            "METRICS_PORT_TAKEN",
+            f"Metrics cannot be served on {host_and_port(host, port)}: {error.strerror}. Set DL4ALL_METRICS_PORT"
+            " (of one service: DL4ALL_<SERVICE>_METRICS_PORT) to a free port or to 0, or DL4ALL_METRICS=false.",
+        ) from error
     server.start()
     return int(server.server_port), server.stop

@@ -11,6 +11,8 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
 
+from services.common.addresses import bare_host
+
 MAX_REQUESTS: Final = 8
 """Requests that are answered at once, each in a thread; a Prometheus sends one. Connections beyond are closed at once."""
 REQUEST_SECONDS: Final = 5.0
@@ -41,7 +43,7 @@ class MetricsServer(WSGIServer):
     request_queue_size = 32
 
     def __init__(self, host: str, port: int, registry: CollectorRegistry, seconds: float = REQUEST_SECONDS) -> None:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        found = socket.getaddrinfo(bare_host(host), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         self.address_family, self._seconds = found[0][0], seconds
         self._ends: dict[socket.socket, float] = {}
         self._lock = threading.Lock()

@@ -25,6 +25,10 @@ RELEASE_ID: Final = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 INDEX_FILE: Final = "index.json"
 _RETRY_SECONDS: Final = 1.0
 """Seconds between two readings of a refused index by requests: the release that it names may be added after it."""
+_WHERE: Final = (
+    f"Set {HOME_VARIABLE} to the folder that holds {RELEASES}/ and {MODEL_REPOSITORY}/, such as a checkout,"
+    " or DL4ALL_RELEASES and DL4ALL_MODEL_REPOSITORY to the two folders."
+)
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Parsed = TypeVar("Parsed", bound=BaseModel)
@@ -351,6 +355,8 @@ class ReleaseStore:
         return (found.st_mtime_ns, found.st_size, found.st_ino)
 
     def _read_index(self) -> Index:
+        if not (self._folder / INDEX_FILE).is_file():
+            raise BrokenReleaseError("RELEASE_BROKEN", f"{(self._folder / INDEX_FILE).resolve()} is missing: these are no releases. {_WHERE}")
         index = _parse(Index, self._folder / INDEX_FILE)
         for name in (index.default, *index.current.values()):
             if self._find(name) is None:
@@ -379,7 +385,7 @@ class ReleaseStore:
 
 def _no_releases(releases: Path, model_repository: Path) -> str:
     missing = releases if not releases.is_dir() else model_repository
-    return f"There is no folder {missing.resolve()}. Set {HOME_VARIABLE} to the folder that holds {RELEASES}/ and {MODEL_REPOSITORY}/."
+    return f"There is no folder {missing.resolve()}. {_WHERE}"
 
 
 def _ascending(numbers: Sequence[float]) -> bool:

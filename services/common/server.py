@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from services.common.addresses import host_and_port, is_loopback, why_not_listening
 from services.common.admission.admission import Admission
 from services.common.errors import ConfigurationError
 from services.common.health import HealthServicer, Needs, NeedsNow, Readiness
@@ -55,7 +55,7 @@ class Server:
         tls: certificates; plaintext without.
 
     Raises:
-        ConfigurationError: a TLS file cannot be read, or the port is taken.
+        ConfigurationError: a TLS file cannot be read, the host is not known, or the port is taken.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Server:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if settings.reflection:
             reflection.enable_server_reflection([*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME], self._server)
-        self.port = self._listen(f"{settings.host}:{port}", tls or TlsSettings())
+        self.port = self._listen(port, tls or TlsSettings())
         self._stop_metrics: Callable[[], None] = lambda: None
 
     async def start(self) -> None:
@@ -86,20 +86,20 @@ class Server:
             metrics_port, self._stop_metrics = serve_metrics(self._settings.host, self._metrics_port)
         await self._health.start()
         await self._server.start()
-        _log.info("serving", address=f"{self._settings.host}:{self.port}", tls=self._tls, metrics_port=metrics_port, services=self._names)
+        _log.info("serving", address=host_and_port(self._settings.host, self.port), tls=self._tls, metrics_port=metrics_port, services=self._names)
 
     async def stop(self) -> None:
         """Say NOT_SERVING, serve for a moment until callers have noticed, refuse new calls, finish the accepted ones."""
         self._readiness.drain()
         try:
             await self._health.look()
-            _log.info("draining", address=f"{self._settings.host}:{self.port}")
+            _log.info("draining", address=host_and_port(self._settings.host, self.port))
             await asyncio.sleep(self._settings.drain_delay_seconds)
             await self._health.stop()
         finally:
             await self._server.stop(self._settings.drain_seconds)
             self._stop_metrics()
-        _log.info("stopped", address=f"{self._settings.host}:{self.port}")
+        _log.info("stopped", address=host_and_port(self._settings.host, self.port))
 
     async def run_until_signal(self) -> None:
         """Serve until SIGTERM or SIGINT, then drain."""
@@ -111,33 +111,29 @@ class Server:
         await stop.wait()
         await self.stop()
 
-    def _listen(self, address: str, tls: TlsSettings) -> int:
-        credentials = server_credentials(tls)
-        if credentials is None and not (self._settings.plaintext or is_loopback(self._settings.host)):
+    def _listen(self, port: int, tls: TlsSettings) -> int:
+        credentials, host = server_credentials(tls), self._settings.host
+        refused = why_not_listening(host, port)
+        if refused is not None and refused[0] == "HOST_UNKNOWN":
+            raise ConfigurationError("HOST_UNKNOWN", f"The server cannot listen: {refused[1]}. Give an address of this machine in DL4ALL_HOST.")
+        if credentials is None and not (self._settings.plaintext or is_loopback(host)):
             raise ConfigurationError(
                 "PLAINTEXT_REFUSED",
-                f"{self._settings.host} is open to other machines and there is no TLS: name certificates in DL4ALL_TLS_CERTIFICATE, DL4ALL_TLS_KEY"
+                f"{host} is open to other machines and there is no TLS: name certificates in DL4ALL_TLS_CERTIFICATE, DL4ALL_TLS_KEY"
                 " and DL4ALL_TLS_CA, or set DL4ALL_PLAINTEXT=true where a closed network protects the server.",
             )
         self._tls = "off" if credentials is None else "mutual" if tls.mutual else "on"
+        address = host_and_port(host, port)
         try:
             if credentials is None:
                 return int(self._server.add_insecure_port(address))
             return int(self._server.add_secure_port(address, credentials))
         except RuntimeError as error:
-            raise ConfigurationError(
-                "PORT_TAKEN", f"The server cannot listen on {address}: another server runs there, or the TLS files are not PEM."
-            ) from error
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address."""
-    if host == "localhost" or host.startswith("unix:"):
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
+            taken = why_not_listening(host, port)
+            if taken is None and credentials is not None:
+                raise ConfigurationError("TLS_FILE_UNREADABLE", f"The server cannot listen on {address}: the TLS files are not PEM.") from error
+            words = "another server runs there" if taken is None else taken[1]
+            raise ConfigurationError("PORT_TAKEN", f"The server cannot listen on {address}: {words}.") from error
 
 
 def _options(settings: CommonSettings) -> list[tuple[str, Any]]:

@@ -16,8 +16,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from dl4all.diagnosis.v1 import diagnosis_pb2
 from dl4all_client import DiagnosisClient, diagnose_request
 from tests.hostile.attacker import DIAGNOSIS, Attacker, framed
-from tests.hostile.victim import MIB, GoodClient, sized
-from tests.running import SERVING, Running
+from tests.hostile.victim import MIB, GoodClient, resident_bytes, sized
+from tests.running import SERVING, Running, eventually
 
 UNIMPLEMENTED, EXHAUSTED, LATE, INVALID = "12", "8", "4", "3"
 DIAGNOSE = f"{DIAGNOSIS}/Diagnose"
@@ -121,3 +121,16 @@ def test_watchers_of_health_are_counted(victim: Running, good: GoodClient) -> No
         assert answered == 64
         assert refusals <= {grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE}, "of thousands on one connection some are reset"
         assert victim.health() == SERVING
+
+
+def test_attacks_that_come_again_leave_no_memory_behind(victim: Running, attacked: str, good: GoodClient) -> None:
+    left = []
+    for _ in range(sized(6, 30)):
+        with attackers(attacked, 5) as attacking, good.at_work():
+            calls = [(a, a.call(DIAGNOSE)) for a in attacking]
+            at_once(calls, lambda call: call[0].send(call[1], framed(bytes(20 * MIB), 23 * MIB)))
+            unreadable = [(a, a.call(STREAM)) for a in attacking]
+            at_once(unreadable, lambda call: call[0].send(call[1], framed(b"\xff" * 64), end=True))
+        eventually(lambda: victim.metrics()("dl4all_admission_held") == 0.0, what="all is given back")
+        left.append(resident_bytes(victim))
+    assert left[-1] < max(left[: len(left) // 2]) + 16 * MIB, left

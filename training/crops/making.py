@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import multiprocessing
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -26,6 +27,7 @@ from services.preprocessing.registration import RELATIVE_RADIUS, register
 from services.preprocessing.unsharpening import FocusParameters, sharpen_adaptively
 from training.crops.empty_positions import position_without_cell
 from training.crops.packs import Pack, PackHeader
+from training.datasets.contradictions import Said, refuse_contradictions
 from training.datasets.dataset import Dataset, LabelledImage, label_matrix
 from training.errors import DatasetError
 from training.recipes.config import Input, InputKind
@@ -43,6 +45,8 @@ _JOBS_PER_PROCESS: Final = 16
 class _Crop:
     pixels: Bytes
     sha256: str
+    picture: str
+    """Digest of the decoded image, the same for the same pixels in another file."""
     measures: tuple[float, ...] = ()
 
 
@@ -65,7 +69,7 @@ def prepare(dataset: Dataset, wanted: Input, focus: FocusParameters | None = Non
         are named in its header and left out. Crops without a cell are of the one class ``nothing``.
 
     Raises:
-        DatasetError: an image cannot be read, or no crop could be made of any.
+        DatasetError: an image cannot be read, no crop could be made of any, or one picture stands as blast and as normal or for two patients.
     """
     if wanted.subject == NOTHING:
         images = tuple(replace(image, classes=(NOTHING,), is_blast=None) for image in dataset.images)
@@ -79,6 +83,8 @@ def prepare(dataset: Dataset, wanted: Input, focus: FocusParameters | None = Non
     found = [(image, crop) for image, crop in zip(dataset.images, made, strict=True) if isinstance(crop, _Crop)]
     if not found:
         raise DatasetError(f"{dataset.name}: no cell was found in any image; `dl4all cells IMAGE` shows what is located.")
+    said = [Said(str(image.path), image.is_blast, image.group) for image, _ in found]
+    refuse_contradictions(said, [crop.picture for _, crop in found], dataset.grouped_by, dataset.name)
     return _pack(dataset, wanted, focus, found, tuple(i.key for i, crop in zip(dataset.images, made, strict=True) if crop is None))
 
 
@@ -147,40 +153,40 @@ def _make_crop(job: tuple[str, Input, FocusParameters | None]) -> _Crop | _Failu
         rgb = decode_image(Path(path).read_bytes()).pixels
     except (DomainError, OSError) as error:
         return _Failure(path, str(error))
-    sha256 = sha256_of(Path(path))
+    digests = sha256_of(Path(path)), hashlib.sha256(repr(rgb.shape).encode() + rgb.tobytes()).hexdigest()
     if wanted.kind is InputKind.CENTER_CROP:
-        return _Crop(center_crop(rgb, wanted.center_crop, wanted.side), sha256)
+        return _Crop(center_crop(rgb, wanted.center_crop, wanted.side), *digests)
     cells = locate_cells(rgb).cells
     cell = central_cell(cells, *rgb.shape[:2])
     if cell is None:
         return None
     if wanted.subject == NOTHING:
-        position = position_without_cell(cells, rgb.shape, cell.radius, np.random.default_rng(int(sha256[:16], 16)))
-        return None if position is None else _registered_crop(rgb, position, wanted, focus, sha256)
+        position = position_without_cell(cells, rgb.shape, cell.radius, np.random.default_rng(int(digests[0][:16], 16)))
+        return None if position is None else _registered_crop(rgb, position, wanted, focus, digests)
     if wanted.kind is InputKind.LEGACY_SHARPENED:
         assert focus is not None
-        return _legacy_crop(rgb, cell, wanted.side, focus.thresholds[0], sha256)
-    return _registered_crop(rgb, (cell.center_x, cell.center_y, cell.radius), wanted, focus, sha256)
+        return _legacy_crop(rgb, cell, wanted.side, focus.thresholds[0], digests)
+    return _registered_crop(rgb, (cell.center_x, cell.center_y, cell.radius), wanted, focus, digests)
 
 
-def _registered_crop(rgb: Bytes, center: tuple[float, float, float], wanted: Input, focus: FocusParameters | None, sha256: str) -> _Crop:
+def _registered_crop(rgb: Bytes, center: tuple[float, float, float], wanted: Input, focus: FocusParameters | None, digests: tuple[str, str]) -> _Crop:
     registered = register(rgb, *center, wanted.side)
     position = (*center, registered.upscale_factor)
     if wanted.kind is InputKind.REGISTERED:
-        return _Crop(registered.pixels, sha256, (*position, np.nan, np.nan, 1.0))
+        return _Crop(registered.pixels, *digests, (*position, np.nan, np.nan, 1.0))
     assert focus is not None
     if wanted.kind is InputKind.LEGACY_SHARPENED:
         legacy = sharpen_legacy(registered.pixels, focus.thresholds[0])
-        return _Crop(legacy.pixels, sha256, (*position, legacy.focus_before, legacy.focus_after, 1.0))
+        return _Crop(legacy.pixels, *digests, (*position, legacy.focus_before, legacy.focus_after, 1.0))
     result = sharpen_adaptively(registered.pixels, registered.upscale_factor, focus)
-    return _Crop(result.pixels, sha256, (*position, result.focus_before, result.focus_after, float(result.accepted)))
+    return _Crop(result.pixels, *digests, (*position, result.focus_before, result.focus_after, float(result.accepted)))
 
 
-def _legacy_crop(rgb: Bytes, cell: LocatedCell, side: int, threshold: float, sha256: str) -> _Crop | None:
+def _legacy_crop(rgb: Bytes, cell: LocatedCell, side: int, threshold: float, digests: tuple[str, str]) -> _Crop | None:
     assert cell.mask is not None
     registered = register_legacy(rgb, short_axis(cell.mask), side)
     if registered is None:
         return None
     result = sharpen_legacy(registered, threshold)
     position = (cell.center_x, cell.center_y, cell.radius, RELATIVE_RADIUS * side / cell.radius)
-    return _Crop(result.pixels, sha256, (*position, result.focus_before, result.focus_after, 1.0))
+    return _Crop(result.pixels, *digests, (*position, result.focus_before, result.focus_after, 1.0))

@@ -110,7 +110,7 @@ class Pack:
         digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
         for array in (self.pixels, self.labels, self.is_blast):
             digest.update(np.ascontiguousarray(array).data)
-        digest.update("\n".join([*self.keys, *self.groups, *self.subsets, *self.folds]).encode())
+        digest.update("\n".join([*self.keys, *self.groups, *self.subsets, *self.folds]).encode("utf-8", "surrogateescape"))
         return digest.hexdigest()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -16,6 +16,7 @@ from services.preprocessing.unsharpening import FocusParameters
 from training.crops.focus_calibration import fit_focus_parameters, fit_legacy_threshold, with_tuned_threshold
 from training.crops.making import prepare
 from training.crops.packs import SUFFIX, Pack, read_pack, write_pack
+from training.datasets.contradictions import Said, refuse_contradictions
 from training.datasets.dataset import Dataset, ImageKind, Subset
 from training.datasets.registry import find_folders, read_dataset
 from training.datasets.splits import with_subsets
@@ -88,7 +89,9 @@ class Sources:
         if name in self.packs:
             return self._given(name, wanted, level, focus)
         dataset = self.dataset(name, level)
-        images = _images_digest(dataset)
+        files = [sha256_of(image.path) for image in dataset.images]
+        refuse_contradictions([Said(str(i.path), i.is_blast, i.group) for i in dataset.images], files, dataset.grouped_by, name)
+        images = _images_digest(dataset, files)
         if wanted.kind.sharpens and focus is None:
             focus = self._focus(dataset, wanted, images)
         path = self.cache / f"{name}-{_digest(images, wanted, focus)}{SUFFIX}"
@@ -98,6 +101,8 @@ class Sources:
 
     def _given(self, name: str, wanted: Input, level: Level, focus: FocusParameters | None) -> Pack:
         packs = [read_pack(path) for path in self.packs[name]]
+        for pack in packs:
+            refuse_contradictions(_said_of(pack), list(pack.sha256), pack.header.grouped_by, name)
         needed = (wanted.side, wanted.kind.value, wanted.center_crop, wanted.subject)
         fitting = [p for p in packs if (p.header.side, p.header.input, p.header.center_crop, p.header.subject) == needed]
         if not fitting:
@@ -149,10 +154,15 @@ def focus_of(pack: Pack) -> FocusParameters | None:
     return None if pack.header.focus is None else FocusParameters(**pack.header.focus)
 
 
-def _images_digest(dataset: Dataset) -> str:
+def _said_of(pack: Pack) -> list[Said]:
+    columns = zip(pack.keys, pack.is_blast, pack.groups, strict=True)
+    return [Said(str(key), None if is_blast < 0 else int(is_blast), str(group)) for key, is_blast, group in columns]
+
+
+def _images_digest(dataset: Dataset, files: Sequence[str]) -> str:
     """Digest of the files and of what is said of them; not of their dates, which copying a data set changes."""
-    rows = "\n".join(f"{i.key} {i.classes} {i.group} {i.subset} {sha256_of(i.path)}" for i in dataset.images)
-    return hashlib.sha256(rows.encode()).hexdigest()[:16]
+    rows = "\n".join(f"{i.key} {i.classes} {i.group} {i.subset} {file}" for i, file in zip(dataset.images, files, strict=True))
+    return hashlib.sha256(rows.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
 def _digest(images: str, wanted: Input, focus: FocusParameters | None) -> str:

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from training.datasets.dataset import Dataset, GroupKind, ImageKind, LabelledImage, existing, images_in, read_rows
+from services.common.image_files import is_left_over, shown
+from training.datasets.dataset import Dataset, GroupKind, ImageKind, LabelledImage, existing, images_in
+from training.datasets.tables import read_rows
 from training.errors import DatasetError
 
 ALL_IDB1: Final = "all_idb1"
@@ -77,8 +79,8 @@ def read_all_idb_patches(root: Path) -> Dataset:
     """
     table = root / PATCHES_TABLE
     if not table.is_file():
-        table = next(iter(sorted(root.glob("*patches*.csv"))), table)
-    rows = read_rows(table, ("Filename",))
+        table = next((p for p in sorted(root.glob("*patches*.csv")) if not is_left_over(p.name)), table)
+    rows = read_rows(table, ("Filename",), (*PATCH_LABELS, *OLDER_PATCH_LABELS))
     columns = next((c for c in (PATCH_LABELS, OLDER_PATCH_LABELS) if set(c) <= set(rows[0] if rows else ())), None)
     if columns is None:
         raise DatasetError(f"{table} has neither the columns {list(PATCH_LABELS)} nor {list(OLDER_PATCH_LABELS)}.")
@@ -173,5 +175,5 @@ def _number(path: Path) -> int:
 def _named(path: Path) -> re.Match[str]:
     found = _NAME.fullmatch(path.stem)
     if found is None:
-        raise DatasetError(f"{path.name} is not called ImNNN_Y with a number and a class 0 or 1.")
+        raise DatasetError(f"{shown(path.name)} is not called ImNNN_Y with a number and a class 0 or 1.")
     return found

@@ -6,7 +6,9 @@ import re
 from pathlib import Path
 from typing import Final
 
-from training.datasets.dataset import Dataset, GroupKind, ImageKind, LabelledImage, Subset, existing, images_in, read_rows
+from services.common.image_files import is_left_over, shown
+from training.datasets.dataset import Dataset, GroupKind, ImageKind, LabelledImage, Subset, existing, images_in
+from training.datasets.tables import read_rows
 from training.errors import DatasetError
 
 CNMC: Final = "cnmc"
@@ -29,9 +31,12 @@ def read_cnmc(root: Path) -> Dataset:
         DatasetError: a fold is missing, a name is of another form, a label contradicts its folder, or a subject stands in the
             training folds and in the preliminary test.
     """
-    base = root if (root / FOLDS[0]).is_dir() else next((p.parent for p in sorted(root.glob(f"*/{FOLDS[0]}"))), root)
+    base = (
+        root if (root / FOLDS[0]).is_dir() else next((p.parent for p in sorted(root.glob(f"*/{FOLDS[0]}")) if not is_left_over(p.parent.name)), root)
+    )
     images = [image for fold in FOLDS for label in (LEUKAEMIC, NORMAL) for image in _fold_images(base / fold / label, fold, label)]
-    table = next((p for p in (root / PRELIMINARY_LABELS, *sorted(root.glob(f"*/{PRELIMINARY_LABELS}"))) if p.is_file()), None)
+    tables = (root / PRELIMINARY_LABELS, *(p for p in sorted(root.glob(f"*/{PRELIMINARY_LABELS}")) if not is_left_over(p.parent.name)))
+    table = next((p for p in tables if p.is_file()), None)
     if table is not None:
         test = _preliminary_images(table)
         shared = {i.group for i in images} & {i.group for i in test}
@@ -58,7 +63,7 @@ def _fold_images(folder: Path, fold: str, label: str) -> list[LabelledImage]:
     for path in images_in(folder, (".bmp",)):
         found = _NAME.fullmatch(path.stem)
         if found is None or found["label"] != label:
-            raise DatasetError(f"{path} is not called UID_<subject>_<image>_<cell>_{label}.bmp.")
+            raise DatasetError(f"{shown(path)} is not called UID_<subject>_<image>_<cell>_{label}.bmp.")
         key = f"{fold}/{label}/{path.name}"
         images.append(LabelledImage(path, CNMC, key, (label,), found["subject"], Subset.TRAIN, fold, int(label == LEUKAEMIC)))
     return images

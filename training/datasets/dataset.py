@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
-import zlib
-from collections.abc import Iterable, Sequence
+import sys
+import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from services.common.image_files import IMAGE_SUFFIXES
+from services.common.image_files import IMAGE_SUFFIXES, is_left_over, left_overs, passed_over_words, shown
 from training.errors import DatasetError
 
 AMBIGUOUS: Final = None
@@ -120,29 +119,6 @@ def label_matrix(images: Sequence[LabelledImage], classes: Sequence[str]) -> NDA
     return labels
 
 
-def read_rows(path: Path, columns: Iterable[str]) -> list[dict[str, str]]:
-    """Rows of a CSV file with a header, gzipped or not.
-
-    Raises:
-        DatasetError: the file is missing, is no text, lacks a column or has a row of another length.
-    """
-    if not path.is_file():
-        raise DatasetError(f"{path} is missing: is {path.parent} the folder of this data set?")
-    try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        reader = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""))
-        rows = list(reader)
-        missing = [c for c in columns if c not in (reader.fieldnames or [])]
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error) as error:
-        raise DatasetError(f"{path} is not a readable table: {error}") from error
-    if missing:
-        raise DatasetError(f"{path} lacks the columns {missing}.")
-    broken = [number for number, row in enumerate(rows, start=2) if None in row or None in row.values()]
-    if broken:
-        raise DatasetError(f"{path}: rows {broken[:5]} do not have as many fields as the header.")
-    return rows
-
-
 def existing(path: Path, named_in: str = "the labels") -> Path:
     """The path, if there is such a file.
 
@@ -150,17 +126,39 @@ def existing(path: Path, named_in: str = "the labels") -> Path:
         DatasetError: there is not.
     """
     if not path.is_file():
-        raise DatasetError(f"{path} is named in {named_in} but missing.")
+        raise DatasetError(f"{shown(path)} is named in {named_in} but missing.")
     return path
 
 
+def file_named(folder: Path, name: str, named_in: str) -> Path:
+    """The file that a table names, as Windows writes its path or as this system does, and however its accents are written.
+
+    Raises:
+        DatasetError: the name is empty, or there is no such file.
+    """
+    if not name:
+        raise DatasetError(f"A line of {named_in} names no file.")
+    spellings = [unicodedata.normalize(form, plain) for plain in (name, name.replace("\\", "/")) for form in ("NFC", "NFD")]
+    there = (folder / spelling for spelling in (name, *spellings) if (folder / spelling).is_file())
+    return next(there, None) or existing(folder / name, named_in)
+
+
 def images_in(folder: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> list[Path]:
-    """Image files directly in a folder, by name.
+    """Image files directly in a folder, by name. Hidden files, and those that a system has left there, are passed over, which is said once.
 
     Raises:
         DatasetError: there are none.
     """
-    found = sorted(p for p in folder.glob("*") if p.suffix.lower() in suffixes and p.is_file())
+    found = sorted(p for p in folder.glob("*") if p.suffix.lower() in suffixes and not is_left_over(p.name) and p.is_file())
+    if words := passed_over_words(left_overs(folder)):
+        _say_once(f"{shown(folder)}: passed over: {words}")
     if not found:
-        raise DatasetError(f"{folder} holds no images: is its parent the folder of this data set?")
+        raise DatasetError(
+            f"{shown(folder)} holds no images: is its parent the folder of this data set? Files that end in {', '.join(suffixes)} are read."
+        )
     return found
+
+
+@cache
+def _say_once(line: str) -> None:
+    print(line, file=sys.stderr)

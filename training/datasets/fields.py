@@ -13,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from training.datasets.dataset import Dataset, GroupKind, ImageKind, LabelledImage, existing, images_in, read_rows
+from services.common.image_files import is_left_over
+from training.datasets.dataset import Dataset, GroupKind, ImageKind, LabelledImage, existing, images_in
+from training.datasets.tables import read_rows
 from training.errors import DatasetError
 
 ARIA_FIELDS: Final = "aria_fields"
@@ -75,7 +77,7 @@ def read_chula_fields(root: Path) -> list[Field]:
 
 def read_wbc_masks(root: Path) -> Iterator[tuple[Path, NDArray[np.bool_]]]:
     """Read ``wbc_masks``: ``NNN_image.png`` with ``NNN_mask.png``; grey (cytoplasm) and white (nucleus) are the cell."""
-    for path in sorted(root.glob("*_image.png")):
+    for path in sorted(p for p in root.glob("*_image.png") if not is_left_over(p.name)):
         mask = path.with_name(path.name.replace("_image", "_mask"))
         if not mask.is_file():
             raise DatasetError(f"{mask} is missing.")

@@ -15,6 +15,7 @@ from typing import Final
 from training.command import explained, program_parser
 from training.datasets.dataset import Subset
 from training.datasets.splits import draw_subsets
+from training.datasets.tables import read_rows
 
 LIST_FILE: Final = Path(__file__).with_name("aml_cells_patients.csv")
 BLAST_CLASS: Final = "blast_no_lineage_spec"
@@ -37,8 +38,7 @@ def assign_subsets(cells: Iterable[tuple[str, str]]) -> dict[str, Subset]:
 
 
 def _read_cells(labels: Path) -> list[tuple[str, str]]:
-    with labels.open(newline="", encoding="utf-8") as file:
-        return [(row["patient_id"], row["cell_class"]) for row in csv.DictReader(file)]
+    return [(row["patient_id"], row["cell_class"]) for row in read_rows(labels, ("patient_id", "cell_class"))]
 
 
 @explained

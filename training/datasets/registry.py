@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from services.common.image_files import IMAGE_SUFFIXES, is_left_over
 from training.datasets import all_idb, cnmc, fields, own_cells, single_cells, tissue
 from training.datasets.dataset import Dataset
 from training.errors import DatasetError
@@ -49,9 +51,17 @@ READERS: Final[Mapping[str, Reader]] = {
 def recognise(folder: Path) -> str | None:
     """Name of the data set that lies in a folder, or None."""
     for name, reader in READERS.items():
-        if any(all(next(folder.glob(mark), None) is not None for mark in marks) for marks in reader.marks):
+        if any(all(_is_there(folder, mark) for mark in marks) for marks in reader.marks):
             return name
     return None
+
+
+def _is_there(folder: Path, mark: str) -> bool:
+    """Whether a pattern names something that no system has left; suffixes of images may be in upper or lower case."""
+    stem, suffix = os.path.splitext(mark)
+    if suffix in IMAGE_SUFFIXES:
+        mark = stem + "".join(f"[{c}{c.upper()}]" if c.isalpha() else c for c in suffix)
+    return any(not is_left_over(path.name) for path in folder.glob(mark))
 
 
 def find_folders(folders: Iterable[Path]) -> dict[str, Path]:
@@ -65,7 +75,7 @@ def find_folders(folders: Iterable[Path]) -> dict[str, Path]:
         if not folder.is_dir():
             raise DatasetError(f"{folder} is not a folder.")
         name = recognise(folder)
-        below = () if name else tuple(p for p in sorted(folder.iterdir()) if p.is_dir())
+        below = () if name else tuple(p for p in sorted(folder.iterdir()) if p.is_dir() and not is_left_over(p.name))
         here = [(name, folder)] if name else [(n, p) for p in below if (n := recognise(p)) is not None]
         if not here:
             layouts = "\n".join(f"  {n}: {r.layout}" for n, r in READERS.items())

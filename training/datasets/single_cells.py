@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from training.datasets.dataset import Dataset, GroupKind, ImageKind, LabelledImage, existing, read_rows
+from training.datasets.dataset import Dataset, GroupKind, ImageKind, LabelledImage, existing
 from training.datasets.patients import BLAST_CLASS, load_subsets
+from training.datasets.tables import read_rows
 from training.errors import DatasetError
 
 AML_CELLS: Final = "aml_cells"

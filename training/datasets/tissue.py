@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Literal
 
-from training.datasets.dataset import Dataset, GroupKind, ImageKind, LabelledImage, existing, read_rows
+from training.datasets.dataset import Dataset, GroupKind, ImageKind, LabelledImage, existing
+from training.datasets.tables import read_rows
 from training.errors import DatasetError
 
 LC25000_TILES: Final = "lc25000_tiles"

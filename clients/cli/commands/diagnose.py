@@ -9,13 +9,14 @@ import typer
 
 from clients.cli.backends import find_release, open_client
 from clients.cli.forms import cells_form, diagnosis_form, enhance_form
-from clients.cli.images import distinct_names, expand
+from clients.cli.images import distinct_names, expand, refuse_overwriting
 from clients.cli.options import Address, AsJson, Images, Kind, KindOption, ReleaseOption
 from clients.cli.pictures import write_comparison
-from clients.cli.report.page import ReportItem, render_report
+from clients.cli.report.page import ReportItem, render_report, write_report
 from clients.cli.running import Outcome, asyncio_exit, for_each_image, in_a_folder, print_json, say, show_error
 from dl4all.diagnosis.v1 import diagnosis_pb2
 from dl4all_client import finding_name
+from services.common.image_files import shown
 
 
 def diagnose(
@@ -41,7 +42,9 @@ def diagnose(
 
     Exit status 1 if any image failed; the other images are still answered.
     """
-    asyncio_exit(_diagnose(expand(images), kind, release, address, as_json, report, references, microns_per_pixel))
+    paths = expand(images)
+    refuse_overwriting([report] if report is not None else [], paths)
+    asyncio_exit(_diagnose(paths, kind, release, address, as_json, report, references, microns_per_pixel))
 
 
 def focus(images: Images, address: Address = None, as_json: AsJson = False) -> None:
@@ -87,8 +90,8 @@ async def _diagnose(
         if report is not None:
             used = next((i.diagnosis.provenance.release for i in items if i.diagnosis is not None), None)
             system = None if used is None else await find_release(client, used)
-            report.write_text(render_report(items, references=references, system=system), encoding="utf-8")
-            say(f"Report: {report}")
+            write_report(report, render_report(items, references=references, system=system))
+            say(f"Report: {shown(report)}")
     return failures
 
 
@@ -99,7 +102,7 @@ def _show_diagnosis(path: Path, diagnosis: diagnosis_pb2.Diagnosis, as_json: boo
     counts, fraction = diagnosis.counts, diagnosis.blast_fraction
     finding = finding_name(diagnosis.finding)
     colour = {"BLASTS_SUSPECTED": "red", "NO_BLASTS_SEEN": "green"}.get(finding, "yellow")
-    say(f"{finding} {path}", colour)
+    say(f"{finding} {shown(path)}", colour)
     say(
         f"  {counts.total} nucleated cells: {counts.suspected} suspected, {counts.indeterminate} indeterminate, "
         f"{counts.not_suspected} not suspected; blast fraction {fraction.lower:.0%} to {fraction.upper:.0%}"
@@ -118,15 +121,16 @@ async def _focus(paths: list[Path], address: str | None, as_json: bool) -> int:
             if outcome.answer is not None and as_json:
                 print_json({"path": str(outcome.path), "score": round(outcome.answer, 6)})
             elif outcome.answer is not None:
-                typer.echo(f"{outcome.answer:9.4f}  {outcome.path}")
+                typer.echo(f"{outcome.answer:9.4f}  {shown(outcome.path)}")
 
         return await for_each_image(paths, work, "scoring", done)
 
 
 async def _enhance(paths: list[Path], out: Path | None, release: str, address: str | None, as_json: bool) -> int:
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
     names = distinct_names(paths, out or Path())
+    if out is not None:
+        refuse_overwriting(names.values(), paths)
+        out.mkdir(parents=True, exist_ok=True)
     async with open_client(address) as client:
 
         async def work(path: Path, image: bytes) -> diagnosis_pb2.EnhanceCellResponse:
@@ -144,7 +148,9 @@ async def _enhance(paths: list[Path], out: Path | None, release: str, address: s
                 print_json(form)
                 return
             reasons = ", ".join(form["reasons"]) or "good"
-            typer.echo(f"{form['focus_before']:.3f} -> {form['focus_after']:.3f}  radius {form['unsharp_radius']:2d}  {reasons}  {outcome.path}")
+            typer.echo(
+                f"{form['focus_before']:.3f} -> {form['focus_after']:.3f}  radius {form['unsharp_radius']:2d}  {reasons}  {shown(outcome.path)}"
+            )
 
         return await for_each_image(paths, work, "enhancing", done)
 
@@ -162,6 +168,6 @@ async def _cells(paths: list[Path], kind: Kind, address: str | None, as_json: bo
             if as_json:
                 print_json(cells_form(str(outcome.path), outcome.answer))
             else:
-                typer.echo(f"{len(outcome.answer.cells):4d} cells  {outcome.path}")
+                typer.echo(f"{len(outcome.answer.cells):4d} cells  {shown(outcome.path)}")
 
         return await for_each_image(paths, work, "locating", done)

@@ -15,8 +15,9 @@ from rich.progress import track
 from clients.cli.backends import open_client
 from clients.cli.images import expand
 from clients.cli.options import MODELS, RELEASES, Address, Models, ReleaseOption, Releases, explained
-from clients.cli.running import asyncio_exit, console, print_json, say
+from clients.cli.running import asyncio_exit, check_readable, console, print_json, say
 from dl4all_client import Reference, ServiceError
+from services.common.image_files import shown
 
 library_app = typer.Typer(no_args_is_help=True, help="Show the known cells of a library, and let it grow by cells that you confirm.")
 _STORE: Final = "DL4ALL_RETRIEVAL_ADDITIONS"
@@ -61,14 +62,17 @@ def add(
 
     async def work() -> int:
         paths = expand(images)
-        if unreadable := [path for path in paths if not path.is_file() or not os.access(path, os.R_OK)]:
-            raise ServiceError("NOT_FOUND", "FILE_UNREADABLE", f"{unreadable[0]} cannot be read.")
+        for path in paths:
+            try:
+                check_readable(path)
+            except ServiceError as error:
+                raise _of_image(path, error) from error
         async with open_client(address) as client:
             try:
                 kept = await client.add_references(references(paths), source=source, confirmed_by=confirmed_by, idempotency_key=made, release=release)
             except ServiceError as error:
                 number = error.metadata.get("image")
-                raise error if number is None else ServiceError(error.code, error.reason, f"{paths[int(number)]}: {error.message}") from error
+                raise error if number is None else _of_image(paths[int(number)], error) from error
         again = " (they were kept before)" if kept.repeated_call else ""
         say(f"kept {len(kept.addition_ids)} cells under {', '.join(map(str, kept.addition_ids))}{again}; key {made}", "green")
         return 0
@@ -152,6 +156,10 @@ def build(
         for name, value in grown.after.items():
             typer.echo(f"{name}: {grown.before[name]:.3f} -> {value:.3f}")
         say(f"built: {releases / grown.release}, {grown.added} cells added", "green")
+
+
+def _of_image(path: Path, error: ServiceError) -> ServiceError:
+    return ServiceError(error.code, error.reason, f"{shown(path)}: {error.message}")
 
 
 async def _show(release: str, address: str | None, as_json: bool) -> int:

@@ -10,6 +10,7 @@ import typer
 
 from clients.cli.options import AsJson
 from clients.cli.running import print_json, say
+from services.common.image_files import shown
 
 if TYPE_CHECKING:
     from services.common.phantom import PhantomCell
@@ -63,4 +64,4 @@ def _show_drawn(out: Path, seed: int, cells: Sequence[PhantomCell], as_json: boo
     if as_json:
         print_json({"path": str(out), "seed": seed, "cells": truth})
     else:
-        say(f"Wrote the phantom {out} (seed {seed}, {len(truth)} cells). It is a drawing, not a patient.")
+        say(f"Wrote the phantom {shown(out)} (seed {seed}, {len(truth)} cells). It is a drawing, not a patient.")

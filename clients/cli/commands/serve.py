@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +13,7 @@ import typer
 
 from clients.cli.running import print_json, say
 from dl4all_client import ServiceError
+from dl4all_client.addresses import proxy_note
 from dl4all_client.requests import DEFAULT_TIMEOUT
 from services.common.parts import GATEWAY, PARTS
 
@@ -94,7 +96,7 @@ def call(
         say(f"failed: {error}", "red")
         raise typer.Exit(1) from error
     except grpc.RpcError as error:
-        failed = ServiceError.from_rpc(error)
+        failed = ServiceError.from_rpc(error, proxy_note(address, os.environ))
         say(f"failed: {failed.code} {failed.message} ({failed.reason})", "red")
         raise typer.Exit(1) from error
     finally:

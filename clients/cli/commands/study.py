@@ -53,6 +53,8 @@ def _started(program: Program) -> Callable[[typer.Context], None]:
     """The command of a program; its module is imported only when it is called."""
 
     def start(context: typer.Context) -> None:
+        if "" in context.args:
+            raise typer.BadParameter("an argument is empty; a path . is the folder where you are.")
         with explained():
             status = import_module(program.module).main(context.args)
         raise typer.Exit(status or 0)

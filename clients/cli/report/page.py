@@ -15,6 +15,7 @@ from clients.cli.report.pictures import colour_scale
 from clients.cli.report.view import FULL_CARDS, DiagnosisView, view_diagnosis
 from clients.cli.report.words import STATE_WORDS, CellState, number, percent, target_words
 from dl4all.diagnosis.v1 import diagnosis_pb2
+from services.common.image_files import shown, shown_text
 
 _FOLDER: Final = Path(__file__).parent
 _MAX_MAP_LABELS: Final = 30
@@ -78,11 +79,23 @@ def render_report(
     )
 
 
+def write_report(path: Path, page: str) -> None:
+    """Write a rendered report; the file appears whole or not at all."""
+    from training.files.whole_files import write_whole
+
+    content = page.encode("utf-8", "replace")
+    if path.exists() and not path.is_file():  # a pipe or a device
+        path.write_bytes(content)
+    else:
+        write_whole(path.resolve(), content)
+
+
 def _section(number: int, item: ReportItem, references: Path | None) -> _Section:
     view = view_diagnosis(item.image, item.diagnosis, references, item.picture_note) if item.diagnosis is not None else None
-    name = PurePath(item.path.replace("\\", "/")).name or item.path or f"Image {number}"
+    path = shown(item.path)
+    name = PurePath(path.replace("\\", "/")).name or path or f"Image {number}"
     error = item.error or ("" if view else "No diagnosis was received.")
-    return _Section(f"image-{number}", name, item.path, error, view)
+    return _Section(f"image-{number}", name, path, shown_text(error), view)
 
 
 def _date_words(created: datetime) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from services.common.addresses import bare_host
 from services.common.home import home
 from services.common.parts import PARTS, TRITON
 
@@ -54,6 +55,7 @@ class Launch:
         environment: variables that are added to the environment.
         port: of its gRPC endpoint.
         metrics_port: of its Prometheus metrics.
+        host: where others on this machine call it.
         shared_memory_prefix: its segments of shared memory are called ``<prefix><pid>_...``; empty where it has none.
     """
 
@@ -63,6 +65,7 @@ class Launch:
     port: int = 0
     metrics_port: int = 0
     shared_memory_prefix: str = ""
+    host: str = "localhost"
 
     def full_environment(self) -> dict[str, str]:
         """The environment of the process."""
@@ -86,7 +89,7 @@ def service_part(name: str, ports: Ports, environment: Mapping[str, str] | None 
         **({part.setting("engine"): TRITON} if TRITON in part.calls else {}),
         **(environment or {}),
     }
-    return Launch(name, (sys.executable, "-P", "-m", part.module), settings, ports.grpc[name], ports.metrics[name])
+    return Launch(name, (sys.executable, "-P", "-m", part.module), settings, ports.grpc[name], ports.metrics[name], host=host)
 
 
 def triton_part(ports: Ports, environment: Mapping[str, str] | None = None, further: Sequence[str] = ()) -> Launch:
@@ -100,6 +103,14 @@ def triton_part(ports: Ports, environment: Mapping[str, str] | None = None, furt
     script = home().resolve() / _TRITON_SCRIPT
     command = (sys.executable, str(script), "--grpc-port", str(ports.grpc[TRITON]), "--metrics-port", str(ports.metrics[TRITON]), *further)
     return Launch(TRITON, command, environment or {}, ports.grpc[TRITON], ports.metrics[TRITON], "dl4all_triton_")
+
+
+def host_to_call(listening: str) -> str:
+    """Where parts on this machine call a part that listens on this host."""
+    bare = bare_host(listening)
+    if bare in ("", "localhost", "127.0.0.1", "0.0.0.0", "::"):
+        return "localhost"
+    return f"[{bare}]" if ":" in bare else bare
 
 
 def triton_is_installed() -> bool:

@@ -7,7 +7,6 @@ import os
 import signal
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any, Final
 
 import grpc
@@ -15,10 +14,12 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from clients.cli.running import console, say
 from clients.cli.stack.log_lines import tidy
-from clients.cli.stack.parts import Launch, Ports, service_part, triton_is_installed, triton_part
+from clients.cli.stack.parts import Launch, Ports, host_to_call, service_part, triton_is_installed, triton_part
 from clients.cli.stack.processes import PartProcess
+from dl4all_client.addresses import proxy_note
 from dl4all_client.channel import Tls, open_aio_channel
 from services.common.home import HOME_VARIABLE, home
+from services.common.image_files import shown_text
 from services.common.parts import GATEWAY, SERVICES, TRITON
 
 _POLL_SECONDS: Final = 0.25
@@ -53,7 +54,8 @@ def parts(*, with_triton: bool, free_ports: bool = False) -> list[Launch]:
         )
     quick = {"DL4ALL_DRAIN_DELAY_SECONDS": "0", "DL4ALL_DRAIN_SECONDS": str(_PATIENCE_SECONDS - 5)}
     engine = {} if with_triton else {"DL4ALL_CLASSIFICATION_ENGINE": "onnxruntime"}
-    services = [service_part(name, ports, {**quick, **engine}) for name in SERVICES]
+    host = host_to_call(os.environ.get("DL4ALL_HOST", ""))
+    services = [service_part(name, ports, {**quick, **engine}, host) for name in SERVICES]
     return [triton_part(ports, further=("--exit-timeout", "10")), *services] if with_triton else services
 
 
@@ -94,12 +96,13 @@ async def up(stack: Sequence[Launch], start_seconds: float) -> int:
 def _show(name: str, line: str) -> None:
     shown = tidy(name, line)
     if shown is not None:
-        console.print(shown, soft_wrap=True, highlight=False)
+        console.print(shown_text(shown), soft_wrap=True, highlight=False)
 
 
 async def _started(processes: Sequence[PartProcess], seconds: float, stopping: asyncio.Event) -> bool:
     """Whether every service became healthy in time and none ended."""
-    healthy = asyncio.create_task(_all_healthy([p.part for p in processes if p.part.name != TRITON]))
+    troubles: dict[str, str] = {}
+    healthy = asyncio.create_task(_all_healthy([p.part for p in processes if p.part.name != TRITON], troubles))
     ended = {asyncio.create_task(process.ended()): process.part.name for process in processes}
     stopped = asyncio.create_task(stopping.wait())
     done, waiting = await asyncio.wait({healthy, stopped, *ended}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
@@ -114,32 +117,40 @@ async def _started(processes: Sequence[PartProcess], seconds: float, stopping: a
         return False
     if not done:
         say(f"the stack was not healthy within {seconds:.0f} s", "red")
+        for name, trouble in troubles.items():
+            say(f"  {name}: {trouble}", "red")
     return healthy in done and not done & ended.keys()
 
 
-async def _all_healthy(services: Sequence[Launch]) -> None:
-    await asyncio.gather(*(_healthy(part) for part in services))
+async def _all_healthy(services: Sequence[Launch], troubles: dict[str, str]) -> None:
+    await asyncio.gather(*(_healthy(part, troubles) for part in services))
 
 
-async def _healthy(part: Launch) -> None:
-    started = time.monotonic()
-    async with open_aio_channel(f"localhost:{part.port}", Tls.from_environment(os.environ)) as channel:
+async def _healthy(part: Launch, troubles: dict[str, str]) -> None:
+    """Wait until a part is healthy; until then ``troubles`` says why it is not."""
+    started, address = time.monotonic(), f"{part.host}:{part.port}"
+    troubles[part.name] = f"no answer from {address} yet"
+    async with open_aio_channel(address, Tls.from_environment(os.environ)) as channel:
         stub: Any = health_pb2_grpc.HealthStub(channel)
         while True:
-            with suppress(grpc.aio.AioRpcError):
+            try:
                 answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=3)
                 if answer.status == health_pb2.HealthCheckResponse.SERVING:
                     say(f"{part.name} is healthy after {time.monotonic() - started:.1f} s", "green")
+                    del troubles[part.name]
                     return
+                troubles[part.name] = f"it answers at {address}, but cannot use all that it needs; its lines above say what is missing"
+            except grpc.aio.AioRpcError as error:
+                troubles[part.name] = f"no answer from {address}: {error.details()} {proxy_note(address, os.environ)}".rstrip()
             await asyncio.sleep(_POLL_SECONDS)
 
 
 def _say_addresses(stack: Sequence[Launch]) -> None:
     say("")
     for part in stack:
-        say(f"  {part.name:15s} localhost:{part.port:<6d} metrics http://localhost:{part.metrics_port}/metrics")
+        say(f"  {part.name:15s} {part.host}:{part.port:<6d} metrics http://{part.host}:{part.metrics_port}/metrics")
     gateway = next(part for part in stack if part.name == GATEWAY)
-    say(f"\nAll are healthy. Try: dl4all diagnose IMAGE --address localhost:{gateway.port}    Stop: Ctrl-C", "bold green")
+    say(f"\nAll are healthy. Try: dl4all diagnose IMAGE --address {gateway.host}:{gateway.port}    Stop: Ctrl-C", "bold green")
 
 
 async def _watch(process: PartProcess) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from itertools import count
@@ -13,6 +14,7 @@ from typing import Any, Final, Generic, Self, Unpack, cast
 import grpc
 
 from dl4all.diagnosis.v1 import diagnosis_pb2, diagnosis_pb2_grpc, library_pb2, library_pb2_grpc
+from dl4all_client.addresses import proxy_note
 from dl4all_client.channel import Tls, open_aio_channel
 from dl4all_client.errors import ServiceError
 from dl4all_client.requests import (
@@ -49,6 +51,9 @@ class AsyncDiagnosisClient:
         address: ``host:port`` of the gateway, or ``dns:///name:port``: round robin over all addresses of the name.
         timeout: seconds for a call about one image; streams, specimens and slides have no limit of their own here.
         tls: certificates; plaintext without.
+
+    Raises:
+        ValueError: the address is none; the message says what to write.
     """
 
     def __init__(self, address: str, timeout: float = DEFAULT_TIMEOUT, tls: Tls | None = None) -> None:
@@ -56,6 +61,7 @@ class AsyncDiagnosisClient:
         self._diagnosis: Any = diagnosis_pb2_grpc.DiagnosisServiceStub(self._channel)
         self._library: Any = library_pb2_grpc.LibraryServiceStub(self._channel)
         self._timeout = timeout
+        self._note = proxy_note(address, os.environ)
 
     @classmethod
     def over(cls, diagnosis: Any, library: Any, timeout: float = DEFAULT_TIMEOUT) -> Self:
@@ -67,7 +73,7 @@ class AsyncDiagnosisClient:
             timeout: as for the class.
         """
         client = cls.__new__(cls)
-        client._channel, client._diagnosis, client._library, client._timeout = None, diagnosis, library, timeout
+        client._channel, client._diagnosis, client._library, client._timeout, client._note = None, diagnosis, library, timeout, ""
         return client
 
     async def __aenter__(self) -> Self:
@@ -83,7 +89,7 @@ class AsyncDiagnosisClient:
 
     async def diagnose(self, image: bytes, **options: Unpack[DiagnoseOptions]) -> diagnosis_pb2.Diagnosis:
         """See ``DiagnosisClient.diagnose``."""
-        with _errors():
+        with _errors(self._note):
             answer: diagnosis_pb2.DiagnoseResponse = await self._diagnosis.Diagnose(diagnose_request(image, **options), timeout=self._timeout)
         return answer.diagnosis
 
@@ -92,7 +98,7 @@ class AsyncDiagnosisClient:
     ) -> AsyncGenerator[Answer, None]:
         """See ``DiagnosisClient.diagnose_stream``."""
         sent = _Sent(stream_request(request) async for request in _each(requests))
-        async with _streaming(self._diagnosis.DiagnoseStream(sent, timeout=timeout), sent) as answers:
+        async with _streaming(self._diagnosis.DiagnoseStream(sent, timeout=timeout), self._note, sent) as answers:
             async for answer in answers:
                 yield read_answer(answer)
 
@@ -107,7 +113,7 @@ class AsyncDiagnosisClient:
         """See ``DiagnosisClient.diagnose_specimen``."""
         numbers, specimen = count(), None
         sent = _Sent(specimen_request(next(numbers), image, options) async for image in _each(images))
-        async with _streaming(self._diagnosis.DiagnoseSpecimen(sent, timeout=timeout), sent) as answers:
+        async with _streaming(self._diagnosis.DiagnoseSpecimen(sent, timeout=timeout), self._note, sent) as answers:
             async for answer in answers:
                 specimen = read_specimen(answer, on_image)
         return aggregate(specimen)
@@ -119,13 +125,13 @@ class AsyncDiagnosisClient:
         with ExitStack() as stack:
             file = None if on_server else stack.enter_context(Path(slide).open("rb"))
             sent = _Sent(_each(slide_requests(slide_start_of(slide, on_server, options), file)))
-            async with _streaming(self._diagnosis.DiagnoseSlide(sent, timeout=timeout), sent) as parts:
+            async with _streaming(self._diagnosis.DiagnoseSlide(sent, timeout=timeout), self._note, sent) as parts:
                 async for part in parts:
                     yield part
 
     async def locate_cells(self, image: bytes, *, kind: Kind = "auto", microns_per_pixel: float = 0.0) -> diagnosis_pb2.LocateCellsResponse:
         """See ``DiagnosisClient.locate_cells``."""
-        with _errors():
+        with _errors(self._note):
             answer: diagnosis_pb2.LocateCellsResponse = await self._diagnosis.LocateCells(
                 locate_request(image, kind, microns_per_pixel), timeout=self._timeout
             )
@@ -133,7 +139,7 @@ class AsyncDiagnosisClient:
 
     async def measure_focus(self, image: bytes) -> float:
         """See ``DiagnosisClient.measure_focus``."""
-        with _errors():
+        with _errors(self._note):
             answer = await self._diagnosis.MeasureFocus(diagnosis_pb2.MeasureFocusRequest(image=image), timeout=self._timeout)
         return float(answer.score)
 
@@ -142,19 +148,19 @@ class AsyncDiagnosisClient:
     ) -> diagnosis_pb2.EnhanceCellResponse:
         """See ``DiagnosisClient.enhance_cell``."""
         request = enhance_request(image, release, microns_per_pixel, include_crop=include_crop)
-        with _errors():
+        with _errors(self._note):
             answer: diagnosis_pb2.EnhanceCellResponse = await self._diagnosis.EnhanceCell(request, timeout=self._timeout)
         return answer
 
     async def list_releases(self) -> list[diagnosis_pb2.Release]:
         """See ``DiagnosisClient.list_releases``."""
-        with _errors():
+        with _errors(self._note):
             answer = await self._diagnosis.ListReleases(diagnosis_pb2.ListReleasesRequest(), timeout=self._timeout)
         return list(answer.releases)
 
     async def get_library(self, release: str = "") -> library_pb2.GetLibraryResponse:
         """See ``DiagnosisClient.get_library``."""
-        with _errors():
+        with _errors(self._note):
             answer: library_pb2.GetLibraryResponse = await self._library.GetLibrary(
                 library_pb2.GetLibraryRequest(release=release), timeout=self._timeout
             )
@@ -173,7 +179,7 @@ class AsyncDiagnosisClient:
         """See ``DiagnosisClient.add_references``."""
         start = references_start(source=source, confirmed_by=confirmed_by, idempotency_key=idempotency_key, release=release)
         sent = _Sent(_after(start, (reference_request(reference) async for reference in _each(references))))
-        with _errors(sent):
+        with _errors(self._note, sent):
             answer: library_pb2.AddReferencesResponse = await self._library.AddReferences(sent, timeout=timeout)
         return answer
 
@@ -216,7 +222,7 @@ class _Sent(Generic[Item]):
 
 
 @contextmanager
-def _errors(sent: _Sent[Any] | None = None) -> Iterator[None]:
+def _errors(note: str, sent: _Sent[Any] | None = None) -> Iterator[None]:
     """Raise ServiceError for a failed call, or the exception that ended what was sent; gRPC then cancels the call."""
     try:
         yield
@@ -225,14 +231,14 @@ def _errors(sent: _Sent[Any] | None = None) -> Iterator[None]:
         if sent is not None and sent.error is not None and not (task is not None and task.cancelling()):
             raise sent.error from None
         if isinstance(error, grpc.aio.AioRpcError):
-            raise ServiceError.from_rpc(error) from error
+            raise ServiceError.from_rpc(error, note) from error
         raise
 
 
 @asynccontextmanager
-async def _streaming(call: Any, sent: _Sent[Any]) -> AsyncIterator[Any]:
+async def _streaming(call: Any, note: str, sent: _Sent[Any]) -> AsyncIterator[Any]:
     """The answers of a call; the call is cancelled where the caller takes no more of them."""
-    with _errors(sent):
+    with _errors(note, sent):
         try:
             yield call
         finally:

@@ -10,6 +10,8 @@ from typing import Any, Final
 
 import grpc
 
+from dl4all_client.addresses import check_address, is_of_this_machine
+
 MAX_MESSAGE_BYTES: Final = 24 * 1024 * 1024
 _SERVICE_CONFIG: Final = {
     "loadBalancingConfig": [{"round_robin": {}}],
@@ -89,19 +91,30 @@ class Tls:
 
 
 def open_channel(address: str, tls: Tls | None = None) -> grpc.Channel:
-    """Open a channel for plain code."""
-    options = _options(tls)
+    """Open a channel for plain code.
+
+    Raises:
+        ValueError: the address is none; the message says what to write.
+    """
+    options = _options(address, tls)
     return grpc.insecure_channel(address, options=options) if tls is None else grpc.secure_channel(address, tls.credentials(), options=options)
 
 
 def open_aio_channel(address: str, tls: Tls | None = None) -> grpc.aio.Channel:
-    """Open a channel for asyncio."""
-    options = _options(tls)
+    """Open a channel for asyncio.
+
+    Raises:
+        ValueError: the address is none; the message says what to write.
+    """
+    options = _options(address, tls)
     return (
         grpc.aio.insecure_channel(address, options=options) if tls is None else grpc.aio.secure_channel(address, tls.credentials(), options=options)
     )
 
 
-def _options(tls: Tls | None) -> list[tuple[str, Any]]:
+def _options(address: str, tls: Tls | None) -> list[tuple[str, Any]]:
+    """Options of a channel; calls of this machine never go through a proxy."""
+    check_address(address)
+    direct = [("grpc.enable_http_proxy", 0)] if is_of_this_machine(address) else []
     named = [("grpc.ssl_target_name_override", tls.server_name)] if tls is not None and tls.server_name else []
-    return [*_OPTIONS, *named]
+    return [*_OPTIONS, *direct, *named]

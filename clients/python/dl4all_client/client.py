@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import chain
@@ -12,6 +13,7 @@ from typing import Any, TypeVar, Unpack, cast
 import grpc
 
 from dl4all.diagnosis.v1 import diagnosis_pb2, diagnosis_pb2_grpc, library_pb2, library_pb2_grpc
+from dl4all_client.addresses import proxy_note
 from dl4all_client.channel import Tls, open_channel
 from dl4all_client.errors import ServiceError
 from dl4all_client.requests import (
@@ -48,6 +50,9 @@ class DiagnosisClient:
         address: ``host:port`` of the gateway, or ``dns:///name:port``: round robin over all addresses of the name.
         timeout: seconds for a call about one image; streams, specimens and slides have no limit of their own here.
         tls: certificates; plaintext without.
+
+    Raises:
+        ValueError: the address is none; the message says what to write.
     """
 
     def __init__(self, address: str, timeout: float = DEFAULT_TIMEOUT, tls: Tls | None = None) -> None:
@@ -55,6 +60,7 @@ class DiagnosisClient:
         self._diagnosis = diagnosis_pb2_grpc.DiagnosisServiceStub(self._channel)
         self._library = library_pb2_grpc.LibraryServiceStub(self._channel)
         self._timeout = timeout
+        self._note = proxy_note(address, os.environ)
 
     def __enter__(self) -> DiagnosisClient:
         return self
@@ -68,7 +74,7 @@ class DiagnosisClient:
 
     def diagnose(self, image: bytes, **options: Unpack[DiagnoseOptions]) -> diagnosis_pb2.Diagnosis:
         """Diagnose one encoded image; options: see ``DiagnoseOptions``."""
-        with _errors():
+        with _errors(self._note):
             return self._diagnosis.Diagnose(diagnose_request(image, **options), timeout=self._timeout).diagnosis
 
     def diagnose_stream(self, requests: Iterable[diagnosis_pb2.DiagnoseRequest], *, timeout: float | None = None) -> Generator[Answer, None, None]:
@@ -82,7 +88,7 @@ class DiagnosisClient:
             Request id and diagnosis, or ServiceError where this image failed, in the order in which they are done.
         """
         sent = Sent(map(stream_request, requests))
-        with _streaming(self._diagnosis.DiagnoseStream(sent, timeout=timeout), sent) as answers:
+        with _streaming(self._diagnosis.DiagnoseStream(sent, timeout=timeout), self._note, sent) as answers:
             for answer in answers:
                 yield read_answer(answer)
 
@@ -99,7 +105,7 @@ class DiagnosisClient:
         """
         specimen = None
         sent = Sent(specimen_request(number, image, options) for number, image in enumerate(images))
-        with _streaming(self._diagnosis.DiagnoseSpecimen(sent, timeout=timeout), sent) as answers:
+        with _streaming(self._diagnosis.DiagnoseSpecimen(sent, timeout=timeout), self._note, sent) as answers:
             for answer in answers:
                 specimen = read_specimen(answer, on_image)
         return aggregate(specimen)
@@ -124,16 +130,16 @@ class DiagnosisClient:
         with ExitStack() as stack:
             file = None if on_server else stack.enter_context(Path(slide).open("rb"))
             sent = Sent(slide_requests(slide_start_of(slide, on_server, options), file))
-            yield from stack.enter_context(_streaming(self._diagnosis.DiagnoseSlide(sent, timeout=timeout), sent))
+            yield from stack.enter_context(_streaming(self._diagnosis.DiagnoseSlide(sent, timeout=timeout), self._note, sent))
 
     def locate_cells(self, image: bytes, *, kind: Kind = "auto", microns_per_pixel: float = 0.0) -> diagnosis_pb2.LocateCellsResponse:
         """Locate the nucleated cells of one encoded image; none is judged."""
-        with _errors():
+        with _errors(self._note):
             return self._diagnosis.LocateCells(locate_request(image, kind, microns_per_pixel), timeout=self._timeout)
 
     def measure_focus(self, image: bytes) -> float:
         """FQPath focus score of one encoded image as it is, about 5..12; higher is blurrier."""
-        with _errors():
+        with _errors(self._note):
             return self._diagnosis.MeasureFocus(diagnosis_pb2.MeasureFocusRequest(image=image), timeout=self._timeout).score
 
     def enhance_cell(
@@ -148,17 +154,17 @@ class DiagnosisClient:
             include_crop: whether the pixels around the cell come as well.
         """
         request = enhance_request(image, release, microns_per_pixel, include_crop=include_crop)
-        with _errors():
+        with _errors(self._note):
             return self._diagnosis.EnhanceCell(request, timeout=self._timeout)
 
     def list_releases(self) -> list[diagnosis_pb2.Release]:
         """List the releases that can be chosen."""
-        with _errors():
+        with _errors(self._note):
             return list(self._diagnosis.ListReleases(diagnosis_pb2.ListReleasesRequest(), timeout=self._timeout).releases)
 
     def get_library(self, release: str = "") -> library_pb2.GetLibraryResponse:
         """Say what the reference library of a release holds; empty for the default."""
-        with _errors():
+        with _errors(self._note):
             return self._library.GetLibrary(library_pb2.GetLibraryRequest(release=release), timeout=self._timeout)
 
     def add_references(
@@ -183,25 +189,25 @@ class DiagnosisClient:
         """
         start = references_start(source=source, confirmed_by=confirmed_by, idempotency_key=idempotency_key, release=release)
         sent = Sent(chain([start], map(reference_request, references)))
-        with _errors(sent):
+        with _errors(self._note, sent):
             return self._library.AddReferences(sent, timeout=timeout)
 
 
 @contextmanager
-def _errors(sent: Sent[Any] | None = None) -> Iterator[None]:
+def _errors(note: str, sent: Sent[Any] | None = None) -> Iterator[None]:
     """Raise ServiceError for a failed call, or the exception that ended what was sent."""
     try:
         yield
     except grpc.RpcError as error:
         if sent is not None and sent.error is not None:
             raise sent.error from None
-        raise ServiceError.from_rpc(error) from error
+        raise ServiceError.from_rpc(error, note) from error
 
 
 @contextmanager
-def _streaming(call: Call, sent: Sent[Any]) -> Iterator[Call]:
+def _streaming(call: Call, note: str, sent: Sent[Any]) -> Iterator[Call]:
     """The answers of a call; the call is cancelled where the caller takes no more of them."""
-    with _errors(sent):
+    with _errors(note, sent):
         try:
             yield call
         finally:

@@ -42,10 +42,18 @@ class ServiceError(Exception):
         return cls(code, reason, status.message, field, metadata)
 
     @classmethod
-    def from_rpc(cls, error: grpc.RpcError) -> ServiceError:
-        """Read a failed call."""
+    def from_rpc(cls, error: grpc.RpcError, note: str = "") -> ServiceError:
+        """Read a failed call.
+
+        Args:
+            error: as gRPC raised it.
+            note: a sentence for calls that no server has answered, such as which proxy they took.
+        """
         status = rpc_status.from_call(error)  # type: ignore[arg-type]
         if status is not None:
             return cls.from_status(status)
         code = error.code().name  # type: ignore[attr-defined]
-        return cls(code, code, error.details() or "The call failed.")  # type: ignore[attr-defined]
+        message = error.details() or "The call failed."  # type: ignore[attr-defined]
+        if note and code in ("UNAVAILABLE", "DEADLINE_EXCEEDED"):
+            message = f"{message.rstrip('.')}. {note}"
+        return cls(code, code, message)

@@ -15,7 +15,7 @@ from tritonclient.grpc import model_config_pb2
 from tritonclient.utils import InferenceServerException
 
 from services.common import metrics
-from services.common.channel import RETRIED, channel_options
+from services.common.channel import RETRIED, channel_options, check_address, proxy_options, say_proxy
 from services.common.errors import DeadlineError, DependencyUnavailableError, DomainError, InternalError, InvalidRequestError, OverloadedError
 from services.common.model_repository import SHA256, ModelConfig, read_model_config
 from services.common.releases import Model, Role
@@ -57,6 +57,7 @@ class TritonEngine:
         self._repository = common.model_repository
         self._configs: dict[str, ModelConfig] = {}
         self._fits: dict[tuple[str, int], bool] = {}
+        check_address(where.address)
         channel_credentials(tls)  # raises a readable error for a file that cannot be read
         self._client = tritonclient.InferenceServerClient(
             where.address,
@@ -64,8 +65,9 @@ class TritonEngine:
             root_certificates=None if tls.ca is None else str(tls.ca),
             private_key=None if tls.key is None else str(tls.key),
             certificate_chain=None if tls.certificate is None else str(tls.certificate),
-            channel_args=channel_options(common, tls, _RETRIED),
+            channel_args=[*channel_options(common, tls, _RETRIED), *proxy_options(where.address)],
         )
+        say_proxy(where.address)
 
     @property
     def name(self) -> str:

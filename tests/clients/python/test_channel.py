@@ -20,7 +20,7 @@ def test_tls_is_read_from_the_variables_of_the_services() -> None:
     names = {"CA": "ca.pem", "CERTIFICATE": "c.pem", "KEY": "k.pem", "SERVER_NAME": "gateway"}
     tls = Tls.from_environment({f"DL4ALL_TLS_{name}": value for name, value in names.items()})
     assert tls == Tls(Path("ca.pem"), Path("c.pem"), Path("k.pem"), "gateway")
-    assert ("grpc.ssl_target_name_override", "gateway") in _options(tls)
+    assert ("grpc.ssl_target_name_override", "gateway") in _options("gateway:50051", tls)
 
 
 @pytest.mark.parametrize("half", ["CERTIFICATE", "KEY"])
@@ -35,7 +35,7 @@ def test_a_file_that_is_not_there_is_said() -> None:
 
 
 def test_messages_have_the_limit_of_the_services_and_retries_a_budget() -> None:
-    options = dict(_options(None))
+    options = dict(_options("gateway:50051", None))
     assert options["grpc.max_send_message_length"] == options["grpc.max_receive_message_length"] == MAX_MESSAGE_BYTES
     config = json.loads(options["grpc.service_config"])
     assert config["loadBalancingConfig"] == [{"round_robin": {}}]

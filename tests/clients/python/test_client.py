@@ -146,7 +146,7 @@ async def test_a_cancelled_task_ends_as_cancelled_whatever_ended_the_images() ->
         await anext(sent)
 
     async def cancelled() -> None:
-        with _errors(sent):
+        with _errors("", sent):
             await asyncio.sleep(60)
 
     task = asyncio.create_task(cancelled())

@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 import pytest
+import structlog
 
 from dl4all_client import Tls
 from services.common.channel import open_channel
@@ -101,3 +102,28 @@ def test_a_tls_file_that_is_not_there_is_told() -> None:
 def test_half_a_pair_of_certificate_and_key_is_told(given: str) -> None:
     with pytest.raises(ValueError, match="TLS is incomplete"):
         Tls.from_environment({"DL4ALL_TLS_CA": "ca.pem", f"DL4ALL_TLS_{given}": "file.pem"})
+
+
+@pytest.mark.parametrize("address", ["", " ", "http://patching:50052", "HTTPS://patching:50052", "grpc://patching", "patching: 50052"])
+def test_what_is_no_address_of_a_part_is_told(address: str) -> None:
+    with pytest.raises(ConfigurationError, match="write host:port") as caught:
+        open_channel(address, TlsSettings(), CommonSettings())
+    assert caught.value.reason == "ADDRESS_INVALID"
+
+
+async def test_a_call_of_this_machine_takes_no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "grpc_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    refusing = Refusing(grpc.StatusCode.OK, 0)
+    async with calling(refusing) as call:
+        assert await call(b"x", timeout=20) == b"x"
+
+
+async def test_the_variable_of_the_proxy_of_other_calls_is_logged(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("https_proxy", "http://user:secret@127.0.0.1:9")
+    with structlog.testing.capture_logs() as logs:
+        for address in ("dns:///localhost:1", "dns:///patching:50052"):
+            await open_channel(address, TlsSettings(), CommonSettings()).close()
+    assert [(line["address"], line["variable"]) for line in logs] == [("dns:///patching:50052", "https_proxy")]
+    assert "secret" not in str(logs)

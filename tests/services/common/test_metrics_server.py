@@ -107,3 +107,14 @@ def test_a_taken_port_is_an_error_and_a_stopped_server_frees_it(registry: Collec
         MetricsServer("localhost", first.server_port, registry)
     first.stop()
     MetricsServer("localhost", first.server_port, registry).server_close()
+
+
+@pytest.mark.parametrize("host", ["::1", "[::1]"])
+def test_it_listens_on_ipv6(registry: CollectorRegistry, host: str) -> None:
+    server = MetricsServer(host, 0, registry)
+    server.start()
+    try:
+        with urllib.request.urlopen(f"http://[::1]:{server.server_port}/metrics", timeout=20) as answer:
+            assert b"things_total 3.0" in answer.read()
+    finally:
+        server.stop()

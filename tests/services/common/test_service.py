@@ -6,10 +6,17 @@ import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from services.common.server import is_loopback
+from services.common.addresses import is_loopback
+from services.common.channel import open_channel
+from services.common.errors import ConfigurationError
+from services.common.server import Server
+from services.common.settings import CommonSettings, TlsSettings
 from tests.paths import ROOT
 
 pytestmark = pytest.mark.processes
@@ -62,6 +69,40 @@ def test_a_port_that_is_taken_is_told(setting: str) -> None:
     assert done.returncode == 1
     assert f"({setting}_TAKEN)" in done.stderr
     assert "Traceback" not in done.stderr
+    if setting == "METRICS_PORT":
+        assert "DL4ALL_METRICS_PORT" in done.stderr
+        assert "DL4ALL_METRICS=false" in done.stderr
+
+
+@pytest.mark.parametrize("host", ["no.such.host.invalid", "203.0.113.5", ""])
+def test_a_host_that_is_not_here_is_told_and_no_port_is_blamed(host: str) -> None:
+    done = _run("patching", DL4ALL_PATCHING_PORT="0", DL4ALL_PATCHING_METRICS_PORT="0", DL4ALL_HOST=host)
+    assert done.returncode == 1
+    assert "(HOST_UNKNOWN)" in done.stderr
+    assert "TAKEN" not in done.stderr
+    assert host in done.stderr
+
+
+@pytest.mark.parametrize("host", ["::1", "[::1]"])
+async def test_a_server_listens_on_ipv6_with_its_metrics(host: str) -> None:
+    server = Server([], CommonSettings(host=host, drain_delay_seconds=0.0, drain_seconds=0.0), 0, 0)
+    await server.start()
+    try:
+        async with open_channel(f"[::1]:{server.port}", TlsSettings(), CommonSettings()) as channel:
+            stub: Any = health_pb2_grpc.HealthStub(channel)
+            answer = await stub.Check(health_pb2.HealthCheckRequest(service="live"), timeout=20)
+        assert answer.status == health_pb2.HealthCheckResponse.SERVING
+    finally:
+        await server.stop()
+
+
+async def test_files_of_tls_that_are_no_certificates_are_told_and_no_port_is_blamed(tmp_path: Path) -> None:
+    for name in ("key", "certificate", "ca"):
+        (tmp_path / name).write_text("no PEM", encoding="utf-8")
+    tls = TlsSettings(key=tmp_path / "key", certificate=tmp_path / "certificate", ca=tmp_path / "ca")
+    with pytest.raises(ConfigurationError, match="not PEM") as caught:
+        Server([], CommonSettings(), 0, 0, tls)
+    assert caught.value.reason == "TLS_FILE_UNREADABLE"
 
 
 def test_a_server_that_others_reach_needs_certificates_or_a_word() -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from clients.cli.main import app
 from services.common.image_codec import decode_image
 from services.common.phantom import CellKind, single_cell
 from services.patching.cells import central_cell, locate_cells
@@ -17,6 +20,7 @@ from services.preprocessing.legacy import register_legacy, sharpen_legacy, short
 from services.preprocessing.registration import register
 from services.preprocessing.unsharpening import FocusParameters, sharpen_adaptively
 from training.crops.making import center_crop, prepare
+from training.crops.packs import write_pack
 from training.crops.sources import Sources
 from training.datasets.dataset import Dataset, GroupKind, ImageKind, LabelledImage, Subset
 from training.errors import DatasetError, RecipeError, SplitError
@@ -148,3 +152,46 @@ def test_sharpening_without_training_cells_is_refused(tmp_path: Path) -> None:
     sources = Sources.find([masks], tmp_path / "cache")
     with pytest.raises(RecipeError, match="no training cells to fit the focus parameters"):
         sources.pack("wbc_masks", Input(kind=InputKind.REGISTERED_SHARPENED, side=64))
+
+
+def _contradicted(folder: Path, second: str, *, is_blast: int, group: str) -> Dataset:
+    drawn = Image.fromarray(single_cell(3, CellKind.LYMPHOCYTE).image)
+    drawn.save(folder / "first.png")
+    drawn.save(folder / second)
+    said = (("first.png", 1, "P1"), (second, is_blast, group))
+    images = tuple(LabelledImage(folder / name, "own_cells", name, ("x",), of, Subset.TRAIN, is_blast=label) for name, label, of in said)
+    return Dataset("own_cells", ImageKind.CELL, ("x",), GroupKind.PATIENT, images)
+
+
+@pytest.mark.parametrize(
+    ("second", "is_blast", "group", "words"),
+    [("second.png", 0, "P1", "once a blast, once normal"), ("second.tif", 1, "P2", "of P1 and of P2"), ("second.bmp", 0, "P1", "once a blast")],
+)
+def test_one_picture_as_blast_and_normal_or_of_two_patients_is_refused(tmp_path: Path, second: str, is_blast: int, group: str, words: str) -> None:
+    dataset = _contradicted(tmp_path, second, is_blast=is_blast, group=group)
+    with pytest.raises(DatasetError, match=rf"first\.png and .*{second}: {words}"):
+        prepare(dataset, Input(kind=InputKind.REGISTERED, side=64))
+
+
+def test_a_copy_of_the_same_patient_and_label_is_taken(tmp_path: Path) -> None:
+    assert len(prepare(_contradicted(tmp_path, "second.tif", is_blast=1, group="P1"), Input(kind=InputKind.REGISTERED, side=64))) == 2
+
+
+@pytest.mark.parametrize(("second", "is_blast", "group"), [("second.png", 1, "P2"), ("second.tif", 0, "P1")])
+def test_the_command_refuses_a_contradiction_and_writes_no_pack(tmp_path: Path, second: str, is_blast: int, group: str) -> None:
+    _contradicted(tmp_path, second, is_blast=is_blast, group=group)
+    rows = ["path,cell_class,patient_id,is_blast,subset", "first.png,a,P1,1,test", f"{second},a,{group},{is_blast},test"]
+    (tmp_path / "cells.csv").write_text("\n".join(rows), encoding="utf-8")
+    out = tmp_path / "own.pack"
+    result = CliRunner().invoke(app, ["data", "pack", str(tmp_path), "--out", str(out), "--input", "registered", "--cache", str(tmp_path / "cache")])
+    assert result.exit_code == 1
+    assert "first.png" in result.output
+    assert second in result.output
+    assert not out.exists()
+
+
+def test_a_pack_with_a_contradiction_is_refused(tmp_path: Path) -> None:
+    pack = prepare(_cells(tmp_path), Input(kind=InputKind.REGISTERED, side=64))
+    write_pack(replace(pack, sha256=np.array(["x", "x", "y"])), tmp_path / "a.pack")
+    with pytest.raises(DatasetError, match=r"cell_0\.png and cell_1\.png"):
+        Sources.find([tmp_path / "a.pack"], tmp_path).pack("some", Input(kind=InputKind.REGISTERED, side=64))

@@ -44,6 +44,15 @@ def test_a_jpeg_pack_is_smaller_and_nearly_the_same(tmp_path: Path) -> None:
     assert (tmp_path / "small.pack").stat().st_size * 10 < (tmp_path / "lossless.pack").stat().st_size
 
 
+def test_a_name_that_is_no_text_is_kept(tmp_path: Path) -> None:
+    made = cell_pack()
+    made = replace(made, keys=np.array(["Gr\udcf6\udcdfe.png", *made.keys[1:]]))
+    write_pack(made, tmp_path / "a.pack")
+    found = read_pack(tmp_path / "a.pack")
+    _same(found, made)
+    assert found.digest() == made.digest()
+
+
 @pytest.mark.parametrize("quality", [-1, 101])
 def test_a_quality_out_of_range_writes_nothing(tmp_path: Path, quality: int) -> None:
     with pytest.raises(TrainingError, match="JPEG quality"):

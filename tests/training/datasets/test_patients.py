@@ -85,3 +85,13 @@ def test_the_order_of_the_cells_does_not_matter() -> None:
 
 def test_patients_without_blasts_are_kept() -> None:
     assert len(assign_subsets([(f"P{i:02}", "monocyte") for i in range(82)])) == 82
+
+
+def test_labels_of_another_program_are_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [f"{patient};{name}" for patient, name in _cells({f"P{i:02d}": i for i in range(40)})]
+    (tmp_path / "labels.csv").write_bytes("\r\n".join(["\ufeffpatient_id; cell_class", *rows]).encode())
+    assert main([str(tmp_path / "labels.csv")]) == 1
+    assert "40 patients" in capsys.readouterr().out
+    (tmp_path / "labels.csv").write_text("patient,cell_class\n", encoding="utf-8")
+    with pytest.raises(SystemExit, match=r"Found: patient, cell_class\. Needed: patient_id, cell_class"):
+        main([str(tmp_path / "labels.csv")])

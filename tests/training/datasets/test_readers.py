@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import unicodedata
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -16,10 +17,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from training.datasets import all_idb, cnmc, fields, tissue
-from training.datasets.dataset import Dataset, GroupKind, ImageKind, Subset, label_matrix, read_rows
+from training.datasets.dataset import Dataset, GroupKind, ImageKind, Subset, label_matrix
 from training.datasets.own_cells import read_own_cells
 from training.datasets.registry import READERS, find_folders, read_dataset, recognise
 from training.datasets.single_cells import read_aml_cells, read_pbc_cells
+from training.datasets.tables import read_rows
 from training.errors import DatasetError
 
 
@@ -529,3 +531,77 @@ def test_a_zipped_table_that_is_cut_off_is_told(tmp_path: Path) -> None:
     (tmp_path / "labels.csv.gz").write_bytes(gzip.compress(b"path,label\n" * 500)[:-20])
     with pytest.raises(DatasetError, match="not a readable table"):
         read_rows(tmp_path / "labels.csv.gz", ("path", "label"))
+
+
+def _leave(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"\x00\x05\x16\x07")
+
+
+def test_what_a_system_left_beside_the_images_is_passed_over_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in (1, 2):
+        _image(tmp_path / "img" / f"Im{number:03d}_{number - 1}.tif")
+    before = read_dataset("all_idb2", tmp_path)
+    _leave(tmp_path / "img", "._Im001_1.tif", "._Im002_0.tif", ".hidden.tif", "Thumbs.db", "desktop.ini", ".DS_Store")
+    assert capsys.readouterr().err == ""
+    for _ in range(2):
+        assert read_dataset("all_idb2", tmp_path) == before
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"{tmp_path / 'img'}: passed over: ")
+    for words in ("2 hidden files (._*)", "2 hidden files", "Thumbs.db", "desktop.ini"):
+        assert words in line
+
+
+def test_every_layout_reads_the_same_beside_what_a_mac_left(tmp_path: Path) -> None:
+    for name, make in (("all_idb1", _idb1), ("cnmc", _cnmc), ("all_idb_patches", _patches), ("bccd_fields", _bccd), ("chula_fields", _chula)):
+        make(tmp_path / name)
+        before = read_dataset(name, tmp_path / name)
+        for path in [path for path in (tmp_path / name).rglob("*") if path.is_file()]:
+            _leave(path.parent, f"._{path.name}", "Thumbs.db", ".DS_Store")
+        _leave(tmp_path / name, "__MACOSX/fold_0/all/._UID_1_1_1_all.bmp")
+        assert recognise(tmp_path / name) == name
+        assert read_dataset(name, tmp_path / name) == before
+
+
+def test_masks_are_read_beside_what_a_mac_left(tmp_path: Path) -> None:
+    _masks(tmp_path)
+    before = [path for path, _ in fields.read_wbc_masks(tmp_path)]
+    _leave(tmp_path, *(f"._{path.name}" for path in tmp_path.iterdir()))
+    assert [path for path, _ in fields.read_wbc_masks(tmp_path)] == before
+
+
+def test_a_folder_of_left_overs_alone_is_no_data_set(tmp_path: Path) -> None:
+    _leave(tmp_path / "img", "._Im001_1.tif")
+    _leave(tmp_path, "._ALL_IDB1_patches.csv")
+    assert recognise(tmp_path) is None
+
+
+def test_suffixes_may_be_in_upper_case(tmp_path: Path) -> None:
+    _image(tmp_path / "img" / "Im001_1.TIF")
+    assert recognise(tmp_path) == "all_idb2"
+    assert len(read_dataset("all_idb2", tmp_path).images) == 1
+
+
+def test_a_table_names_files_as_windows_or_as_a_mac_writes_them(tmp_path: Path) -> None:
+    composed, decomposed = (unicodedata.normalize(form, "Größe.png") for form in ("NFC", "NFD"))
+    _image(tmp_path / "smears" / "1.png")
+    _image(tmp_path / "smears" / decomposed)
+    rows = [["smears\\1.png", "a", "P1", 1], [f"smears\\{composed}", "b", "P2", 0]]
+    _table(tmp_path / "cells.csv", ["path", "cell_class", "patient_id", "is_blast"], rows)
+    assert [image.path.name for image in read_own_cells(tmp_path).images] == ["1.png", decomposed]
+
+
+@pytest.mark.parametrize("path", ["", "gone.png", "smears", "C:\\smears\\1.png"])
+def test_a_line_that_names_no_file_is_told(tmp_path: Path, path: str) -> None:
+    _image(tmp_path / "smears" / "1.png")
+    _table(tmp_path / "cells.csv", ["path", "cell_class", "patient_id", "is_blast"], [["smears/1.png", "a", "P1", 1], [path, "b", "P2", 0]])
+    with pytest.raises(DatasetError, match="row 3"):
+        read_own_cells(tmp_path)
+
+
+def test_own_cells_are_read_from_a_table_of_a_german_excel(tmp_path: Path) -> None:
+    _image(tmp_path / "1.png")
+    (tmp_path / "cells.csv").write_bytes(b"\xef\xbb\xbfPath; Cell_Class;patient_id;is_blast;Subset;\r\n1.png;blast;P1;1;test;\r\n;;;;;\r\n")
+    (image,) = read_own_cells(tmp_path).images
+    assert (image.group, image.subset, image.is_blast, image.classes) == ("P1", Subset.TEST, 1, ("blast",))

@@ -186,7 +186,7 @@ def test_releases_are_listed_and_verified_without_torch() -> None:
 def test_a_release_that_is_not_whole_is_told(tmp_path: Path) -> None:
     done = _run("release", "verify", "--releases", tmp_path, "--model-repository", tmp_path)
     assert done.returncode == 1
-    assert "index.json cannot be read" in " ".join(done.stderr.split())
+    assert "index.json is missing" in " ".join(done.stderr.split())
 
 
 def test_a_lossy_pack_cannot_make_a_release_of_a_lossless_training(given: list[object], tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from clients.cli.stack.log_lines import tidy
-from clients.cli.stack.parts import Ports
+from clients.cli.stack.parts import Ports, host_to_call
 from dl4all_client import DiagnosisClient
 from services.common.parts import SERVICES, TRITON
 from services.common.phantom import CellKind, encode_png, single_cell
@@ -82,10 +82,22 @@ class Up:
 def up(tmp_path: Path, triton_installed: None) -> Iterator[Up]:
     made = Up(tmp_path / "up.log")
     yield made
-    if made.process.poll() is None:
-        made.process.kill()
-        made.process.wait()
-    for pid in made.alive():
+    _end(made)
+
+
+@pytest.fixture
+def services(tmp_path: Path) -> Iterator[Up]:
+    """The five services without a Triton."""
+    made = Up(tmp_path / "up.log", arguments=("--no-triton", "--free-ports"))
+    yield made
+    _end(made)
+
+
+def _end(up: Up) -> None:
+    if up.process.poll() is None:
+        up.process.kill()
+        up.process.wait()
+    for pid in up.alive():
         os.kill(pid, signal.SIGKILL)
 
 
@@ -164,6 +176,36 @@ def test_ports_that_are_taken_are_named(tmp_path: Path) -> None:
         up = Up(tmp_path / "up.log", arguments=("--no-triton",)).start()
         assert up.process.wait(60) == 1
     assert "50051 (gateway)" in up.text()
+
+
+def test_a_proxy_of_the_hospital_is_not_asked_for_calls_of_this_machine(services: Up) -> None:
+    services.environment = dict.fromkeys(("http_proxy", "https_proxy", "grpc_proxy"), "http://127.0.0.1:9") | {"no_proxy": ""}
+    services.start().wait_healthy()
+
+
+def test_a_stack_on_ipv6_finds_itself(services: Up) -> None:
+    services.environment = {"DL4ALL_HOST": "::1"}
+    services.start().wait_healthy()
+    assert re.search(r"^  gateway +\[::1\]:\d+ +metrics http://\[::1\]:", services.text(), re.M)
+
+
+def test_a_stack_that_is_not_healthy_in_time_says_which_part_and_why(services: Up) -> None:
+    services.arguments = (*services.arguments, "--start-seconds", "1")
+    services.start()
+    assert services.process.wait(60) == 1
+    assert "the stack was not healthy within 1 s" in services.text()
+    assert re.search(r"^  gateway: (no answer from localhost:\d+.+|it answers at localhost:\d+, but .+)", services.text(), re.M), services.text()
+
+
+@pytest.mark.parametrize(
+    ("listening", "called"),
+    [
+        *((host, "localhost") for host in ("", "127.0.0.1", "0.0.0.0", "::", "[::]")),
+        *(("::1", "[::1]"), ("[::1]", "[::1]"), ("10.0.0.7", "10.0.0.7"), ("lab.example", "lab.example")),
+    ],
+)
+def test_parts_are_called_where_they_listen(listening: str, called: str) -> None:
+    assert host_to_call(listening) == called
 
 
 def test_lines_of_services_are_tidied() -> None:
