@@ -7,6 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from services.common.image_structure import frame_of
+
+_JPEG: Final = b"\xff\xd8"
+_USUAL_BITS: Final = 8
+_LS, _LOSSLESS, _ARITHMETIC = 0xF7, (0xC3, 0xC7, 0xCB, 0xCF), 0xC9
 _READ: Final = "read here are JPEG, PNG, TIFF and BMP"
 _MAGIC: Final = (
     (0, b"\0\0\0\x0cjP  ", "a JPEG 2000 image"),
@@ -86,10 +91,22 @@ def refusal_of(encoded: bytes) -> str:
     """What a file that could not be opened is, and what is read here."""
     if encoded[128:132] == b"DICM":
         return f"The file is a DICOM file; {_READ}. Slides in DICOM are read by DiagnoseSlide and by `dl4all slide`."
+    if encoded.startswith(_JPEG) and (kind := _jpeg_kind(*frame_of(encoded))):
+        return f"The file is {kind}, which is not read here; save it as an ordinary JPEG of 8 bit."
     for at, magic, name in _MAGIC:
         if encoded.startswith(magic, at):
             return f"The file is {name}; {_READ}."
     return "The bytes are not an image in a format that is read here: JPEG, PNG, TIFF or BMP."
+
+
+def _jpeg_kind(code: int, bits: int) -> str:
+    if code == _LS:
+        return "a JPEG-LS image"
+    if code in _LOSSLESS:
+        return "a lossless JPEG"
+    if code >= _ARITHMETIC:
+        return "an arithmetic-coded JPEG"
+    return f"a JPEG of {bits} bit" if code and bits != _USUAL_BITS else ""
 
 
 def tiff_facts(encoded: bytes) -> TiffFacts | None:

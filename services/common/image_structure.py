@@ -24,6 +24,8 @@ _MARKER: Final = re.compile(rb"\xff[\xc0-\xcf\xd8-\xfe]")
 _SCAN: Final = 0xDA
 _START: Final = 0xD8
 _END: Final = 0xD9
+_LS_FRAME: Final = 0xF7
+_NO_FRAMES: Final = (0xC4, 0xC8, 0xCC)
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
 _STRIP_OFFSETS, _TILE_OFFSETS = 273, 324
 
@@ -81,6 +83,16 @@ def components_of_first_scan(encoded: bytes) -> int:
         if code == _SCAN:
             return int.from_bytes(encoded[start + 4 : start + 5], "big")
     return 0
+
+
+def frame_of(encoded: bytes) -> tuple[int, int]:
+    """Code of the marker of a JPEG's frame, which tells how it is coded, and bits of a sample; zeros where it has none."""
+    for count, (code, start) in enumerate(_segments(encoded)):
+        if code == _LS_FRAME or (code in range(0xC0, 0xD0) and code not in _NO_FRAMES):
+            return code, int.from_bytes(encoded[start + 4 : start + 5], "big")
+        if code == _SCAN or count > MAX_SEGMENTS:
+            break
+    return 0, 0
 
 
 def count_scans_of_pieces(encoded: bytes, pieces: Pieces) -> int:

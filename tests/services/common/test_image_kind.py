@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 
+import imagecodecs
 import numpy as np
 import pytest
 import tifffile
@@ -36,6 +37,20 @@ def test_known_files_are_named(encoded: bytes, name: str) -> None:
     text = refusal_of(encoded)
     assert name in text
     assert "JPEG, PNG, TIFF and BMP" in text
+
+
+@pytest.mark.parametrize(
+    ("encoded", "words"),
+    [
+        (imagecodecs.jpeg_encode(np.full((40, 50, 3), 900, np.uint16), bitspersample=12), "12 bit"),
+        (imagecodecs.jpegls_encode(np.zeros((40, 50, 3), np.uint8)), "JPEG-LS"),
+        (b"\xff\xd8\xff\xc3\0\x0b\x08\0\x20\0\x20\1\1\x11\0", "lossless"),
+        (b"\xff\xd8\xff\xc9\0\x0b\x08\0\x20\0\x20\1\1\x11\0", "arithmetic"),
+        (b"\xff\xd8\xff\xd9", "not an image"),
+    ],
+)
+def test_jpegs_that_are_not_read_are_named(encoded: bytes, words: str) -> None:
+    assert words in refusal_of(bytes(encoded))
 
 
 def test_unknown_bytes_are_not_named() -> None:
