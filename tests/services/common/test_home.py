@@ -37,5 +37,7 @@ def test_a_folder_that_is_not_there_is_said_with_what_to_set(tmp_path: Path, mis
         ReleaseStore(**folders)
     assert caught.value.reason == "RELEASES_NOT_FOUND"
     assert (
-        caught.value.message == f"There is no folder {tmp_path / missing}. Set DL4ALL_HOME to the folder that holds releases/ and model_repository/."
+        caught.value.message
+        == f"There is no folder {tmp_path / missing}. Set DL4ALL_HOME to the folder that holds releases/ and model_repository/, such as a checkout,"
+        " or DL4ALL_RELEASES and DL4ALL_MODEL_REPOSITORY to the two folders."
     )
