@@ -34,6 +34,7 @@ PROGRAMS: Final = (
     Program("location", "training.evaluation.location", "Measure how well nucleated cells are located."),
     Program("location-pictures", "training.evaluation.location_pictures", "Draw what location finds, and where it fails."),
     Program("image-quality", "training.evaluation.image_quality", "Measure blur, exposure and cover of whole fields."),
+    Program("obstructions", "training.evaluation.obstructions", "Measure what margins, ink and the circle of an eyepiece do to the cells."),
     Program("red-cells", "training.evaluation.red_cells", "Measure how large the red cells of training crops are."),
     Program("confounders", "training.evaluation.confounders", "Measure what colours, the border and the focus alone tell of the classes."),
     Program("patient-split", "training.datasets.patients", "Check the one list of patients: who trains, who calibrates, who tests."),
