@@ -45,8 +45,9 @@ EDGE: Final = 3
 """Pixels around a part that it blends with."""
 THIN: Final = 18.0
 """Parts at most this thick, px on each side of their middle, are thin."""
-THICK: Final = 4.0
-"""Strokes of a pen are thicker than this on each side of their middle, and their edges are soft."""
+SOFT_DENSITY: Final = 0.45
+SOFT_SHARE: Final = 0.85
+"""The edge of a part is soft where this share of the ``EDGE`` px around it absorbs more than ``SOFT_DENSITY`` in all colours together."""
 MAX_THIN_SHARE: Final = 0.12
 """Share of the image that thin parts may have in all to be filled in from both sides."""
 CORNER: Final = 8
@@ -95,7 +96,7 @@ def unreadable(rgb: Bytes, density: Float) -> Unreadable | None:
     around = _widened(_with_rim(outside[labels] if page is None else outside[labels] | page, rgb), rim)
     ink |= _widened(ink, NEAR) & _bluish(density)
     core = ink
-    ink = (_widened(ink, EDGE) | _widened(_thick(ink), rim)) & ~around
+    ink = (_widened(ink, EDGE) | _widened(_soft(core, density), rim)) & ~around
     if np.count_nonzero(ink) + np.count_nonzero(around) < LEAST_SHARE * ink.size:
         return None
     thin = _thin(ink)
@@ -183,9 +184,17 @@ def _widened(mask: Mask, pixels: int) -> Mask:
     return np.asarray(cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, 3) <= pixels, bool)
 
 
-def _thick(ink: Mask) -> Mask:
-    """The middle of strokes of a pen, whose edge is soft."""
-    return np.asarray(cv2.distanceTransform(ink.astype(np.uint8), cv2.DIST_L2, 3) > THICK, bool)
+def _soft(ink: Mask, density: Float) -> Mask:
+    """Parts whose edge is soft: nearly all pixels around them absorb light as well. So strokes of a pen are told from what a program draws."""
+    count, found = cv2.connectedComponents(ink.astype(np.uint8), connectivity=8)
+    labels = np.asarray(found, np.int32)
+    widened = cv2.dilate(labels.astype(np.float32), np.ones((2 * EDGE + 1, 2 * EDGE + 1), np.uint8)).astype(np.int32)
+    around = (widened > 0) & ~ink
+    sizes = np.bincount(widened[around], minlength=count)
+    absorbing = np.bincount(widened[around & (density.sum(axis=2) > SOFT_DENSITY)], minlength=count)
+    is_soft = absorbing > SOFT_SHARE * sizes
+    is_soft[0] = False
+    return np.asarray(is_soft[labels], bool)
 
 
 def _thin(ink: Mask) -> Mask:
