@@ -59,20 +59,21 @@ def bits_in_use(deep: Words, stated: int = 0) -> int:
 
     Args:
         deep: uint16 (H, W, 3 or 4); alpha does not count.
-        stated: largest value in use as the file says; 0 where it does not. It counts where no sample exceeds it.
+        stated: largest value in use as the file says; 0 where it does not. It counts where no sample exceeds it; 65,535, the default, says nothing.
     """
     largest = max(int(strip[..., :3].max()) for strip in _strips(deep))
-    if largest <= stated:
+    if largest <= stated < _OPAQUE:
         largest = stated
     return next((bits for bits in USUAL_BITS if largest < 1 << bits), FULL)
 
 
-def to_bytes(deep: Words, bits: int) -> tuple[Bytes, bool]:
-    """The image in 8 bit, its alpha dropped.
+def to_bytes(deep: Words, bits: int, *, has_alpha: bool) -> tuple[Bytes, bool]:
+    """The image in 8 bit, a fourth channel dropped.
 
     Args:
         deep: uint16 (H, W, 3 or 4).
         bits: that are in use.
+        has_alpha: whether a fourth channel is alpha, which is opaque from the largest value of the bits in use on.
 
     Returns:
         uint8 (H, W, 3): the upper 8 of the bits in use; and whether a pixel is not opaque.
@@ -81,7 +82,7 @@ def to_bytes(deep: Words, bits: int) -> tuple[Bytes, bool]:
     is_transparent, row = False, 0
     for strip in _strips(deep):
         pixels[row : row + len(strip)] = strip[..., :3] >> (bits - 8)
-        is_transparent = is_transparent or (deep.shape[2] == 4 and int(strip[..., 3].min()) < _OPAQUE)
+        is_transparent = is_transparent or (has_alpha and deep.shape[2] == 4 and int(strip[..., 3].min()) < (1 << bits) - 1)
         row += len(strip)
     return pixels, is_transparent
 

@@ -137,6 +137,8 @@ def _pixels(image: Image.Image, header: ImageHeader, encoded: bytes) -> tuple[By
     if header.bits != FULL:
         return *upright_pixels(image), 0
     facts = tiff_facts(encoded) if header.format == "TIFF" else None
+    if facts is None and header.format == "TIFF":
+        raise InvalidImageError("IMAGE_TRUNCATED", "The first directory of the TIFF is damaged.")
     if facts is None or not facts.is_planar:
         pixels, is_transparent = upright_pixels(image)
         if not uses_few_bits(pixels):
@@ -149,7 +151,7 @@ def _pixels(image: Image.Image, header: ImageHeader, encoded: bytes) -> tuple[By
         )
     deep = read_deep(encoded, header.format)
     bits = bits_in_use(deep, 0 if facts is None else facts.max_sample)
-    pixels, is_transparent = to_bytes(deep, bits)
+    pixels, is_transparent = to_bytes(deep, bits, has_alpha=header.mode == "RGBA")
     return turned(pixels, header.orientation), is_transparent, bits
 
 
@@ -165,7 +167,7 @@ def _opened(encoded: bytes) -> Iterator[Image.Image]:
         except _DAMAGE as error:
             facts = tiff_facts(encoded)
             if facts is not None:
-                _check_kind(facts)
+                raise InvalidImageError("IMAGE_UNSUPPORTED_MODE", facts.refusal or facts.unread) from error
             raise InvalidImageError("IMAGE_UNKNOWN_FORMAT", refusal_of(encoded)) from error
         with image:
             yield image

@@ -47,7 +47,10 @@ _TIFF_COMPRESSIONS: Final = {
     50002: "JPEG XL",
     52546: "JPEG XL",
 }
-_BITS, _COMPRESSION, _SAMPLE_FORMAT, _PLANAR, _MAX_SAMPLE = 258, 259, 339, 284, 281
+_BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLE_FORMAT, _PLANAR, _MAX_SAMPLE = 258, 259, 262, 339, 284, 281
+_USED: Final = (_BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLE_FORMAT, _PLANAR, _MAX_SAMPLE)
+_COMPRESSIONS_READ: Final = (1, 5, 6, 7, 8, 32773, 32946)
+"""None, LZW, JPEG in two forms, Deflate, PackBits, Deflate under its older number."""
 _BITS_READ: Final = (1, 2, 4, 8, 16)
 """Those of grey images and palettes among them, which are refused as such."""
 _FLOAT, _COMPLEX = 3, (5, 6)
@@ -63,7 +66,8 @@ class TiffFacts:
 
     Attributes:
         bits: of a sample.
-        compression: name of a compression that is not read here; empty for others.
+        compression: name or number of a compression that is not read here; empty for others.
+        photometric: number of the colour model.
         is_float: whether samples are floating-point or complex numbers.
         is_planar: whether each colour is stored in a plane of its own.
         max_sample: largest value in use, as the file says; 0 where it does not.
@@ -74,6 +78,7 @@ class TiffFacts:
     is_float: bool
     is_planar: bool
     max_sample: int
+    photometric: int
 
     @property
     def refusal(self) -> str:
@@ -85,6 +90,13 @@ class TiffFacts:
         if self.bits not in _BITS_READ:
             return f"The TIFF has {self.bits} bits a sample, which are not read here; save it in RGB of 8 or 16 bit."
         return ""
+
+    @property
+    def unread(self) -> str:
+        """What a whole file is that no reader here opens."""
+        return (
+            f"The TIFF is of a kind that is not read here (photometric {self.photometric}, {self.bits} bits a sample); save it in RGB of 8 or 16 bit."
+        )
 
 
 def refusal_of(encoded: bytes) -> str:
@@ -120,11 +132,16 @@ def tiff_facts(encoded: bytes) -> TiffFacts | None:
         return None
     return TiffFacts(
         bits=tags.get(_BITS, 1),
-        compression=_TIFF_COMPRESSIONS.get(tags.get(_COMPRESSION, 1), ""),
+        compression=_compression(tags.get(_COMPRESSION, 1)),
         is_float=tags.get(_SAMPLE_FORMAT, 1) in (_FLOAT, *_COMPLEX),
         is_planar=tags.get(_PLANAR, 1) == _SEPARATE,
         max_sample=tags.get(_MAX_SAMPLE, 0),
+        photometric=tags.get(_PHOTOMETRIC, 0),
     )
+
+
+def _compression(number: int) -> str:
+    return "" if number in _COMPRESSIONS_READ else _TIFF_COMPRESSIONS.get(number, f"number {number}")
 
 
 def _first_values(encoded: bytes, order: str) -> Iterator[tuple[int, int]]:
@@ -140,8 +157,9 @@ def _first_values(encoded: bytes, order: str) -> Iterator[tuple[int, int]]:
         value = place + struct.calcsize(order + head)
         place = value + inline
         letter = _TYPES.get(kind)
-        if letter is None or number < 1:
+        if tag not in _USED or letter is None or number < 1:
             continue
-        if number * struct.calcsize(letter) > inline:
+        if number * struct.calcsize(order + letter) > inline:
             (value,) = struct.unpack_from(order + offset_format, encoded, value)
-        yield tag, int(struct.unpack_from(order + letter, encoded, value)[0])
+        if value + struct.calcsize(order + letter) <= len(encoded):
+            yield tag, int(struct.unpack_from(order + letter, encoded, value)[0])

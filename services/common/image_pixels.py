@@ -111,8 +111,6 @@ def _buffered_by_tiff(image: Any, encoded: bytes) -> int:
     """One strip or tile, which is unpacked whole, and its coefficients where it is a JPEG."""
     tags, compression = image.tag_v2, image.info.get("compression")
     width, height = (int(side) for side in image._tile_size)
-    if compression == "raw":
-        return 0
     is_tiled = _TILES[0] in tags
     piece_width = int(tags.get(_TILE_WIDTH, width)) if is_tiled else width
     piece_height = int(tags.get(_TILE_HEIGHT, height)) if is_tiled else min(height, int(tags.get(_ROWS_PER_STRIP, height)))
@@ -120,6 +118,8 @@ def _buffered_by_tiff(image: Any, encoded: bytes) -> int:
     if across * piece_width * down * piece_height > MAX_PADDED_PIXELS:
         raise InvalidImageError("IMAGE_TOO_LARGE", f"The tiles of the TIFF have {piece_width} x {piece_height} px; save it in smaller ones.")
     bits = tags.get(_BITS_PER_SAMPLE, (8,))
+    if compression == "raw" and max(bits if isinstance(bits, tuple) else (bits,)) <= 8:
+        return 0
     sample_bytes: int = math.ceil(max(bits if isinstance(bits, tuple) else (bits,)) / 8) * max(3, int(tags.get(_SAMPLES_PER_PIXEL, 3)))
     pieces = Pieces(_ranges(tags, _TILES if is_tiled else _STRIPS, len(encoded)), piece_width * piece_height)
     if compression == _OLD_JPEG:

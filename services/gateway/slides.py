@@ -93,6 +93,7 @@ class JudgedSlide:
             notes=self.facts.notes,
             blur=self.end.blur,
             covered_share=self.end.covered_share,
+            ink_share=self.end.ink_share,
         )
 
     def decide(self, rule: ImageRule) -> Decision:

@@ -35,6 +35,7 @@ SINGLE_CELL_MIN_RADIUS: Final = 0.11
 SINGLE_CELL_MAX_OFFSET: Final = 0.2
 """Farthest centre of that cell from the image centre, as a share of the shorter side."""
 
+_LEAST_INSIDE: Final = 0.01
 MIN_CELLS_OF_FIELD: Final = 3
 """A small image that looks like one cell among many red cells is a field if, located as one, it shows so many cells."""
 
@@ -74,7 +75,7 @@ class LocatedCells:
         cells: from top to bottom.
         red_cell_radius: typical radius of the red cells in px; None where they were not seen.
         threshold: violet index above which a pixel was taken for nucleus.
-        covered: share 0..1 of the image that cells of any kind cover.
+        covered: share 0..1 of the picture that cells of any kind cover.
         scale_is_doubted: whether the scale that was given contradicts the red cells, so that theirs was used.
         ink: share 0..1 of a field under ink, pointers and text.
         outside: bool (h, w), pixels of the working copy without a picture; None where there are none.
@@ -184,7 +185,9 @@ def _cells(image: StainedImage, found: list[Candidate], factor: int, shape: tupl
     scaled = [_scale(c if masks else replace(c, mask=None), factor, shape) for c in cells]
     kept = sorted((c for c in scaled if c.radius >= MIN_RADIUS), key=lambda c: (c.center_y, c.center_x))
     radius = None if image.seen is None else image.seen * factor
-    return LocatedCells(tuple(kept), radius, image.threshold, float(image.foreground.mean()), ink=image.ink, outside=image.outside)
+    inside = 1.0 if image.outside is None else max(1.0 - float(image.outside.mean()), _LEAST_INSIDE)
+    covered, ink = float(image.foreground.mean()) / inside, image.ink / inside
+    return LocatedCells(tuple(kept), radius, image.threshold, covered, ink=ink, outside=image.outside)
 
 
 def measure_red_cells(rgb: Bytes, reduction: int) -> float | None:

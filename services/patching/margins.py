@@ -57,9 +57,11 @@ def picture_box(rgb: Bytes) -> Box:
     box = Box(0, 0, rgb.shape[1], rgb.shape[0])
     for _ in range(2):  # margins of two colours meet: one is seen only when the other is gone
         inner = box.of(rgb)
-        top, bottom = _margin(inner), _margin(inner[::-1])
-        rows = inner[top : inner.shape[0] - bottom].transpose(1, 0, 2)
-        left, right = _margin(rows), _margin(rows[::-1])
+        top = _margin(inner)
+        bottom = _margin(inner[top:][::-1])
+        columns = inner[top : inner.shape[0] - bottom].transpose(1, 0, 2)
+        left = _margin(columns)
+        right = _margin(columns[left:][::-1])
         found = Box(box.left + left, box.top + top, box.right - right, box.bottom - bottom)
         if found == box or min(found.right - found.left, found.bottom - found.top) < MIN_SIDE:
             break
@@ -76,6 +78,8 @@ def _margin(rows: Bytes) -> int:
     beside = _difference(rows[height : height + RINGING], colour)
     blends = (beside <= BLENDED).mean(axis=1) >= BLENDED_SHARE
     height += int(np.argmin(np.append(blends, False)))
+    if height > len(rows) - MIN_SIDE:
+        return 0
     first = _difference(rows[height : height + _FIRST_ROWS], colour)
     return height if (first <= FLAT).mean() <= MAX_SIMILAR else 0
 

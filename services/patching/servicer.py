@@ -155,6 +155,8 @@ def _locate(encoded: bytes, kind: imaging_pb2.ImageKind.ValueType, scale: float 
     elif activations is not None:
         patches = tuple(p.moved(-box.left, -box.top) for p in activations.patches)
         seen = find_peaks(patches, activations.min_activation, activations.suppression_radius)
+        height, width = picture.shape[:2]
+        seen = tuple(p for p in seen if 0 <= p.x < width and 0 <= p.y < height)
         cells = cells_at(seen, cells, found.red_cell_radius, *picture.shape[:2])
     in_squares = focus_map(image.pixels)
     blur = typical_blur(in_squares if picture.shape == image.pixels.shape else focus_map(picture))

@@ -66,6 +66,7 @@ class _Tally:
             underexposed_share=np.average([w.exposure.under for w in self.windows], weights=self.areas),
             blur=float(np.median(measured)) if measured else math.nan,
             covered_share=np.average([w.covered for w in self.windows], weights=self.areas),
+            ink_share=np.average([w.ink for w in self.windows], weights=self.areas),
         )
 
 

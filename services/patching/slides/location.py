@@ -92,7 +92,7 @@ class SearchedWindow:
         cells: nucleated cells that its core claims, px of the window.
         exposure: of its pixels.
         blur: of its sharpest edges, px; NaN where it has none.
-        covered: share 0..1 that cells of any kind cover.
+        covered, ink: shares 0..1 under cells of any kind, and under ink, pointers and text.
     """
 
     pixels: Bytes
@@ -100,6 +100,7 @@ class SearchedWindow:
     exposure: Exposure
     blur: float
     covered: float
+    ink: float = 0.0
 
 
 def survey(slide: Slide, microns_per_pixel: float | None) -> SlideScale:
@@ -155,7 +156,7 @@ def search(slide: Slide, window: Window, scale: SlideScale) -> SearchedWindow:
     tolerance = BORDER_TOLERANCE * scale.unit
     located = _locate(pixels, scale)
     claimed = tuple(c for c in located.cells if window.claims(c.center_x + window.x, c.center_y + window.y, tolerance))
-    return SearchedWindow(pixels, claimed, measure_exposure(pixels), typical_blur(focus_map(pixels)), located.covered)
+    return SearchedWindow(pixels, claimed, measure_exposure(pixels, located.outside), typical_blur(focus_map(pixels)), located.covered, located.ink)
 
 
 def _locate(pixels: Bytes, scale: SlideScale) -> LocatedCells:

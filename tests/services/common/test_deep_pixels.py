@@ -34,21 +34,25 @@ def test_bits_in_use(largest: int, bits: int, channels: int) -> None:
 def test_what_the_file_states_counts_where_no_sample_exceeds_it() -> None:
     assert bits_in_use(_deep(900), 4095) == 12
     assert bits_in_use(_deep(5000), 4095) == 14
+    assert bits_in_use(_deep(4000), 65_535) == 12
 
 
 @pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
 def test_the_upper_bits_in_use_are_kept(bits: int) -> None:
     deep = _deep((1 << bits) - 1)
-    pixels, is_transparent = to_bytes(deep, bits)
+    pixels, is_transparent = to_bytes(deep, bits, has_alpha=False)
     np.testing.assert_array_equal(pixels, (deep >> (bits - 8)).astype(np.uint8))
     assert not is_transparent
 
 
 def test_transparency_is_seen() -> None:
     deep = _deep(65_535, 4)
-    assert not to_bytes(deep, 16)[1]
+    assert not to_bytes(deep, 16, has_alpha=True)[1]
     deep[-1, -1, 3] = 65_534
-    assert to_bytes(deep, 16)[1]
+    assert to_bytes(deep, 16, has_alpha=True)[1]
+    assert not to_bytes(deep, 16, has_alpha=False)[1]
+    deep[..., 3] = 4095
+    assert not to_bytes(deep, 12, has_alpha=True)[1]
 
 
 @pytest.mark.parametrize("planarconfig", ["contig", "separate"])

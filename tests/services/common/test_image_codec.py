@@ -343,6 +343,56 @@ def test_planes_of_16_bits_are_not_mixed(orientation: int) -> None:
     np.testing.assert_array_equal(decode_image(buffer.getvalue()).pixels, expected)
 
 
+@pytest.mark.parametrize("odd", [(278, "I", 1, 2**32 - 1, True), (65_000, "I", 1, 2**31, True), (33_432, "s", 9, "somebody.", True)])
+def test_planes_are_told_whatever_other_tags_hold(odd: tuple[int, str, int, object, bool]) -> None:
+    buffer = io.BytesIO()
+    planes = np.ascontiguousarray(np.moveaxis(_scene().astype(np.uint16) << 4, -1, 0))
+    planes[0, 0, 0] = 4095
+    tifffile.imwrite(buffer, planes, photometric="rgb", planarconfig="separate", extratags=[odd])
+    encoded = bytearray(buffer.getvalue())
+    if odd[0] == 33_432:
+        entry = encoded.index(struct.pack("<HHI", 33_432, 2, 10))
+        encoded[entry + 8 : entry + 12] = struct.pack("<I", 2**31)  # its text lies beyond the file
+    decoded = decode_image(bytes(encoded))
+    assert decoded.notes == (ImageNote.SCALED_FROM_12_BIT,)
+    np.testing.assert_array_equal(decoded.pixels[1:], _scene()[1:])
+
+
+def test_a_small_deep_tiff_of_huge_tiles_is_refused_before_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    buffer = io.BytesIO()
+    planes = np.zeros((3, 64, 64), np.uint16)
+    tifffile.imwrite(buffer, planes, photometric="rgb", planarconfig="separate", tile=(64, 64))
+    encoded = bytearray(buffer.getvalue())
+    for tag in (322, 323):
+        at = next(i for i in range(len(encoded) - 12) if struct.unpack_from("<HH", encoded, i) in ((tag, 3), (tag, 4)))
+        encoded[at : at + 12] = struct.pack("<HHII", tag, 4, 1, 32_000)
+    monkeypatch.setattr("services.common.image_codec.read_deep", lambda *_: pytest.fail("read"))
+    assert _reason(bytes(encoded)) == "IMAGE_TOO_LARGE"
+
+
+@pytest.mark.parametrize("planarconfig", ["contig", "separate"])
+@pytest.mark.parametrize("largest", [4095, 65_535])
+def test_a_fourth_channel_of_a_deep_tiff_that_is_not_alpha_is_left_out(planarconfig: str, largest: int) -> None:
+    buffer = io.BytesIO()
+    deep = np.dstack([_scene().astype(np.uint16) * (largest // 255), np.zeros((48, 64), np.uint16)])
+    stored = np.ascontiguousarray(np.moveaxis(deep, -1, 0)) if planarconfig == "separate" else deep
+    tifffile.imwrite(buffer, stored, photometric="rgb", planarconfig=planarconfig, extrasamples=["unspecified"])
+    assert decode_image(buffer.getvalue()).pixels.shape == (48, 64, 3)
+
+
+@pytest.mark.parametrize("options", [{"compression": 34_676}, {"compression": 32_809}, {"photometric": 32_803}, {"sample": 2}])
+def test_a_whole_tiff_of_an_unread_kind_is_called_so(options: dict[str, int]) -> None:
+    buffer = io.BytesIO()
+    scene = _scene().astype(np.int16) if "sample" in options else _scene()
+    tifffile.imwrite(buffer, scene, photometric="rgb")
+    encoded = bytearray(buffer.getvalue())
+    for tag, value in ((259, options.get("compression")), (262, options.get("photometric"))):
+        if value is not None:
+            at = next(i for i in range(len(encoded) - 12) if struct.unpack_from("<HHI", encoded, i) == (tag, 3, 1))
+            encoded[at + 8 : at + 10] = struct.pack("<H", value)
+    assert _reason(bytes(encoded)) == "IMAGE_UNSUPPORTED_MODE"
+
+
 @pytest.mark.parametrize(("compression", "words"), [("jpeg2000", "JPEG 2000"), ("webp", "WebP"), ("jpegxl", "JPEG XL")])
 def test_a_whole_tiff_in_an_unread_compression_is_not_called_damaged(compression: str, words: str) -> None:
     buffer = io.BytesIO()

@@ -83,6 +83,14 @@ def test_saturated_background_is_no_margin() -> None:
     assert picture_box(image) == _whole(image)
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("split", [40, 100, 160])
+def test_an_image_of_two_colours_keeps_one(split: int) -> None:
+    image = np.full((200, 300, 3), 230, np.uint8)
+    image[:split] = 200
+    assert picture_box(image) == Box(0, split, 300, 200)
+
+
 @given(arrays.arrays(np.uint8, st.tuples(st.integers(32, 80), st.integers(32, 80), st.just(3)), elements=st.sampled_from([0, 128, 255])))
 def test_a_picture_keeps_its_least_size(image: Bytes) -> None:
     box = picture_box(image)

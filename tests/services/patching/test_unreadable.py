@@ -123,5 +123,6 @@ def test_what_lies_outside_the_eyepiece_is_no_field(colour: tuple[int, int, int]
     free = _free(np.asarray(cv2.dilate(outside.astype(np.uint8), np.ones((25, 25))) > 0, bool))
     assert len(free) >= 3
     assert [c for c in free if not _is_among(c, located.cells)] == []
+    assert located.covered == pytest.approx(locate_cells(FIELD).covered, abs=0.12), "a share of the picture"
     exposure = measure_exposure(image, located.outside)
     assert max(exposure.over, exposure.under) < 0.02

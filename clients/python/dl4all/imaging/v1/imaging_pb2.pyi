@@ -252,7 +252,7 @@ class ImageQuality(_message.Message):
     covered_share: _builtins.float
     """Share 0..1 of the image that cells of any kind cover."""
     ink_share: _builtins.float
-    """Share 0..1 of a field under ink, pointers and text; 0 for slides."""
+    """Share 0..1 of a field or slide under ink, pointers and text."""
     @_builtins.property
     def notes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Machine-readable notes: SCALED_FROM_16_BIT (or 14, 12, 10, 8: the bits of 16 that are in use), ORIENTATION_APPLIED, ALPHA_DROPPED, SCALE_DOUBTED,

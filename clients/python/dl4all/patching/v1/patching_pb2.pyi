@@ -499,6 +499,7 @@ class SlideEnd(_message.Message):
     UNDEREXPOSED_SHARE_FIELD_NUMBER: _builtins.int
     BLUR_FIELD_NUMBER: _builtins.int
     COVERED_SHARE_FIELD_NUMBER: _builtins.int
+    INK_SHARE_FIELD_NUMBER: _builtins.int
     cell_count: _builtins.int
     """Cells in all messages."""
     sha256: _builtins.str
@@ -511,6 +512,8 @@ class SlideEnd(_message.Message):
     """Median over the windows of the blur of their sharpest edges, px; NaN where none has any. See ImageQuality."""
     covered_share: _builtins.float
     """Share 0..1 of the slide that cells of any kind cover."""
+    ink_share: _builtins.float
+    """Share 0..1 of the slide under ink, pointers and text."""
     def __init__(
         self,
         *,
@@ -520,10 +523,11 @@ class SlideEnd(_message.Message):
         underexposed_share: _builtins.float = ...,
         blur: _builtins.float = ...,
         covered_share: _builtins.float = ...,
+        ink_share: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blur", b"blur", "cell_count", b"cell_count", "covered_share", b"covered_share", "overexposed_share", b"overexposed_share", "sha256", b"sha256", "underexposed_share", b"underexposed_share"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blur", b"blur", "cell_count", b"cell_count", "covered_share", b"covered_share", "ink_share", b"ink_share", "overexposed_share", b"overexposed_share", "sha256", b"sha256", "underexposed_share", b"underexposed_share"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
