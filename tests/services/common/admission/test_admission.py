@@ -101,11 +101,12 @@ async def test_a_stream_that_says_nothing_ends_for_one_that_wants_its_slot() -> 
 
 
 async def test_probes_have_room_of_their_own() -> None:
-    admission = _admission(max_message_bytes=MEBIBYTE, received_bytes=2 * MEBIBYTE)
+    admission = _admission(max_message_bytes=MEBIBYTE, received_bytes=2 * MEBIBYTE, contended_seconds=60.0)
     full = admission.one(_silence(), Context())
     waiting = asyncio.create_task(full.__aenter__())
     await asyncio.sleep(0)
-    assert await admission.probe(_message("health"), Context()) == "health"
+    async with asyncio.timeout(5.0):
+        assert await admission.probe(_message("health"), Context()) == "health"
     waiting.cancel()
 
 
