@@ -33,7 +33,10 @@ def is_loopback(host: str) -> bool:
 
 
 def is_of_this_machine(address: str) -> bool:
-    """Whether all places that an address of gRPC names are on this machine; calls of them never go through a proxy."""
+    """Whether all places that an address of gRPC names are on this machine; calls of them never go through a proxy.
+
+    The SDK has the same rule in ``dl4all_client.addresses``: neither imports the other, and a test compares them.
+    """
     scheme, _, rest = address.partition(":")
     if scheme in ("unix", "unix-abstract"):
         return True

@@ -7,46 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from services.common.file_kinds import BMP, JPEG, PNG, TIFF_COMPRESSIONS, name_of
 from services.common.image_structure import frame_of
 
-_JPEG: Final = b"\xff\xd8"
 _USUAL_BITS: Final = 8
 _LS, _LOSSLESS, _ARITHMETIC = 0xF7, (0xC3, 0xC7, 0xCB, 0xCF), 0xC9
 _READ: Final = "read here are JPEG, PNG, TIFF and BMP"
-_MAGIC: Final = (
-    (0, b"\0\0\0\x0cjP  ", "a JPEG 2000 image"),
-    (0, b"\xff\x4f\xff\x51", "a JPEG 2000 codestream"),
-    (0, b"\0\0\0\x0cJXL ", "a JPEG XL image"),
-    (0, b"\xff\x0a", "a JPEG XL codestream"),
-    (8, b"WEBP", "a WebP image"),
-    (4, b"ftypavif", "an AVIF image"),
-    (4, b"ftypavis", "an AVIF sequence"),
-    (4, b"ftyphei", "a HEIF image"),
-    (4, b"ftypmif1", "a HEIF image"),
-    (0, b"GIF8", "a GIF image"),
-    (0, b"8BPS", "a Photoshop file"),
-    (0, b"%PDF", "a PDF file"),
-    (0, b"ZISRAWFILE", "a CZI file of a Zeiss microscope"),
-    (0, b"\x89HDF", "an HDF5 file"),
-    (0, b"PK\3\4", "a ZIP archive"),
-    (0, b"\x1f\x8b", "a gzip archive"),
-    (0, b"SIMPLE  =", "a FITS file"),
-    (0, b"v/1\x01", "an OpenEXR image"),
-    (0, b"\0\5\x16\7", "a file of metadata that macOS writes beside an image"),
-)
-_TIFF_COMPRESSIONS: Final = {
-    33003: "JPEG 2000",
-    33005: "JPEG 2000",
-    34712: "JPEG 2000",
-    34887: "LERC",
-    34892: "lossy JPEG of DNG",
-    34933: "PNG",
-    34934: "JPEG XR",
-    50000: "Zstandard",
-    50001: "WebP",
-    50002: "JPEG XL",
-    52546: "JPEG XL",
-}
 _BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLE_FORMAT, _PLANAR, _MAX_SAMPLE = 258, 259, 262, 339, 284, 281
 _USED: Final = (_BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLE_FORMAT, _PLANAR, _MAX_SAMPLE)
 _COMPRESSIONS_READ: Final = (1, 5, 6, 7, 8, 32773, 32946)
@@ -103,11 +69,11 @@ def refusal_of(encoded: bytes) -> str:
     """What a file that could not be opened is, and what is read here."""
     if encoded[128:132] == b"DICM":
         return f"The file is a DICOM file; {_READ}. Slides in DICOM are read by DiagnoseSlide and by `dl4all slide`."
-    if encoded.startswith(_JPEG) and (kind := _jpeg_kind(*frame_of(encoded))):
+    if name_of(encoded) == JPEG and (kind := _jpeg_kind(*frame_of(encoded))):
         return f"The file is {kind}, which is not read here; save it as an ordinary JPEG of 8 bit."
-    for at, magic, name in _MAGIC:
-        if encoded.startswith(magic, at):
-            return f"The file is {name}; {_READ}."
+    name = name_of(encoded)
+    if name and name not in (JPEG, PNG, BMP):
+        return f"The file is {name}; {_READ}."
     return "The bytes are not an image in a format that is read here: JPEG, PNG, TIFF or BMP."
 
 
@@ -141,7 +107,7 @@ def tiff_facts(encoded: bytes) -> TiffFacts | None:
 
 
 def _compression(number: int) -> str:
-    return "" if number in _COMPRESSIONS_READ else _TIFF_COMPRESSIONS.get(number, f"number {number}")
+    return "" if number in _COMPRESSIONS_READ else TIFF_COMPRESSIONS.get(number, f"number {number}")
 
 
 def _first_values(encoded: bytes, order: str) -> Iterator[tuple[int, int]]:

@@ -29,7 +29,7 @@ Colour = tuple[int, int, int]
 Change = Callable[[Bytes], tuple[Bytes, Mask]]
 _READERS: Final = {"bccd_fields": read_bccd_fields, "chula_fields": read_chula_fields}
 _GREYS: Final = {"white": 255, "grey": 128, "black": 0}
-_INKS: Final[dict[str, Colour]] = {
+INKS: Final[dict[str, Colour]] = {
     "black": (0, 0, 0),
     "red": (255, 0, 0),
     "green": (0, 255, 0),
@@ -76,7 +76,7 @@ def changes() -> Iterator[tuple[str, Change]]:
     for name, grey in _GREYS.items():
         yield f"circle on {name}", lambda rgb, grey=grey: _circle(rgb, grey, 0.0)  # type: ignore[misc]
     yield "circle on black, soft", lambda rgb: _circle(rgb, 4, 0.04)
-    for name, ink in _INKS.items():
+    for name, ink in INKS.items():
         yield f"line, {name}", lambda rgb, ink=ink: _drawn(rgb, ink, _line)  # type: ignore[misc]
         yield f"text, {name}", lambda rgb, ink=ink: _drawn(rgb, ink, _text)  # type: ignore[misc]
     for name, ink in _PENS.items():

@@ -12,6 +12,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from services.common.errors import InvalidImageError
+from services.common.file_kinds import TIFF_COMPRESSIONS
 from services.common.image_codec import PHANTOM_TEXT_KEY
 from services.patching.slides.jpeg import check_jpeg_tables
 from services.patching.slides.segments import Compression, SegmentForm, decode_segment
@@ -26,23 +27,6 @@ _ROWS_BYTES: Final = 4 * 1024 * 1024
 MAX_STRIPS: Final = 100_000
 """Strips of a slide without tiles: one for every row of the tallest that is known."""
 _SAMPLE_KINDS: Final = {1: "whole numbers", 2: "signed numbers", 3: "floating-point numbers", 5: "complex numbers", 6: "complex numbers"}
-_NOT_READ: Final = {
-    2: "CCITT",
-    3: "CCITT",
-    4: "CCITT",
-    6: "JPEG of the old kind",
-    22610: "JPEG XR",
-    34887: "LERC",
-    34892: "lossy JPEG of DNG",
-    34925: "LZMA",
-    34933: "PNG",
-    34934: "JPEG XR",
-    50000: "Zstandard",
-    50001: "WebP",
-    50002: "JPEG XL",
-    52546: "JPEG XL",
-}
-"""Compressions of TIFF that are told by name."""
 _REDUCED: Final = 1
 """Bit of a page that is a reduced copy of another."""
 _SAME_ASPECT: Final = 0.02
@@ -204,7 +188,7 @@ def _form_of(page: Any, byte_order: str) -> SegmentForm:
     try:
         compression = Compression(int(page.compression))
     except ValueError as error:
-        named = _NOT_READ.get(int(page.compression), "TIFF")
+        named = TIFF_COMPRESSIONS.get(int(page.compression), "TIFF")
         message = f"The slide's compression ({named}, {int(page.compression)}) is not read; use JPEG, JPEG 2000, LZW or Deflate."
         raise InvalidImageError("SLIDE_UNSUPPORTED", message) from error
     predictor = int(page.predictor or 1)

@@ -6,8 +6,15 @@ import socket
 
 import pytest
 
+from dl4all_client import addresses as addresses_of_the_sdk
 from services.common.addresses import bare_host, host_and_port, is_of_this_machine, why_not_listening
 from services.common.channel import proxy_options
+
+HERE = (
+    *("dns:///localhost:50052", "localhost:1", "dns:///[::1]:50052", "127.0.0.5:1", "ipv4:127.0.0.1:1,127.0.0.2:2", "0.0.0.0:1"),
+    *("unix:/run/a.sock", "dns:localhost:1", "[::ffff:127.0.0.1]:1"),
+)
+ELSEWHERE = ("dns:///patching:50052", "triton.example:8001", "ipv4:127.0.0.1:1,10.0.0.1:1", "localhost.example:1", "")
 
 
 @pytest.mark.parametrize("host", ["::1", "[::1]"])
@@ -22,19 +29,13 @@ def test_other_hosts_are_written_as_they_are() -> None:
     assert host_and_port("unix:/run/a", 5) == "unix:/run/a:5"
 
 
-@pytest.mark.parametrize(
-    "address",
-    [
-        *("dns:///localhost:50052", "localhost:1", "dns:///[::1]:50052", "127.0.0.5:1", "ipv4:127.0.0.1:1,127.0.0.2:2", "0.0.0.0:1"),
-        *("unix:/run/a.sock", "dns:localhost:1", "[::ffff:127.0.0.1]:1"),
-    ],
-)
+@pytest.mark.parametrize("address", HERE)
 def test_calls_of_this_machine_go_through_no_proxy(address: str) -> None:
     assert is_of_this_machine(address)
     assert proxy_options(address) == [("grpc.enable_http_proxy", 0)]
 
 
-@pytest.mark.parametrize("address", ["dns:///patching:50052", "triton.example:8001", "ipv4:127.0.0.1:1,10.0.0.1:1", "localhost.example:1", ""])
+@pytest.mark.parametrize("address", ELSEWHERE)
 def test_calls_of_others_may(address: str) -> None:
     assert not is_of_this_machine(address)
     assert proxy_options(address) == []
@@ -58,3 +59,8 @@ def test_a_taken_port_is_told() -> None:
         taken.listen()
         found = why_not_listening("127.0.0.1", taken.getsockname()[1])
     assert found == ("PORT_TAKEN", "another server runs there; choose another port")
+
+
+@pytest.mark.parametrize("address", [*HERE, *ELSEWHERE])
+def test_the_sdk_which_imports_nothing_of_ours_has_the_same_rule(address: str) -> None:
+    assert addresses_of_the_sdk.is_of_this_machine(address) == is_of_this_machine(address)

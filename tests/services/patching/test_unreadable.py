@@ -16,19 +16,11 @@ from services.patching.cells import LocatedCell, locate_cells
 from services.patching.light import background_light
 from services.patching.quality import measure_exposure
 from services.patching.unreadable import Unreadable, unreadable
+from training.evaluation.obstructions import INKS
 
 Bytes = NDArray[np.uint8]
 FIELD = smear_field(7, PhantomOptions(width=800, height=600, cells=9, light=0.4, brightness=0.85, label=False)).image
 BASE = locate_cells(FIELD).cells
-INKS = {
-    "black": (0, 0, 0),
-    "red": (255, 0, 0),
-    "green": (0, 255, 0),
-    "blue": (0, 0, 255),
-    "yellow": (255, 255, 0),
-    "magenta": (255, 0, 255),
-    "cyan": (0, 255, 255),
-}
 
 
 def _found(image: Bytes) -> Unreadable | None:
