@@ -122,16 +122,17 @@ def locate_cells(rgb: Bytes, microns_per_pixel: float | None = None, window: Win
     if window is not None:
         image = StainedImage.of(small, scale, is_field=True, threshold=window.threshold)
         return _cells(image, nuclei_of_field(image), factor, rgb.shape, masks=masks)
-    believed = _believed(scale, small)
-    found = _located(small, believed, factor, rgb.shape, masks=masks)
-    return replace(found, scale_is_doubted=believed != scale)
+    unscaled = StainedImage.of(small, None, is_field=True) if scale else None
+    believed = scale if scale and unscaled is not None and _is_believed(scale, unscaled) else None
+    found = _located(small, believed, unscaled, factor, rgb.shape, masks=masks)
+    return replace(found, scale_is_doubted=bool(scale) and believed is None)
 
 
-def _located(small: Bytes, scale: float | None, factor: int, shape: tuple[int, ...], *, masks: bool) -> LocatedCells:
+def _located(small: Bytes, scale: float | None, unscaled: StainedImage | None, factor: int, shape: tuple[int, ...], *, masks: bool) -> LocatedCells:
     of_crop = _located_as_crop(small, scale, masks=masks) if max(shape[:2]) <= SINGLE_CELL_MAX_SIDE else None
     if of_crop is not None and not of_crop.may_be_field:
         return of_crop.cells
-    field = StainedImage.of(small, scale, is_field=True)
+    field = StainedImage.of(small, scale, is_field=True) if unscaled is None else unscaled.rescaled(scale)
     of_field = _cells(field, nuclei_of_field(field), factor, shape, masks=masks)
     if of_crop is not None and of_crop.is_single and len(of_field.cells) < MIN_CELLS_OF_FIELD:
         return of_crop.cells
@@ -147,14 +148,10 @@ class _OfCrop:
     may_be_field: bool
 
 
-def _believed(microns_per_pixel: float | None, small: Bytes) -> float | None:
-    """The scale of the working copy; None where it is absurd, because hardly three red cells would fit side by side, or contradicts those seen."""
-    if not microns_per_pixel:
-        return None
+def _is_believed(microns_per_pixel: float, unscaled: StainedImage) -> bool:
+    """Whether the scale of the working copy is neither absurd, because hardly three red cells would fit side by side, nor contradicts those seen."""
     stated = RED_CELL_MICRONS / microns_per_pixel
-    if stated > MAX_RED_CELL_TO_SIDE * min(small.shape[:2]) or is_doubtful(stated, measure_red_cells(small, 1)):
-        return None
-    return microns_per_pixel
+    return stated <= MAX_RED_CELL_TO_SIDE * min(unscaled.violet.shape) and not is_doubtful(stated, unscaled.unit)
 
 
 def working_pixels(height: int, width: int) -> int:

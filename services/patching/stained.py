@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Final
 
@@ -72,29 +72,21 @@ class StainedImage:
         if covered is not None:
             density = stain.optical_density(covered.rgb, background_light(covered.rgb, is_field=is_field, without=covered.mask))
             density[covered.mask] = 0.0
-        violet = stain.violet_index(density)
         foreground = stain.foreground_mask(density)
         depth, peaks_of_depth = stain.distance_peaks(foreground)
         seen = stain.red_cell_radius(depth, peaks_of_depth)
         given = RED_CELL_MICRONS / microns_per_pixel if microns_per_pixel else None
-        unit = given or seen
-        sigma = float(np.clip(0.01 * min(violet.shape) if unit is None else 0.12 * unit, 1.0, 3.0))
-        smooth = np.asarray(cv2.GaussianBlur(violet, (0, 0), sigma), np.float32)
-        peaks = smooth if unit else np.asarray(cv2.GaussianBlur(smooth, (0, 0), 1.5 * sigma), np.float32)
-        threshold = threshold or stain.nucleus_threshold(peaks, small_nucleus_area(unit, smooth.size))
-        return cls(
-            density,
-            foreground,
-            depth,
-            peaks_of_depth,
-            smooth,
-            sigma,
-            threshold,
-            seen,
-            given,
-            covered.ink if covered else 0.0,
-            covered.mask if covered else None,
-        )
+        smooth, sigma, found = _violet(density, given or seen, threshold)
+        ink, outside = (0.0, None) if covered is None else (covered.ink, covered.mask)
+        return cls(density, foreground, depth, peaks_of_depth, smooth, sigma, found, seen, given, ink, outside)
+
+    def rescaled(self, microns_per_pixel: float | None) -> StainedImage:
+        """The same image as ``of`` measures it with this scale; itself where there is none."""
+        if not microns_per_pixel:
+            return self
+        given = RED_CELL_MICRONS / microns_per_pixel
+        smooth, sigma, threshold = _violet(self.density, given, None)
+        return replace(self, violet=smooth, sigma=sigma, threshold=threshold, given=given)
 
     @cached_property
     def first_unit(self) -> float | None:
@@ -126,6 +118,15 @@ class StainedImage:
     def red_cells(self) -> Mask:
         """Pixels that absorb light and are not nucleus: mostly red cells, also cytoplasm."""
         return np.asarray(self.foreground & (self.violet < self.threshold), bool)
+
+
+def _violet(density: stain.Float, unit: float | None, threshold: float | None) -> tuple[stain.Float, float, float]:
+    """The violet index, smoothed by an eighth of the unit; the smoothing in px; and the threshold of nuclei where it is not known."""
+    violet = stain.violet_index(density)
+    sigma = float(np.clip(0.01 * min(violet.shape) if unit is None else 0.12 * unit, 1.0, 3.0))
+    smooth = np.asarray(cv2.GaussianBlur(violet, (0, 0), sigma), np.float32)
+    peaks = smooth if unit else np.asarray(cv2.GaussianBlur(smooth, (0, 0), 1.5 * sigma), np.float32)
+    return smooth, sigma, threshold or stain.nucleus_threshold(peaks, small_nucleus_area(unit, smooth.size))
 
 
 def median_density(density: stain.Float, mask: Mask) -> stain.Float:

@@ -33,3 +33,13 @@ def test_fields_show_many_red_cells_and_crops_do_not() -> None:
 def test_a_given_scale_is_the_unit() -> None:
     image = StainedImage.of(smear_field(1, PhantomOptions(width=400, height=400, cells=2, cell_radius=14.0)).image, 0.5, is_field=True)
     assert image.unit == image.first_unit == 7.5
+
+
+@pytest.mark.parametrize("scale", [0.05, 0.12, 0.6])
+def test_rescaled_is_what_is_measured_with_the_scale(scale: float) -> None:
+    field = smear_field(2, PhantomOptions(width=640, height=480, cells=5)).image
+    unscaled = StainedImage.of(field, None, is_field=True)
+    given, rescaled = StainedImage.of(field, scale, is_field=True), unscaled.rescaled(scale)
+    np.testing.assert_array_equal(rescaled.violet, given.violet)
+    assert (rescaled.sigma, rescaled.threshold, rescaled.unit) == (given.sigma, given.threshold, given.unit)
+    assert unscaled.rescaled(None) is unscaled
