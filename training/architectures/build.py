@@ -9,7 +9,7 @@ from functools import partial
 from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
-from training.architectures import histonet, vit
+from training.architectures import efficientnet_lite, histonet, vit
 from training.architectures.lbp import Kernel, LbpConvolution
 from training.architectures.network import Network
 from training.architectures.resnet import RESNET18, RESNET34, Convolution, ResNet, Stem, convolution
@@ -26,6 +26,7 @@ class Architecture(StrEnum):
     HISTONET_VGG = "histonet_vgg"
     VIT_B16 = "vit_b16"
     VIT_SMALL = "vit_small"
+    EFFICIENTNET_LITE0 = "efficientnet_lite0"
 
 
 class NetworkConfig(BaseModel):
@@ -97,3 +98,7 @@ def _backbone(config: NetworkConfig, side: int) -> nn.Module:
             if side % 16:
                 raise RecipeError(f"{config.architecture.value} needs a side that is a multiple of 16 px, not {side}.")
             return vit.vit_b16(side) if config.architecture is Architecture.VIT_B16 else vit.vit_small(side, config.width)
+        case Architecture.EFFICIENTNET_LITE0:
+            if side % efficientnet_lite.SIDE_STEP:
+                raise RecipeError(f"{config.architecture.value} needs a side that is a multiple of {efficientnet_lite.SIDE_STEP} px, not {side}.")
+            return efficientnet_lite.EfficientNetLite0()

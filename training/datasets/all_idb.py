@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from services.common.image_files import is_left_over, shown
-from training.datasets.dataset import Dataset, GroupKind, ImageKind, LabelledImage, existing, images_in
+from training.datasets.dataset import Dataset, GroupKind, ImageKind, LabelledImage, Subset, existing, images_in
 from training.datasets.tables import read_rows
 from training.errors import DatasetError
 
@@ -23,6 +23,8 @@ HEALTHY, LEUKAEMIC = "healthy", "leukaemic"
 NORMAL, LYMPHOBLAST = "normal", "lymphoblast"
 BLOCK_SIZE: Final = 10
 """Crops of ALL-IDB2 in a row that are kept together: several come from one field, and no field or patient is published."""
+SOURCE_FIELDS: Final = "source_fields.csv"
+"""Table of ALL-IDB2 beside its images: name, block, kept_back; ``dl4all data all-idb`` writes it."""
 _NAME: Final = re.compile(r"(?:Im)?(?P<number>\d{3})_(?P<label>[01])")
 _PATCH_NAME: Final = re.compile(r"(?P<field>(?:Im)?\d{3}_[01])_patch_\d+")
 
@@ -54,20 +56,31 @@ def read_all_idb1(root: Path) -> Dataset:
 
 
 def read_all_idb2(root: Path) -> Dataset:
-    """Read ALL-IDB2: ``img/ImNNN_Y.tif`` (or directly in the folder, with or without ``Im``); grouped in runs of ``BLOCK_SIZE`` numbers.
+    """Read ALL-IDB2: ``img/ImNNN_Y.tif`` (or directly in the folder, with or without ``Im``).
+
+    Crops are grouped by the table ``SOURCE_FIELDS`` where it lies in the folder: the block of the field that each was cut out of, and whether that
+    field is kept back. Without it they are grouped in runs of ``BLOCK_SIZE`` numbers.
 
     Raises:
-        DatasetError: no images, or a name is not of the form ``ImNNN_Y``.
+        DatasetError: no images, a name is not of the form ``ImNNN_Y``, or the table lacks a crop.
     """
     folder = root / "img" if (root / "img").is_dir() else root
+    blocks = _blocks(root / SOURCE_FIELDS)
     images = []
     for path in images_in(folder, (".tif", ".tiff")):
         label, number = _label(path), _number(path)
         block = f"{label}-{(number - 1) // BLOCK_SIZE:02d}"
-        images.append(LabelledImage(path, ALL_IDB2, path.name, ((NORMAL, LYMPHOBLAST)[label],), block, is_blast=label))
-    notes = (
-        f"neither patient nor field is published; runs of {BLOCK_SIZE} file numbers are kept together, which lessens leaks and cannot rule them out",
+        subset = Subset.UNASSIGNED
+        if blocks:
+            if path.name not in blocks:
+                raise DatasetError(f"{root / SOURCE_FIELDS} does not say which field {shown(path.name)} comes from.")
+            block, subset = blocks[path.name]
+        images.append(LabelledImage(path, ALL_IDB2, path.name, ((NORMAL, LYMPHOBLAST)[label],), block, subset, is_blast=label))
+    unknown = (
+        f"neither patient nor field is published; runs of {BLOCK_SIZE} file numbers are kept together, which lessens leaks and cannot rule them out"
     )
+    known = "crops are grouped by imaging session, or by blocks of fields of one session: patients are not published, and few"
+    notes = (known if blocks else unknown,)
     return Dataset(ALL_IDB2, ImageKind.CELL, (NORMAL, LYMPHOBLAST), GroupKind.BLOCK, tuple(images), notes=notes)
 
 
@@ -146,6 +159,14 @@ def read_all_centroids(folder: Path) -> dict[str, tuple[tuple[float, float], ...
         DatasetError: there are none, or one is broken.
     """
     return {path.stem: read_centroids(path) for path in images_in(folder, (".xyc",))}
+
+
+def _blocks(table: Path) -> dict[str, tuple[str, Subset]]:
+    """Block and subset by name of the crop; nothing where there is no table."""
+    if not table.is_file():
+        return {}
+    rows = read_rows(table, ("name", "block", "kept_back"))
+    return {row["name"]: (row["block"], Subset.KEPT_BACK if row["kept_back"] == "1" else Subset.UNASSIGNED) for row in rows}
 
 
 def _lines(path: Path) -> list[str]:

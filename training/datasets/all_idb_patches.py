@@ -7,6 +7,7 @@ import shutil
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +18,8 @@ from services.common.errors import DomainError
 from services.common.image_codec import decode_image
 from services.patching.grid import Patch, Point, lay_grid
 from training.datasets.all_idb import PATCH_LABELS, PATCHES_TABLE, Centroids, read_all_idb1, read_centroids, read_merged_centroids
+from training.datasets.all_idb_fields import LYMPHOBLAST, POINTS
+from training.datasets.tables import read_rows
 from training.errors import DatasetError
 
 COLUMNS: Final = ("Filename", *PATCH_LABELS, "Centroids blasts", "Centroids other cases")
@@ -39,7 +42,8 @@ def write_patches(root: Path, out: Path, *, flush: bool = False, legacy_drop_fir
     """Cut every field of an ALL-IDB1 folder; nothing is left behind if that fails.
 
     Args:
-        root: ``im/ImNNN_Y.jpg`` with ``xyc/ImNNN_Y.xyc`` (lymphoblasts) and ``other/ImNNN_Y.xyc``, or ``merged/ImNNN_Y.xyc``.
+        root: ``im/ImNNN_Y.jpg`` with ``xyc/ImNNN_Y.xyc`` (lymphoblasts) and ``other/ImNNN_Y.xyc``, or ``merged/ImNNN_Y.xyc``, or with the
+            table ``points.csv`` beside the folder, which has all points.
         out: new folder: ``patches/<image>_patch_<k>.tif`` and the table.
         flush: see ``lay_grid``; not in the published data.
         legacy_drop_first: lose the first point of every file of other cells, as the published program does.
@@ -75,8 +79,21 @@ def centroids_of(root: Path, name: str, *, legacy_drop_first: bool = False) -> C
     merged = next((root / folder / f"{name}.xyc" for folder in _MERGED if (root / folder / f"{name}.xyc").is_file()), None)
     if merged is not None:
         return read_merged_centroids(merged)
+    if not (root / "other").is_dir() and (root.parent / POINTS).is_file():
+        return _tabled_centroids(root.parent / POINTS, name)
     blasts, others = root / "xyc" / f"{name}.xyc", root / "other" / f"{name}.xyc"
     return Centroids(read_centroids(blasts), read_centroids(others, legacy_drop_first=legacy_drop_first))
+
+
+def _tabled_centroids(table: Path, name: str) -> Centroids:
+    rows = [row for row in _point_rows(table) if row["field"] == name]
+    by_label = [tuple((float(r["x"]), float(r["y"])) for r in rows if (r["label"] == LYMPHOBLAST) is is_blast) for is_blast in (True, False)]
+    return Centroids(by_label[0], by_label[1])
+
+
+@lru_cache(maxsize=1)
+def _point_rows(table: Path) -> list[dict[str, str]]:
+    return read_rows(table, ("field", "x", "y", "label"))
 
 
 def patch_row(patch: Patch, field: str, centroids: Centroids) -> tuple[str, ...]:

@@ -49,6 +49,8 @@ class Subset(StrEnum):
     TRAIN = "train"
     CALIBRATION = "calibration"
     TEST = "test"
+    KEPT_BACK = "kept_back"
+    """Of fields that are kept back: for the papers' own protocols alone, which split by image. No release, threshold or choice sees it."""
     UNASSIGNED = ""
 
 

@@ -14,6 +14,7 @@ TABLE: Final = "cells.csv"
 COLUMNS: Final = ("path", "cell_class", "patient_id", "is_blast")
 OPTIONAL: Final = ("subset",)
 _LABELS: Final = {"1": 1, "0": 0, "": None}
+_SUBSETS: Final = {s.value: s for s in Subset if s is not Subset.KEPT_BACK}
 
 
 def read_own_cells(root: Path) -> Dataset:
@@ -31,10 +32,9 @@ def read_own_cells(root: Path) -> Dataset:
             raise DatasetError(f"{where}: is_blast is 1, 0 or empty, not {row['is_blast']!r}.")
         if not row["patient_id"]:
             raise DatasetError(f"{where}: no patient_id; cells without a patient cannot be split.")
-        try:
-            subset = Subset(row.get("subset", ""))
-        except ValueError as error:
-            raise DatasetError(f"{where}: a subset is train, calibration or test, not {row['subset']!r}.") from error
+        subset = _SUBSETS.get(row.get("subset", ""))
+        if subset is None:
+            raise DatasetError(f"{where}: a subset is train, calibration or test, not {row['subset']!r}.")
         label = _LABELS[row["is_blast"]]
         path = file_named(root, row["path"], f"{TABLE} (row {number})")
         images.append(LabelledImage(path, OWN_CELLS, row["path"], (row["cell_class"],), row["patient_id"], subset, is_blast=label))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from services.common.image_files import IMAGE_SUFFIXES, is_left_over
-from training.datasets import all_idb, cnmc, fields, own_cells, single_cells, tissue
+from training.datasets import all_idb, all_idb_cells, cnmc, fields, own_cells, single_cells, tissue
 from training.datasets.dataset import Dataset
 from training.errors import DatasetError
 
@@ -40,6 +40,9 @@ READERS: Final[Mapping[str, Reader]] = {
     all_idb.ALL_IDB_PATCHES: Reader(all_idb.read_all_idb_patches, (("*patches*.csv",),), f"{all_idb.PATCHES_TABLE}, <image>_patch_<k>.tif"),
     all_idb.ALL_IDB1: Reader(all_idb.read_all_idb1, (("im/*_[01].jpg",), ("Im???_[01].jpg",)), "im/ImNNN_Y.jpg, xyc/ImNNN_Y.xyc"),
     all_idb.ALL_IDB2: Reader(all_idb.read_all_idb2, (("img/*_[01].tif",), ("Im???_[01].tif",), ("???_[01].tif",)), "img/ImNNN_Y.tif"),
+    all_idb_cells.ALL_IDB_CELLS: Reader(
+        all_idb_cells.read_all_idb_cells, ((all_idb_cells.CELLS_TABLE,),), f"{all_idb_cells.CELLS_TABLE}, cells/<field>_<x>_<y>.tif"
+    ),
     cnmc.CNMC: Reader(cnmc.read_cnmc, (("fold_0/all",), ("C-NMC*/fold_0/all",)), "fold_{0,1,2}/{all,hem}/UID_*.bmp"),
     fields.ARIA_FIELDS: Reader(fields.read_aria_fields, (("labels.csv", "Benign", "Pro"),), "labels.csv, {Benign,Early,Pre,Pro}/*.jpg"),
     fields.BCCD_FIELDS: Reader(fields.read_bccd_set, (("JPEGImages", "Annotations"),), "JPEGImages/*.jpg, Annotations/*.xml"),

@@ -24,6 +24,8 @@ ROUNDING: Final = 1e-9
 Indices = NDArray[np.int64]
 Names = NDArray[np.str_]
 _SEED: Final = 2021
+KFOLDS: Final = 5
+_KFOLD_SEED: Final = 42
 MIN_GROUPS: Final = 9
 """Fewest groups from which a calibration and a test part can be drawn."""
 
@@ -173,6 +175,27 @@ def stratified_by_image(labels: NDArray[np.int64], shares: Sequence[float], seed
     return Split(train, validation, test)
 
 
+def folds_by_image(count: int, seed: int) -> tuple[Split, ...]:
+    """Five shuffled folds of images in their order, not stratified; each tests once, a quarter of the others validates: the protocol of DSS-XAI.
+
+    The folds are those of scikit-learn's ``KFold(5, shuffle=True, random_state=42)``, as in the paper's program. What validates is drawn with the
+    seed; the program draws it anew each time.
+
+    Args:
+        count: of images.
+        seed: of the draw of what validates.
+    """
+    order = np.arange(count)
+    np.random.RandomState(_KFOLD_SEED).shuffle(order)
+    splits = []
+    for k, drawn in enumerate(np.array_split(order, KFOLDS)):
+        test = np.sort(drawn)
+        others = np.random.default_rng((seed, k)).permutation(np.setdiff1d(np.arange(count), test))
+        validating = len(others) // (KFOLDS - 1)
+        splits.append(Split(np.sort(others[validating:]), np.sort(others[:validating]), test))
+    return tuple(splits)
+
+
 def draw_subsets(images: Iterable[tuple[str, bool]], runs: int, calibrating: int = 2) -> dict[str, Subset]:
     """Give groups to train, calibration or test, stratified by their number of blasts.
 
@@ -215,10 +238,11 @@ def with_subsets(dataset: Dataset) -> Dataset:
         return dataset
     if dataset.grouped_by is GroupKind.NONE:
         raise SplitError(f"{dataset.name}: nothing is known of what images share, so it cannot be split for training.")
-    free = [i for i in dataset.images if i.subset is not Subset.TEST]
+    fixed = (Subset.TEST, Subset.KEPT_BACK)
+    free = [i for i in dataset.images if i.subset not in fixed]
     if all(i.is_blast is None for i in free):
         return dataset
-    has_test = len(free) < len(dataset.images)
+    has_test = any(i.subset is Subset.TEST for i in dataset.images)
     names = {i.group for i in free}
     if len(names) < MIN_GROUPS:
         raise SplitError(f"{dataset.name}: {len(names)} groups by {dataset.grouped_by.value} are too few; at least {MIN_GROUPS} are needed.")
@@ -229,7 +253,7 @@ def with_subsets(dataset: Dataset) -> Dataset:
         given = draw_subsets(labelled, runs, MIN_PATIENTS)
     if has_test:
         given = {name: Subset.TRAIN if s is Subset.TEST else s for name, s in given.items()}
-    images = tuple(i if i.subset is Subset.TEST else replace(i, subset=given[i.group]) for i in dataset.images)
+    images = tuple(i if i.subset in fixed else replace(i, subset=given[i.group]) for i in dataset.images)
     return replace(dataset, images=images)
 
 

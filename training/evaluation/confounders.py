@@ -15,7 +15,6 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 
 from services.patching.grid import SIDE as PATCH_SIDE
 from training.command import explained, program_parser
@@ -26,6 +25,7 @@ from training.datasets.composed_fields import COMPOSED_FIELDS, ComposedCell, Com
 from training.datasets.dataset import Subset
 from training.datasets.single_cells import AML_CELLS
 from training.datasets.splits import grouped_folds
+from training.learning.linear import linear_margins
 from training.metrics.by_patient import Interval, auc, bootstrap_by_patient
 from training.recipes.config import Input, InputKind
 
@@ -36,7 +36,6 @@ BORDER: Final = 0.08
 RING: Final = (12.0, 32.0)
 """Nearest and farthest distance in px from a composed cell of the ring in which its seam runs."""
 _MIN_RING: Final = 200
-_RIDGE: Final = 1e-2
 
 
 def colour_statistics(pixels: NDArray[np.uint8]) -> Double:
@@ -61,9 +60,7 @@ def cross_validated_scores(features: Double, is_blast: NDArray[np.int64], groups
     scores = np.empty(len(features))
     for k in np.unique(fold):
         train = fold != k
-        mean, std = features[train].mean(axis=0), features[train].std(axis=0) + 1e-9
-        x, y = (features - mean) / std, is_blast[train]
-        scores[~train] = _with_bias(x[~train]) @ _logistic(_with_bias(x[train]), y)
+        scores[~train] = linear_margins(features[train], is_blast[train], features[~train])
     return scores
 
 
@@ -126,23 +123,6 @@ def ring_around(field: ComposedField, cell: ComposedCell) -> NDArray[np.uint8]:
         if other is not cell:
             ring &= np.hypot(rows - other.y, columns - other.x) > other.radius + RING[0]
     return field.pixels[ring]
-
-
-def _with_bias(x: Double) -> Double:
-    return np.concatenate([x, np.ones((len(x), 1))], axis=1)
-
-
-def _logistic(x: Double, y: NDArray[np.int64]) -> Double:
-    weights = np.where(y == 1, 0.5 / max(1, (y == 1).sum()), 0.5 / max(1, (y == 0).sum()))
-    signs = np.where(y == 1, 1.0, -1.0)
-
-    def loss(w: Double) -> tuple[float, Double]:
-        margin = signs * (x @ w)
-        value = (weights * np.logaddexp(0.0, -margin)).sum() + _RIDGE * (w[:-1] ** 2).sum() / 2
-        slope = x.T @ (-weights * signs / (1.0 + np.exp(np.clip(margin, -500, 500))))
-        return float(value), slope + _RIDGE * np.append(w[:-1], 0.0)
-
-    return np.asarray(minimize(loss, np.zeros(x.shape[1]), jac=True, method="L-BFGS-B").x, np.float64)
 
 
 @explained

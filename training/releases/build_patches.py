@@ -224,8 +224,8 @@ def _log_scoring(options: PatchBuildOptions, path: Path, figures: Figures) -> No
 
 def _parts(release: str, model: str, path: Path, trained: Trained, recipe: Recipe, pack: Pack, tuned: _Tuned, figures: Figures) -> PatchReleaseParts:
     network = recipe.network
-    counts = {s: (int(pack.in_subset(s).sum()), len(np.unique(pack.groups[pack.in_subset(s)]))) for s in Subset if s}
     names = {Subset.TRAIN: "training", Subset.CALIBRATION: "calibration", Subset.TEST: "test"}
+    counts = {s: (int(pack.in_subset(s).sum()), len(np.unique(pack.groups[pack.in_subset(s)]))) for s in names}
     data = {names[s]: f"{COMPOSED_FIELDS}, {patches} patches of {patients} patients" for s, (patches, patients) in counts.items()}
     return PatchReleaseParts(
         id=release,

@@ -30,6 +30,7 @@ from training.recipes.config import Input, InputKind
 Float = NDArray[np.float32]
 Double = NDArray[np.float64]
 Flags = NDArray[np.bool_]
+_EVERY = tuple(s for s in Subset if s is not Subset.KEPT_BACK)
 
 
 class JudgedCells(Protocol):
@@ -198,7 +199,7 @@ def judge_as_served(release: Release, store: ReleaseStore, sources: Sources, *su
         release: which.
         store: where it is.
         sources: of the cells.
-        subsets: whose cells; all if none is given, which is for data that the release has not seen.
+        subsets: whose cells; all but those that are kept back if none is given, which is for data that the release has not seen.
         target: name of the data set.
 
     Raises:
@@ -207,7 +208,7 @@ def judge_as_served(release: Release, store: ReleaseStore, sources: Sources, *su
     """
     focus = FocusParameters(**release.preprocessing.model_dump())
     pack = sources.pack(target, Input(kind=InputKind.REGISTERED_SHARPENED, side=release.input.side), focus=focus)
-    chosen = pack.in_subset(*(subsets or Subset)) & (pack.is_blast >= 0)
+    chosen = pack.in_subset(*(subsets or _EVERY)) & (pack.is_blast >= 0)
     if not chosen.any():
         raise DatasetError(f"{target} has no cells of {' or '.join(subsets) or 'any'} patients that are blast or normal.")
     return judge(store.model_path(release.network), pack.select(chosen))

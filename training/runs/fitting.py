@@ -27,14 +27,15 @@ WARM_UP, UNSPLIT = "warm-up", "unsplit"
 
 
 def start_from(network: nn.Module, weights: Weights) -> None:
-    """Take over pretrained weights, all but those of the heads; fixed kernels included.
+    """Take over pretrained weights, all but those of the heads; fixed kernels included. An embedder stays new where the weights have none.
 
     Raises:
         ArrayFileError: the weights are of another network.
     """
     kept = {name: tensor for name, tensor in weights.items() if not name.startswith("heads.")}
+    new = ("heads.",) if any(name.startswith("embedder.") for name in kept) else ("heads.", "embedder.")
     missing, unexpected = network.load_state_dict(kept, strict=False)
-    if unexpected or any(not name.startswith("heads.") for name in missing):
+    if unexpected or any(not name.startswith(new) for name in missing):
         raise ArrayFileError("The pretrained weights are of another network.")
 
 

@@ -48,6 +48,7 @@ class TransferOptions:
         runs: folder of all runs.
         name: folder of this run below it.
         everyone: whether a cross-validation is over the test groups as well: a last estimate, by which nothing is chosen any more.
+        checkpoint: the file that a recipe with ``start = "allnet"`` starts from; None for the others.
     """
 
     recipe: Recipe
@@ -58,6 +59,7 @@ class TransferOptions:
     runs: Path
     name: str
     everyone: bool = False
+    checkpoint: Path | None = None
 
     def __post_init__(self) -> None:
         if self.everyone and not (self.folds and self.recipe.split.by == "group"):

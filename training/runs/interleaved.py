@@ -19,16 +19,17 @@ from training.crops.sources import Sources
 from training.datasets.dataset import GroupKind
 from training.datasets.splits import Split, greedy_folds, stratified_by_image
 from training.errors import RecipeError
-from training.learning.checkpoints import save_network
+from training.learning.checkpoints import Weights, save_network
 from training.learning.classification_task import Samples
 from training.learning.devices import Worker, wait_for_all
 from training.learning.interleaved_step import batch_sizes
 from training.learning.interleaved_task import InterleavedTask, OneHead, Side, refuse_processes
 from training.learning.loop import LoopOptions, train
 from training.recipes.config import Interleaving, Recipe, Selection, Stage, Variant, as_json
-from training.runs.fitting import WARM_UP, Fit, fit, heads_alone, keep_selected, predict
+from training.runs.fitting import WARM_UP, Fit, fit, heads_alone, keep_selected, predict, start_from
 from training.runs.folder import NETWORK_FILE, PREDICTIONS_FILE, SPLIT, TransferOptions, describe, identity, leader_first, split_digest, vars_of
 from training.runs.pretraining import SOURCES
+from training.runs.starting import starting_weights
 from training.runs.target import cell_pack, choose, splits
 
 _FOLDS: Final = 10
@@ -62,11 +63,13 @@ def run(options: TransferOptions, sources: Sources, worker: Worker) -> Path:
         "folds": options.folds,
         **options.patients,
     }
+    started, start = starting_weights(options)
+    description |= start
     folder = options.runs / options.name
     describe(folder, description, recipe.gates, worker)
     for part, split in made.items():
         about = {**description, "part": part, SPLIT: split_digest(target, split)}
-        _train_part(options, source, described, target, split, folder / part, about, worker)
+        _train_part(options, source, described, target, split, folder / part, started, about, worker)
     return folder
 
 
@@ -128,7 +131,15 @@ def _sides(recipe: Recipe, source: Pack, described: Samples, target: Pack, split
 
 
 def _train_part(
-    options: TransferOptions, source: Pack, described: Samples, target: Pack, split: Split, folder: Path, about: Mapping[str, Any], worker: Worker
+    options: TransferOptions,
+    source: Pack,
+    described: Samples,
+    target: Pack,
+    split: Split,
+    folder: Path,
+    started: Weights | None,
+    about: Mapping[str, Any],
+    worker: Worker,
 ) -> None:
     if (folder / NETWORK_FILE).exists() and (folder / PREDICTIONS_FILE).exists():
         return
@@ -137,6 +148,8 @@ def _train_part(
     tissue, cells = _sides(recipe, source, described, target, split, options.seed)
     torch.manual_seed(options.seed)
     network = build_network(recipe.network, {HEAD: len(CLASSES), SOURCE_HEAD: described.labels.shape[1]}, cells.stage.input.side)
+    if started is not None:
+        start_from(network, started)
     title = f"{recipe.system}, {about['part']}, {how.variant.value} with {source.header.dataset}, seed {options.seed}"
     if recipe.warm_up is not None:
         _warm_up(network, recipe.warm_up, tissue, cells, Fit(recipe.warm_up, folder, identity(about), title, options.seed, multi_label=False), worker)

@@ -26,7 +26,7 @@ from training.recipes.config import Input, InputKind, Recipe, as_json
 from training.runs.fitting import predict
 from training.runs.folder import NETWORK_FILE, PREDICTIONS_FILE, SPLIT, Predictions, TransferOptions, describe, leader_first, split_digest, vars_of
 from training.runs.patches import fit_patches, patch_pack
-from training.runs.pretraining import pretrained_weights
+from training.runs.pretraining import initial_weights
 from training.runs.target import cell_pack, splits
 
 _AS_CLASSES: Final = [PATCH_LABELS.index("other"), PATCH_LABELS.index("blast")]
@@ -66,10 +66,8 @@ def run(options: TransferOptions, sources: Sources, worker: Worker) -> Path:
         "folds": options.folds,
         **options.patients,
     }
-    pretrained: Weights | None = None
-    if recipe.pretraining is not None and recipe.pretraining.enabled:
-        pretrained, source_of = pretrained_weights(options, sources, worker)
-        description |= source_of
+    pretrained, begun = initial_weights(options, sources, worker)
+    description |= begun
     describe(folder, description, recipe.gates, worker)
     for name, judged in splits(cells, options).items():
         learned = split_of_patches(patches, cells, judged)

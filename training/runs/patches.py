@@ -42,7 +42,7 @@ from training.runs.folder import (
     split_digest,
     vars_of,
 )
-from training.runs.pretraining import pretrained_weights
+from training.runs.pretraining import initial_weights
 from training.runs.report import CURVES_FILE, SUMMARY_FILE, draw_curves
 from training.runs.target import choose
 
@@ -110,11 +110,9 @@ def run(options: TransferOptions, sources: Sources, worker: Worker) -> Path:
         "seed": options.seed,
         "folds": options.folds,
     }
-    pretrained: Weights | None = None
     made = splits(target, recipe, options.seed)
-    if recipe.pretraining is not None and recipe.pretraining.enabled:
-        pretrained, source_of = pretrained_weights(options, sources, worker)
-        description |= source_of
+    pretrained, begun = initial_weights(options, sources, worker)
+    description |= begun
     describe(folder, description, recipe.gates, worker)
     for name, split in made.items():
         part = {**description, "part": name, SPLIT: split_digest(target, split)}

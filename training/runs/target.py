@@ -10,16 +10,17 @@ from services.common.cell_classes import CLASSES, NOTHING
 from training.crops.packs import Pack
 from training.crops.sources import Sources, focus_of
 from training.datasets.all_idb import ALL_IDB2, ALL_IDB_PATCHES
+from training.datasets.all_idb_cells import ALL_IDB_CELLS
 from training.datasets.cnmc import CNMC
 from training.datasets.dataset import ImageKind, Subset
 from training.datasets.own_cells import OWN_CELLS
 from training.datasets.single_cells import AML_CELLS
-from training.datasets.splits import Split, grouped_folds, refuse_leak, require_classes, stratified_by_image
+from training.datasets.splits import Split, folds_by_image, grouped_folds, refuse_leak, require_classes, stratified_by_image
 from training.errors import DatasetError
 from training.recipes.config import Input, InputKind, Recipe
 from training.runs.folder import FINAL, TransferOptions
 
-TARGETS: Final = (AML_CELLS, ALL_IDB2, CNMC, OWN_CELLS)
+TARGETS: Final = (AML_CELLS, ALL_IDB2, ALL_IDB_CELLS, CNMC, OWN_CELLS)
 
 
 def crops_without_cells(sources: Sources, target: Pack, recipe: Recipe) -> Pack | None:
@@ -69,6 +70,9 @@ def splits(target: Pack, options: TransferOptions) -> dict[str, Split]:
     if how.by == "image":
         for r in range(how.repetitions):
             made[f"repetition-{r}"] = stratified_by_image(target.is_blast.astype(np.int64), how.shares, options.seed * 1000 + r)
+    elif how.by == "image_folds":
+        for k, split in enumerate(folds_by_image(len(target), options.seed)):
+            made[f"repetition-{k}"] = split
     else:
         training, calibration = target.in_subset(Subset.TRAIN), target.in_subset(Subset.CALIBRATION)
         check_test_subset(target)

@@ -33,7 +33,7 @@ from training.runs.folder import (
     split_digest,
     vars_of,
 )
-from training.runs.pretraining import pretrained_weights
+from training.runs.pretraining import initial_weights
 from training.runs.target import cell_pack, crops_without_cells, splits
 
 
@@ -58,22 +58,19 @@ def run(options: TransferOptions, sources: Sources, worker: Worker) -> Path:
         "folds": options.folds,
         **options.patients,
     }
-    pretrained: Weights | None = None
-    source_of: dict[str, Any] = {}
-    if recipe.pretraining is not None and recipe.pretraining.enabled:
-        pretrained, source_of = pretrained_weights(options, sources, worker)
-        description |= source_of
+    pretrained, begun = initial_weights(options, sources, worker)
+    description |= begun
     nothing = leader_first(worker, lambda: crops_without_cells(sources, target, recipe))
     if nothing is not None:
         description["nothing_digest"] = nothing.digest()
     describe(folder, description, recipe.gates, worker)
     for name, split in made.items():
         part = {**description, "part": name, SPLIT: split_digest(target, split)}
-        _fine_tune(options, target, nothing, split, folder / name, pretrained, part, worker)
+        fit_part(options, target, nothing, split, folder / name, pretrained, part, worker)
     return folder
 
 
-def _fine_tune(
+def fit_part(
     options: TransferOptions,
     target: Pack,
     nothing: Pack | None,
@@ -83,6 +80,18 @@ def _fine_tune(
     description: Mapping[str, Any],
     worker: Worker,
 ) -> None:
+    """Train one part of a run on its split and let it predict; a finished part is not done again.
+
+    Args:
+        options: of the run.
+        target: all its cells.
+        nothing: crops without a cell, None for none.
+        split: which cells are learned from, validate, and test.
+        folder: of the part.
+        pretrained: weights that it starts from, None for new ones.
+        description: all that decides the training.
+        worker: device and process.
+    """
     if (folder / NETWORK_FILE).exists() and (folder / PREDICTIONS_FILE).exists():
         return
     recipe, stage = options.recipe, options.recipe.fine_tuning
@@ -112,7 +121,7 @@ def _may_be_learned(nothing: Pack, target: Pack, training: NDArray[np.int64], re
     """Which crops without a cell a split may learn from: those of its training groups, or of its training images where it is by image; all patches."""
     if recipe.injection.source == "patches":
         return np.ones(len(nothing), np.bool_)
-    if recipe.split.by == "image":
+    if recipe.split.parts_fields:
         return np.isin(nothing.keys, target.keys[training])
     return np.isin(nothing.groups, target.groups[training])
 

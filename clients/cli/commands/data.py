@@ -95,6 +95,27 @@ def patches(
         )
 
 
+@data_app.command("all-idb")
+def all_idb(
+    fields: Annotated[Path, typer.Argument(metavar="FIELDS", help="Folder with ALL_IDB1/im/, fields.csv, points.csv, kinds.csv, all_idb2.csv.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="New folder for all_idb_cells/ and ALL_IDB2/.")],
+) -> None:
+    """Cut single cells out of the fields of ALL-IDB1: windows around the experts' points, and the crops of ALL-IDB2.
+
+    Both are data sets for `dl4all train`, grouped by imaging session and block of fields. Crops of ALL-IDB2 of fields that are kept back train,
+    calibrate and test nothing; only the papers' protocols, which split by image, see them.
+
+    Example: `dl4all data all-idb all_idb cut`, then `dl4all train plain_resnet --data cut --target all_idb_cells`.
+    """
+    with explained():
+        from training.datasets.all_idb_cells import write_both
+
+        cells, crops = write_both(fields, out)
+        blasts, normals = (sum(i.is_blast == label for i in cells.images) for label in (1, 0))
+        neither = len(cells.images) - blasts - normals
+        say(f"{out}: {blasts} blasts, {normals} normal cells, {neither} of neither class; {len(crops.images)} crops of ALL-IDB2", "green")
+
+
 @data_app.command("compose")
 def compose(
     cells: Annotated[Path, typer.Argument(metavar="CELLS", help="Folder of a data set of single cells with patients.")],

@@ -32,6 +32,7 @@ def train(
     name: Annotated[str, typer.Option(help="Folder of the run below RUNS. Default: recipe, preset, seed.")] = "",
     runs: Annotated[Path, typer.Option(help="Folder of all runs.")] = BUILD / "runs",
     cache: Annotated[Path, typer.Option(help="Folder where prepared crops are kept.")] = BUILD / "packs",
+    checkpoint: Annotated[Path | None, typer.Option(help="Published ALLNet file, for --set start=allnet. Figures only.", show_default=False)] = None,
     device: Device = "auto",
 ) -> None:
     """Train a recipe: pretraining on a source and fine-tuning on a target, or both at once. Stop it at any time; the same command goes on.
@@ -51,7 +52,7 @@ def train(
         words = [f"cv{folds}"] * bool(folds) + ["all"] * all_patients + [str(seed)] + [_word(w) for w in (source, target, *(changes or [])) if w]
         named = name or "-".join([Path(recipe).stem, preset, *words])
         with start_worker(device) as worker:
-            options = TransferOptions(given, source, target, seed, folds, runs, named, all_patients)
+            options = TransferOptions(given, source, target, seed, folds, runs, named, all_patients, checkpoint)
             folder = start.train(options, Sources.find(data, cache), worker)
             if worker.leads:
                 for line in start.report(options, folder):

@@ -26,7 +26,17 @@ from training.recipes.config import (
 
 
 def test_the_recipes_that_there_are() -> None:
-    assert recipe_names() == ("adaptive_unsharpening", "all_idb_patches", "allnet", "dl4all_cnn", "dl4all_vit", "dss", "histotnet", "plain_resnet")
+    assert recipe_names() == (
+        "adaptive_unsharpening",
+        "all_idb_patches",
+        "allnet",
+        "dl4all_cnn",
+        "dl4all_vit",
+        "dss",
+        "efficientnet_lite0",
+        "histotnet",
+        "plain_resnet",
+    )
 
 
 @pytest.mark.parametrize(("name", "repetitions", "batch", "epochs"), [("histotnet", 10, 8, 80), ("allnet", 5, 32, 100)])
@@ -70,7 +80,7 @@ def test_published_metric_learning_is_what_the_papers_program_does() -> None:
     assert (target.schedule.kind, target.schedule.step_epochs, target.schedule.gamma) == (ScheduleKind.STEP, 20, 0.5)
     assert (target.batch, target.epochs, target.selection, target.class_weights) == (8, 90, Selection.BEST, ClassWeights.INVERSE_COUNT)
     assert (target.triplet_weight, target.triplet_margin, target.orthogonality_weight, target.orthogonality_legacy) == (1.0, 0.05, 0.1, True)
-    assert (recipe.network.embedding, recipe.split.shares) == (0, (0.6, 0.2, 0.2))
+    assert (recipe.network.embedding, recipe.split.by) == (0, "image_folds")
     ours = load_recipe("dss").fine_tuning
     assert (ours.contrastive_weight, ours.triplet_weight, ours.orthogonality_legacy) == (0.0, 1.0, False)
 
@@ -176,7 +186,8 @@ def test_networks_that_torch_cannot_train_are_refused(recipe: str, narrow: int, 
 
 def test_unknown_recipes_and_presets_list_what_there_is(tmp_path: Path) -> None:
     with pytest.raises(
-        RecipeError, match="there are adaptive_unsharpening, all_idb_patches, allnet, dl4all_cnn, dl4all_vit, dss, histotnet, plain_resnet"
+        RecipeError,
+        match="there are adaptive_unsharpening, all_idb_patches, allnet, dl4all_cnn, dl4all_vit, dss, efficientnet_lite0, histotnet, plain_resnet",
     ):
         load_recipe("alnet")
     with pytest.raises(RecipeError, match="it has published, grouped"):
