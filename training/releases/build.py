@@ -36,7 +36,7 @@ from training.recipes.config import CpuFile, Gates, InputKind, Recipe, Selection
 from training.releases import calibration
 from training.releases import reference_library as library
 from training.releases.cell_rule import false_blasts, fit_cell_rule
-from training.releases.evidence import ORIGINS, detected_by, limits_of
+from training.releases.evidence import ORIGINS, detected_by, limits_of, refuse_figures_only
 from training.releases.verdicts import CalibrationCells, Judged, Verdicts, decide, judge, votes
 from training.releases.write import ReleaseParts, install_release, write_release
 from training.runs.arms import read_arm, run_description
@@ -253,6 +253,7 @@ def _write(
 
 def _packs(trained: Trained, recipe: Recipe, sources: Sources) -> tuple[Pack, Pack | None]:
     wanted = recipe.fine_tuning.input
+    refuse_figures_only(recipe)
     if wanted.kind is not InputKind.REGISTERED_SHARPENED:
         raise RecipeError(f"A release serves registered, sharpened cells; this run was trained on {wanted.kind.value}. Use the preset grouped.")
     if recipe.fine_tuning.selection is not Selection.LAST:

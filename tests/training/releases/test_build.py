@@ -26,6 +26,7 @@ from training.crops.packs import write_pack
 from training.crops.sources import Sources
 from training.errors import GateError, RecipeError
 from training.export.gates import GateReport
+from training.files.array_file import read_arrays, write_arrays
 from training.learning.devices import Worker
 from training.metrics.by_patient import Interval
 from training.recipes.config import Gates, load_recipe
@@ -33,7 +34,7 @@ from training.releases import build as release_build
 from training.releases import calibration
 from training.releases import write as release_writing
 from training.releases.build import build, gates_for
-from training.releases.evidence import detected_by, limits_of
+from training.releases.evidence import detected_by, limits_of, refuse_figures_only
 from training.releases.verify import check_releases
 from training.releases.write import model_card
 from training.runs.folder import TransferOptions, load_trained
@@ -231,6 +232,25 @@ def test_a_run_is_judged_by_the_gates_that_it_was_made_with_unless_others_are_gi
         gates_for(run_folder, "allnt")
     with pytest.raises(RecipeError, match="float32, int8"):
         gates_for(run_folder, cpu_file="int4")
+
+
+def test_what_is_kept_as_figures_becomes_no_release() -> None:
+    refuse_figures_only(load_recipe("allnet"))
+    light = ["network.architecture=resnet18_lbp", "start=allnet", "network.lbp_relu=false", "network.kernel=gaussian"]
+    with pytest.raises(RecipeError, match=r"GPL-3\.0"):
+        refuse_figures_only(load_recipe("allnet", changes=light))
+    with pytest.raises(RecipeError, match="one by one"):
+        refuse_figures_only(load_recipe("dss", "published"))
+
+
+def test_a_run_that_split_by_image_becomes_no_release(trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained / "runs" / "final", tmp_path / "final")
+    network = tmp_path / "final" / "final" / "network.safetensors"
+    arrays, about = read_arrays(network)
+    about["recipe"]["division"]["by"] = "image"
+    write_arrays(network, arrays, about)
+    with pytest.raises(RecipeError, match="one by one"):
+        build(replace(build_options(trained, tmp_path), run=tmp_path / "final"), sources_of(trained))
 
 
 def test_a_run_goes_on_with_other_gates(trained: Path, tmp_path: Path) -> None:
