@@ -41,7 +41,7 @@ from training.releases.verdicts import CalibrationCells, Judged, Verdicts, decid
 from training.releases.write import ReleaseParts, install_release, write_release
 from training.runs.arms import read_arm, run_description
 from training.runs.folder import ALL_PATIENTS, FINAL, GATES, RUN_FILE, Trained, load_trained
-from training.runs.target import check_test_subset, crops_without_cells
+from training.runs.target import check_test_subset, crops_without_cells, without_copies
 
 VOTING_NEIGHBOURS: Final = 15
 MAX_DISAGREEMENT: Final = 0.6
@@ -258,7 +258,7 @@ def _packs(trained: Trained, recipe: Recipe, sources: Sources) -> tuple[Pack, Pa
         raise RecipeError(f"A release serves registered, sharpened cells; this run was trained on {wanted.kind.value}. Use the preset grouped.")
     if recipe.fine_tuning.selection is not Selection.LAST:
         raise RecipeError("The epoch was chosen by the patients that calibrate a release; train with --set fine_tuning.selection=last.")
-    pack = sources.pack(trained.about["target"], wanted)
+    pack = without_copies(sources.pack(trained.about["target"], wanted))
     if pack.select(pack.is_blast >= 0).digest() != trained.about["target_digest"]:
         raise RecipeError("The data are not those that the network was trained on: other images, labels, groups or crops.")
     check_test_subset(pack.select(pack.is_blast >= 0))

@@ -35,11 +35,22 @@ def crops_without_cells(sources: Sources, target: Pack, recipe: Recipe) -> Pack 
 
 
 def cell_pack(sources: Sources, name: str, recipe: Recipe) -> Pack:
-    """Crops of the target that are blast or normal; ambiguous cells are left out."""
+    """Crops of the target that are blast or normal; ambiguous cells are left out, and copies where groups stay whole."""
     pack = sources.pack(choose(sources, name, TARGETS, "target", "--target"), recipe.fine_tuning.input)
     if pack.header.kind is not ImageKind.CELL:
         raise DatasetError(f"{pack.header.dataset} shows no single cells.")
-    return pack.select(pack.is_blast >= 0)
+    kept = pack if recipe.split.parts_fields else without_copies(pack)
+    return kept.select(kept.is_blast >= 0)
+
+
+def without_copies(pack: Pack) -> Pack:
+    """A pack without files that stand in it once more in another group: the first stays, since no split may have the same picture on both sides.
+
+    ALL-IDB2 has such crops. Where groups are people, a picture of two of them was refused before.
+    """
+    files, groups = pack.sha256.tolist(), pack.groups.tolist()
+    first = dict(zip(reversed(files), reversed(groups), strict=True))
+    return pack.select(np.array([not file or first[file] == group for file, group in zip(files, groups, strict=True)], np.bool_))
 
 
 def choose(sources: Sources, name: str, known: tuple[str, ...], role: str, option: str) -> str:

@@ -16,7 +16,8 @@ def train(
     recipe: Annotated[
         str,
         typer.Argument(
-            help="adaptive_unsharpening, histotnet, allnet, all_idb_patches, dl4all_cnn, dl4all_vit, dss or plain_resnet; or a TOML file of your own."
+            help="adaptive_unsharpening, histotnet, allnet, all_idb_patches, dl4all_cnn, dl4all_vit, dss, "
+            "plain_resnet or efficientnet_lite0; or a TOML file of your own."
         ),
     ],
     data: Data,

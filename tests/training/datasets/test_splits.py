@@ -14,6 +14,7 @@ from tests.properties import examples
 from training.datasets.dataset import Dataset, GroupKind, ImageKind, LabelledImage, Subset
 from training.datasets.splits import (
     Split,
+    folds_by_image,
     greedy_folds,
     greedy_group_folds,
     grouped_folds,
@@ -198,3 +199,8 @@ def test_groups_of_one_class_each_are_counted_apart(groups: int) -> None:
     given_to = with_subsets(replace(drawn, images=images))
     calibrating = [{i.group for i in given_to.images if i.subset is Subset.CALIBRATION and i.is_blast == label} for label in (0, 1)]
     assert min(map(len, calibrating)) >= min(9, 4 * (groups // 18))
+
+
+def test_folds_by_image_are_those_of_the_papers_program() -> None:
+    """First test indices of scikit-learn's KFold(5, shuffle=True, random_state=42) for 10 images: 1 8, 0 5, 2 7, 4 9, 3 6."""
+    assert [split.test.tolist() for split in folds_by_image(10, 0)] == [[1, 8], [0, 5], [2, 7], [4, 9], [3, 6]]
