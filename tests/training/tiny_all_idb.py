@@ -95,7 +95,9 @@ def write_patches_of(data: BenchmarkData, rows: Sequence[tuple[str, int, int]]) 
 
 def _crops(root: Path, generator: np.random.Generator) -> None:
     rows: list[tuple[object, ...]] = []
-    sources = [*OLYMPUS, *CANON, KEPT_BACK[0], *HEALTHY, KEPT_BACK[1]]
+    sources = [*OLYMPUS, *CANON, KEPT_BACK[0]]
+    for i, field in enumerate([*HEALTHY, KEPT_BACK[1]]):
+        sources.insert(min(3 * i + 2, len(sources)), field)  # both classes are in each run of crops
     for i, field in enumerate(sources):
         name = f"Im{10 * i + 1:03d}_{field[-1]}.tif"  # each is in a run of numbers of its own, as the published layout groups them
         held = ""

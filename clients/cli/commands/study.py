@@ -21,6 +21,7 @@ class Program(NamedTuple):
 
 PROGRAMS: Final = (
     Program("comparison", "training.evaluation.comparison", "Compare cross-validated runs on the same patients, with paired intervals."),
+    Program("all-idb", "training.evaluation.all_idb.main", "Repeat the papers' experiments on ALL-IDB, and measure what they are worth."),
     Program("keep-run", "training.evaluation.keep_run", "Keep the results of a cross-validated run, without names or labels, in one small file."),
     Program("sharpening", "training.evaluation.sharpening", "Compare runs on sharpened crops with runs on the same crops unsharpened."),
     Program("decision", "training.evaluation.decision", "Measure releases on cells that they have not seen: AUC, coverage, abstentions."),
@@ -36,6 +37,7 @@ PROGRAMS: Final = (
     Program("image-quality", "training.evaluation.image_quality", "Measure blur, exposure and cover of whole fields."),
     Program("obstructions", "training.evaluation.obstructions", "Measure what margins, ink and the circle of an eyepiece do to the cells."),
     Program("red-cells", "training.evaluation.red_cells", "Measure how large the red cells of training crops are."),
+    Program("network-costs", "training.evaluation.network_costs", "Measure what networks cost: parameters, operations, file, CPU milliseconds."),
     Program("confounders", "training.evaluation.confounders", "Measure what colours, the border and the focus alone tell of the classes."),
     Program("patient-split", "training.datasets.patients", "Check the one list of patients: who trains, who calibrates, who tests."),
     Program("threshold-tuning", "training.crops.threshold_tuning", "Choose the focus threshold of adaptive unsharpening on training patients."),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.paths import DATA
+from tests.paths import DATA, ROOT
 from tests.training.tiny_all_idb import COPY, HEALTHY, KEPT_BACK, OLYMPUS, write_all_idb
 from training.datasets.all_idb_fields import CellClass, Field, Point, camera_of, read_crops, read_fields, read_points
 from training.errors import DatasetError
@@ -111,3 +111,16 @@ def test_no_field_that_is_kept_back_gives_a_cell() -> None:
     assert not held & {p.field for p in read_points(REAL)}
     with (REAL / "all_idb2.csv").open(encoding="utf-8") as file:
         assert sum(bool(row["held_crop"]) for row in csv.DictReader(file)) == 122
+
+
+def test_no_program_reads_the_published_coordinates() -> None:
+    """They are of fields that are kept back as well: tests read their format, nothing learns or chooses by them."""
+    programs = [path for room in ("training", "services", "clients") for path in (ROOT / room).rglob("*.py")]
+    assert len(programs) > 300
+    assert not [path for path in programs if "all_idb1_annotations" in path.read_text(encoding="utf-8")]
+
+
+def test_no_release_learned_from_all_idb() -> None:
+    cards = [*(ROOT / "releases").glob("*/release.json"), *(ROOT / "model_repository").glob("*/metadata.json")]
+    assert cards
+    assert not [card for card in cards if "all_idb2" in card.read_text(encoding="utf-8") or "all_idb_cells" in card.read_text(encoding="utf-8")]

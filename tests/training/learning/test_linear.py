@@ -63,3 +63,11 @@ def test_a_feature_that_does_not_vary_says_nothing(value: float) -> None:
     margins = linear_margins(np.full((31, 1), value), labels, np.array([[value], [value + 1.0], [-5.0]]))
     assert len(np.unique(margins)) == 1
     assert auc(margins, np.array([1, 0, 1])) == 0.5
+
+
+def test_rounding_of_a_mean_is_not_taken_for_a_feature() -> None:
+    (train, labels), (test, _) = _two_clouds(61, 7), _two_clouds(20, 8)
+    constant, other = np.full((61, 1), 0.7), np.arange(20.0)[:, None]
+    assert constant.std() > 0.0  # by rounding alone
+    margins = linear_margins(np.concatenate([train, constant], axis=1), labels, np.concatenate([test, other], axis=1))
+    np.testing.assert_allclose(margins, linear_margins(train, labels, test), atol=1e-6)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.training.small import write_packs
-from training.architectures.build import NetworkConfig, build_network
+from training.architectures.build import Architecture, NetworkConfig, build_network
 from training.architectures.efficientnet_lite import imagenet_weights
 from training.architectures.network import HEAD
 from training.crops.sources import Sources
@@ -34,7 +34,7 @@ def _options(recipe: Recipe, checkpoint: Path | None = None, folder: Path = Path
 def _published_file(path: Path) -> Path:
     """A state dict with the names of the original program, of a network whose weights are drawn with a seed."""
     torch.manual_seed(7)
-    network = build_network(NetworkConfig(architecture="resnet18_lbp", lbp_relu=False), {HEAD: 9}, 224)
+    network = build_network(NetworkConfig(architecture=Architecture.RESNET18_LBP, lbp_relu=False), {HEAD: 9}, 224)
     torch.save({name.replace("backbone.", "").replace(f"heads.{HEAD}", "fc"): tensor for name, tensor in network.state_dict().items()}, path)
     return path
 
