@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import shutil
 import unicodedata
 from collections.abc import Callable
 from itertools import pairwise
@@ -16,7 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from tests.training.tiny_all_idb import write_all_idb
 from training.datasets import all_idb, cnmc, fields, tissue
+from training.datasets.all_idb_cells import write_cells
 from training.datasets.dataset import Dataset, GroupKind, ImageKind, Subset, label_matrix
 from training.datasets.own_cells import read_own_cells
 from training.datasets.registry import READERS, find_folders, read_dataset, recognise
@@ -130,6 +133,15 @@ def _idb2(root: Path) -> None:
         _image(root / "img" / f"Im{number:03d}_{int(number <= 130)}.tif", 257, 253 if number == 2 else 257)
 
 
+def _idb_cells(root: Path) -> None:
+    write_all_idb(root.with_name("fields"))
+    write_cells(root.with_name("fields"), root / "cut")
+    for path in (root / "cut").iterdir():
+        path.rename(root / path.name)
+    (root / "cut").rmdir()
+    shutil.rmtree(root.with_name("fields"))
+
+
 def _patches(root: Path, labels: tuple[str, str] = all_idb.PATCH_LABELS) -> None:
     rows: list[list[object]] = []
     for field, k, blast, other in (("Im001_1", 1, 1, 0), ("Im001_1", 2, 1, 1), ("Im064_0", 1, 0, 1), ("Im064_0", 2, 0, 0)):
@@ -191,6 +203,7 @@ BUILDERS = {
     "adp": _adp,
     "all_idb1": _idb1,
     "all_idb2": _idb2,
+    "all_idb_cells": _idb_cells,
     "all_idb_patches": _patches,
     "cnmc": _cnmc,
     "aria_fields": _aria,
