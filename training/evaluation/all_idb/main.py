@@ -118,3 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if given.picture:
         draw(read_record(given.record), given.picture)
     print(all_tables(read_record(given.record)))
+
+
+if __name__ == "__main__":
+    main()
