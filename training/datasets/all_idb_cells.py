@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Final
@@ -35,6 +33,7 @@ from training.datasets.all_idb_fields import (
 from training.datasets.dataset import Dataset, GroupKind, ImageKind, LabelledImage, existing
 from training.datasets.tables import read_rows
 from training.errors import DatasetError
+from training.files.new_folders import new_folder
 
 Bytes = NDArray[np.uint8]
 ALL_IDB_CELLS: Final = "all_idb_cells"
@@ -82,7 +81,7 @@ def write_cells(root: Path, out: Path) -> Dataset:
         DatasetError: the folder exists, or images or tables are missing or broken.
     """
     fields, points = read_fields(root), read_points(root)
-    with _new_folder(out) as folder:
+    with new_folder(out) as folder:
         (folder / "cells").mkdir()
         rows: list[tuple[str, ...]] = []
         for field in track([f for f in fields.values() if not f.is_copy], "fields"):
@@ -103,7 +102,7 @@ def write_all_idb2(root: Path, out: Path, *, source_fields: bool = True) -> None
         DatasetError: the folder exists, a file is missing, or a crop has other pixels.
     """
     fields, crops = read_fields(root), read_crops(root)
-    with _new_folder(out) as folder:
+    with new_folder(out) as folder:
         (folder / "img").mkdir()
         for crop in track(crops, ALL_IDB2):
             Image.fromarray(_crop_pixels(crop, root)).save(folder / "img" / crop.name)
@@ -118,7 +117,7 @@ def write_both(root: Path, out: Path) -> tuple[Dataset, Dataset]:
     Raises:
         DatasetError: the folder exists, or a file is missing or broken.
     """
-    with _new_folder(out) as folder:
+    with new_folder(out) as folder:
         write_cells(root, folder / ALL_IDB_CELLS)
         write_all_idb2(root, folder / "ALL_IDB2")
     return read_all_idb_cells(out / ALL_IDB_CELLS), read_all_idb2(out / "ALL_IDB2")
@@ -167,22 +166,6 @@ def _pixels(path: Path) -> Bytes:
             return np.asarray(image.convert("RGB"))
     except OSError as error:
         raise DatasetError(f"{path} cannot be read: {error}") from error
-
-
-@contextmanager
-def _new_folder(out: Path) -> Iterator[Path]:
-    """A folder beside ``out`` that becomes ``out`` when all is well, and goes otherwise."""
-    if out.exists():
-        raise DatasetError(f"{out} is already there; name a new folder.")
-    unfinished = out.with_name(out.name + ".part")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    try:
-        unfinished.mkdir(parents=True)
-        yield unfinished
-        unfinished.replace(out)
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
 
 
 def _write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

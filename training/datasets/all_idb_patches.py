@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import shutil
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from training.datasets.all_idb import PATCH_LABELS, PATCHES_TABLE, Centroids, re
 from training.datasets.all_idb_fields import LYMPHOBLAST, POINTS
 from training.datasets.tables import read_rows
 from training.errors import DatasetError
+from training.files.new_folders import new_folder
 
 COLUMNS: Final = ("Filename", *PATCH_LABELS, "Centroids blasts", "Centroids other cases")
 NONE: Final = "N/A"
@@ -51,20 +51,12 @@ def write_patches(root: Path, out: Path, *, flush: bool = False, legacy_drop_fir
     Raises:
         DatasetError: the folder exists, or images or centroids are missing or broken.
     """
-    if out.exists():
-        raise DatasetError(f"{out} is already there; name a new folder.")
     fields = [image.path for image in read_all_idb1(root).images]
     centroids = {path.stem: centroids_of(root, path.stem, legacy_drop_first=legacy_drop_first) for path in fields}
-    unfinished = out.with_name(out.name + ".part")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    try:
-        (unfinished / "patches").mkdir(parents=True)
-        rows = [row for path in track(fields, "fields") for row in _cut(path, centroids[path.stem], unfinished / "patches", flush)]
-        _write_table(rows, unfinished / PATCHES_TABLE)
-        unfinished.replace(out)
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
+    with new_folder(out) as folder:
+        (folder / "patches").mkdir()
+        rows = [row for path in track(fields, "fields") for row in _cut(path, centroids[path.stem], folder / "patches", flush)]
+        _write_table(rows, folder / PATCHES_TABLE)
     counts = Counter((row[1], row[2]) for row in rows)
     blast, other, both = counts["1", "0"], counts["0", "1"], counts["1", "1"]
     return Written(len(rows), blast + both, other + both, both, counts["0", "0"])

@@ -2,7 +2,7 @@
 
     dl4all study all-idb --data DATA                      every row in its short form; stop it at any time, the same command goes on
     dl4all study all-idb --data DATA --only s3-allnet-adp s6-dss
-    dl4all study all-idb --data DATA --full               the protocols as published: days on two cores
+    dl4all study all-idb --data DATA --full               the protocols as published: not tried, days on two cores
     dl4all study all-idb --print                          the tables of the record, without any data
 
 DATA holds all_idb/ (fields with tables), lc25000_tiles/, aml_cells/ and allnet_adp_checkpoints/. Crops, windows and patches are cut into CACHE once.
