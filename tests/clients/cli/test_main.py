@@ -35,7 +35,7 @@ def test_the_help_shows_what_is_for_every_day_first() -> None:
 def test_nothing_is_named_twice() -> None:
     commands = cast(Any, typer.main.get_command(app)).commands
     assert not {"pack", "patches", "compose", "import-allnet"} & set(commands)
-    assert set(commands["data"].commands) == {"pack", "patches", "compose"}
+    assert set(commands["data"].commands) == {"pack", "patches", "compose", "all-idb"}
     assert "import-allnet" in commands["release"].commands
 
 
