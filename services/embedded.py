@@ -10,9 +10,9 @@ from typing import Any, Final
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from services.classification.engines import open_engine
 from services.classification.servicer import ClassificationServicer
 from services.classification.settings import ClassificationSettings
+from services.common.engines.opening import open_engine
 from services.common.errors import DependencyUnavailableError
 from services.common.health import composed
 from services.common.local_stub import LocalStub
@@ -90,11 +90,12 @@ async def embedded_services(settings: CommonSettings, tls: TlsSettings | None = 
     engine = open_engine(ClassificationSettings(), settings, tls or TlsSettings(), workers)
     try:
         for release in releases.releases:
-            for model in release.models:
+            locator = releases.locator(release.id)
+            for model in (*release.models, *(() if locator is None else (locator,))):
                 if not await engine.is_ready(model):
                     raise DependencyUnavailableError("MODEL_UNAVAILABLE", f"The model {model.model} of release {release.id} could not be loaded.")
         inner: dict[str, Any] = {
-            "patching": PatchingServicer(PatchingSettings(), workers),
+            "patching": PatchingServicer(PatchingSettings(), releases, engine, workers),
             "preprocessing": PreprocessingServicer(PreprocessingSettings(), releases, workers),
             "classification": ClassificationServicer(releases, engine),
             "retrieval": RetrievalServicer(RetrievalSettings(), releases, workers),

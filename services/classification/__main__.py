@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
-from services.classification.engines import open_engine
 from services.classification.servicer import ClassificationServicer
 from services.classification.settings import ClassificationSettings
+from services.common.engines.opening import open_engine
 from services.common.releases import ReleaseStore
 from services.common.server import Registration
 from services.common.service import run_service

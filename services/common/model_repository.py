@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -28,8 +28,8 @@ class ModelConfig:
         name: model name.
         max_batch_size: largest batch of one inference.
         input_name: name of the only input, uint8 NHWC.
-        input_shape: (side, side, 3).
-        output_shapes: shape of every output by name, without the batch.
+        input_shape: (side, side, 3), or (-1, -1, 3) where any side is taken.
+        output_shapes: shape of every output by name, without the batch; -1 where it follows the input.
         parameters: parameters of the ``onnxruntime`` backend.
     """
 
@@ -53,11 +53,16 @@ class ModelConfig:
         return {name: value for name, value in options.items() if value is not None}
 
 
+def fits(shape: Sequence[int], expected: Sequence[int]) -> bool:
+    """Whether a shape is the expected one, in which -1 stands for any size."""
+    return len(shape) == len(expected) and all(wanted in (-1, size) for size, wanted in zip(shape, expected, strict=True))
+
+
 def read_model_config(folder: Path) -> ModelConfig:
     """Read a model's configuration.
 
     Raises:
-        BrokenReleaseError: the file is missing, malformed or not of a cell network.
+        BrokenReleaseError: the file is missing, malformed or not of a network of images.
     """
     path = folder / CONFIG_FILE
     config = model_config_pb2.ModelConfig()
@@ -68,7 +73,9 @@ def read_model_config(folder: Path) -> ModelConfig:
     except (OSError, ValueError, text_format.ParseError) as error:
         raise BrokenReleaseError("MODEL_CONFIG_BROKEN", f"{path} cannot be read: {error}") from error
     if config.name != folder.name or given.data_type != model_config_pb2.TYPE_UINT8 or channels != 3 or config.max_batch_size < 1:
-        raise BrokenReleaseError("MODEL_CONFIG_BROKEN", f"{path} does not describe a cell network called {folder.name}: uint8 (H, W, 3), batched.")
+        raise BrokenReleaseError(
+            "MODEL_CONFIG_BROKEN", f"{path} does not describe a network of images called {folder.name}: uint8 (H, W, 3), batched."
+        )
     return ModelConfig(
         name=config.name,
         max_batch_size=config.max_batch_size,

@@ -49,7 +49,7 @@ GATEWAY: Final = "gateway"
 
 _PARTS: Final = (
     Part(TRITON, port=8001, metrics_port=8002, is_service=False),
-    Part("patching", port=50052, metrics_port=9052),
+    Part("patching", port=50052, metrics_port=9052, calls=(TRITON,)),
     Part("preprocessing", port=50053, metrics_port=9053),
     Part("classification", port=50054, metrics_port=9054, calls=(TRITON,)),
     Part("retrieval", port=50055, metrics_port=9055),

@@ -215,6 +215,8 @@ class Release(_Part):
     calibration: Calibration
     decision: DecisionRule
     patches: Patches | None = None
+    locator: Model | None = None
+    """Finds the cells: takes ``images``, uint8 (N, h, w, 3), and gives ``maps``; None where that of the index serves it."""
     classes: tuple[str, ...] = CLASSES
     """Columns of the network's logits: normal, blast and, where it was injected, nothing."""
     class_activations: bool = False
@@ -237,10 +239,11 @@ class Release(_Part):
 
 
 class Index(_Part):
-    """The release for a request that names a system, or no release."""
+    """The release for a request that names a system, or no release; and the locator of releases that name none, if there is one."""
 
     default: str
     current: dict[str, str]
+    locator: Model | None = None
 
 
 class ReleaseStore:
@@ -312,6 +315,18 @@ class ReleaseStore:
             raise FailedPreconditionError("RELEASE_NOT_HELD", f"This service does not hold the release {release_id!r}.", field="release")
         return release
 
+    def locator(self, release_id: str) -> Model | None:
+        """The network that finds the cells for a release; for an empty id, and for a release that names none, that of the index.
+
+        Returns:
+            None where neither names one: cells are then found by the stain alone.
+
+        Raises:
+            FailedPreconditionError: this service does not hold the release.
+        """
+        own = self.held(release_id).locator if release_id else None
+        return own or self.index.locator
+
     def _find(self, release_id: str) -> Release | None:
         """The release with this id, taken in now if it was added since; None where there is none, it is broken, or its files are still being checked."""
         if release_id in self._releases or re.fullmatch(RELEASE_ID, release_id) is None:
@@ -358,6 +373,8 @@ class ReleaseStore:
         if not (self._folder / INDEX_FILE).is_file():
             raise BrokenReleaseError("RELEASE_BROKEN", f"{(self._folder / INDEX_FILE).resolve()} is missing: these are no releases. {_WHERE}")
         index = _parse(Index, self._folder / INDEX_FILE)
+        for path, sha256 in () if index.locator is None else self._files_of(index.locator):
+            self._checksums.check(path, sha256, wait=True)
         for name in (index.default, *index.current.values()):
             if self._find(name) is None:
                 raise BrokenReleaseError("RELEASE_BROKEN", f"{INDEX_FILE} names the release {name!r}, which is not there.")
@@ -376,11 +393,14 @@ class ReleaseStore:
         if release.id != path.parent.name:
             raise BrokenReleaseError("RELEASE_BROKEN", f"{path} calls itself {release.id!r}.")
         files = [(path.parent / release.library.file, release.library.sha256)]
-        for model in release.models:
-            files += [(self._model_repository / model.model / str(model.version) / f.file, f.sha256) for f in model.files.values()]
+        for model in (*release.models, *(() if release.locator is None else (release.locator,))):
+            files += self._files_of(model)
         for file in files:
             self._checksums.check(*file, wait=wait)
         return release
+
+    def _files_of(self, model: Model) -> list[tuple[Path, str]]:
+        return [(self._model_repository / model.model / str(model.version) / f.file, f.sha256) for f in model.files.values()]
 
 
 def _no_releases(releases: Path, model_repository: Path) -> str:

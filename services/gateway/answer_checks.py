@@ -156,6 +156,19 @@ def check_models(models: Iterable[classification_pb2.ServedModel], release: Rele
             raise _another("classification", release)
 
 
+def check_locator(locator: patching_pb2.LocatorModel, release: Release) -> None:
+    """Check that patching found the cells with the locator that the release names; where it names none, any may have.
+
+    Raises:
+        FailedPreconditionError: RELEASE_DIFFERS: its release of this id is another.
+    """
+    named = release.locator
+    if named is not None and (locator.name, locator.version) != (named.model, named.version):
+        raise _another("patching", release)
+    if named is not None and locator.sha256 not in {f.sha256 for f in named.files.values()}:
+        raise _another("patching", release)
+
+
 def check_library(sha256: str, release: Release) -> None:
     """Check that retrieval searched the very library that the release names.
 

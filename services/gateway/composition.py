@@ -19,7 +19,7 @@ from services.gateway.decision import Counts, DecidedImage, ImageRule, Reason, d
 from services.gateway.image_quality import Quality, poor_reasons
 from services.gateway.image_slots import ImageSlots
 from services.gateway.judging import CellAnswer, CellJudge
-from services.gateway.locating import located_pieces
+from services.gateway.locating import located_pieces, ran_locator
 from services.gateway.patches import JudgedPatch, PatchJudge
 from services.gateway.request_context import EncodedImage, RequestContext
 from services.gateway.run_stats import RunStats
@@ -114,7 +114,9 @@ class Composer:
         started = time.perf_counter()
         try:
             async for piece in located_pieces(self._stubs.patching, image, context, activations=activations):
-                judged = judged or JudgedImage(piece.header, stats=stats)
+                if judged is None:
+                    judged = JudgedImage(piece.header, stats=stats)
+                    ran_locator(piece.header.locator, context.release, stats)
                 announced += len(piece.cells)
                 stats.note("locate", started)
                 raise_first_failure(batches)

@@ -9,11 +9,24 @@ import grpc
 from dl4all.imaging.v1 import imaging_pb2
 from dl4all.patching.v1 import patching_pb2
 from services.common.errors import InternalError
+from services.common.releases import Release
 from services.common.tracing import metadata
-from services.gateway.answer_checks import check_piece
+from services.gateway.answer_checks import check_locator, check_piece
 from services.gateway.calling import REFUSES_IMAGES, failed
 from services.gateway.request_context import EncodedImage, RequestContext
+from services.gateway.run_stats import RunStats, ServedFile
 from services.gateway.stubs import PatchingStub
+
+
+def ran_locator(locator: patching_pb2.LocatorModel, release: Release, stats: RunStats) -> None:
+    """Note the network that found the cells, if one did.
+
+    Raises:
+        FailedPreconditionError: it is not that of the release.
+    """
+    check_locator(locator, release)
+    if locator.name:
+        stats.ran([ServedFile(locator.name, locator.version, locator.sha256)], locator.engine)
 
 
 async def located_pieces(
@@ -46,6 +59,7 @@ async def located_pieces(
         microns_per_pixel=image.microns_per_pixel,
         omit_crops=not crops,
         activations=activations,
+        release=context.release.id,
     )
     first = True
     try:

@@ -85,7 +85,7 @@ class PatchJudge:
             cut: list[tuple[int, int, int]] = []
             judged: list[classification_pb2.ClassifiedPatch] = []
             model: ServedFile | None = None
-            request = _grid(image, patches, context.request_id)
+            request = _grid(image, patches, context)
             try:
                 async for piece in self._stubs.patching.CutPatches(request, timeout=context.deadline.left, metadata=metadata()):
                     kind = check_patches(piece, len(cut), patches.side).kind
@@ -113,9 +113,10 @@ class PatchJudge:
         return classified
 
 
-def _grid(image: EncodedImage, patches: Patches, request_id: str) -> patching_pb2.CutPatchesRequest:
+def _grid(image: EncodedImage, patches: Patches, context: RequestContext) -> patching_pb2.CutPatchesRequest:
     return patching_pb2.CutPatchesRequest(
-        request_id=request_id,
+        request_id=context.request_id,
+        release=context.release.id,
         image=image.content,
         kind=imaging_pb2.ImageKind.ValueType(image.kind),
         microns_per_pixel=image.microns_per_pixel,

@@ -103,7 +103,9 @@ class RequestReader:
         if context.release.patches is not None:
             message = f"The release {context.release.id} judges patches of fields, not slides."
             raise InvalidRequestError("RELEASE_TAKES_NO_SLIDES", message, field="release")
-        located = patching_pb2.LocateSlideStart(request_id=context.request_id, source=start.source, microns_per_pixel=start.microns_per_pixel)
+        located = patching_pb2.LocateSlideStart(
+            request_id=context.request_id, source=start.source, microns_per_pixel=start.microns_per_pixel, release=context.release.id
+        )
         return SlideRequest(located, context, start.explained_cells or MAX_EXPLAINED)
 
     def deadline(self, left: float | None) -> Deadline:

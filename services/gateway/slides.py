@@ -28,6 +28,7 @@ from services.gateway.cells import counts_of
 from services.gateway.composition import poor_reasons_of, raise_first_failure
 from services.gateway.decision import Counts, Decision, ImageRule, Reason, decide
 from services.gateway.judging import CellAnswer, CellEvidence, CellJudge
+from services.gateway.locating import ran_locator
 from services.gateway.request_context import Display, RequestContext
 from services.gateway.run_stats import RunStats
 from services.gateway.stubs import Stubs
@@ -259,6 +260,7 @@ class SlideComposer:
                         batches.append(asyncio.create_task(judge(part.cells)))
                     case _:
                         slide.end = part.end
+                        ran_locator(part.end.locator, context.release, slide.stats)
             if slide.facts is None or slide.end is None or slide.end.cell_count != slide.progress.cells_found:
                 raise InternalError("INTERNAL", "The patching service did not read the slide to its end.", metadata={"dependency": "patching"})
             await asyncio.gather(*batches)

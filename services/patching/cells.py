@@ -161,8 +161,12 @@ def working_pixels(height: int, width: int) -> int:
 
 
 def _reduction(height: int, width: int) -> int:
-    """Whole factor to the working size; the shorter side keeps at least ``MIN_SIDE`` px, so that a long thin image is reduced less."""
-    return max(1, min(math.ceil(max(height, width) / WORKING_SIDE), min(height, width) // MIN_SIDE))
+    return reduction_to(WORKING_SIDE, height, width)
+
+
+def reduction_to(side: int, height: int, width: int) -> int:
+    """Whole factor to at most ``side`` px; the shorter side keeps at least ``MIN_SIDE`` px, so that a long thin image is reduced less."""
+    return max(1, min(math.ceil(max(height, width) / side), min(height, width) // MIN_SIDE))
 
 
 def _located_as_crop(rgb: Bytes, microns_per_pixel: float | None, *, masks: bool) -> _OfCrop:
@@ -178,7 +182,7 @@ def _cells(image: StainedImage, found: list[Candidate], factor: int, shape: tupl
     nuclei = _measurable(found, claimed.shape)
     for index, candidate in enumerate(nuclei, start=1):
         claimed[candidate.nucleus.window][candidate.nucleus.mask] = index
-    cells = [_measure(c, i, claimed, image) for i, c in enumerate(nuclei, start=1)]
+    cells = [measure_nucleus(c.nucleus, c.confidence, i, claimed, image) for i, c in enumerate(nuclei, start=1)]
     scaled = [_scale(c if masks else replace(c, mask=None), factor, shape) for c in cells]
     kept = sorted((c for c in scaled if c.radius >= MIN_RADIUS), key=lambda c: (c.center_y, c.center_x))
     radius = None if image.seen is None else image.seen * factor
@@ -239,8 +243,20 @@ def _surroundings(nucleus: Nucleus, shape: tuple[int, ...]) -> tuple[slice, slic
     return np.s_[max(0, nucleus.top - margin) : bottom, max(0, nucleus.left - margin) : right]
 
 
-def _measure(candidate: Candidate, index: int, claimed: NDArray[np.int32], image: StainedImage) -> LocatedCell:
-    window = _surroundings(candidate.nucleus, claimed.shape)
+def measure_nucleus(nucleus: Nucleus, confidence: float, index: int, claimed: NDArray[np.int32], image: StainedImage) -> LocatedCell:
+    """Measure the whole cell of a nucleus, in px of the working copy.
+
+    Args:
+        nucleus: of the cell.
+        confidence: 0..1, of the cell.
+        index: number of the nucleus in ``claimed``.
+        claimed: int32 (H, W), numbers of all nuclei: px nearer to another nucleus are not of this cell; 0 where none is.
+        image: the working copy.
+
+    Returns:
+        The cell with its mask; a cell of radius 0 where nothing was left for it.
+    """
+    window = _surroundings(nucleus, claimed.shape)
     top, left = window[0].start, window[1].start
     owners = claimed[window]
     own = owners == index
@@ -262,7 +278,7 @@ def _measure(candidate: Candidate, index: int, claimed: NDArray[np.int32], image
         y=int(rows.min()) + top,
         width=int(np.ptp(columns)) + 1,
         height=int(np.ptp(rows)) + 1,
-        confidence=candidate.confidence,
+        confidence=confidence,
         mask=cell[box].copy(),
     )
 

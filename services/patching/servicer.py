@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final
@@ -16,16 +16,20 @@ from numpy.typing import NDArray
 from dl4all.imaging.v1 import imaging_pb2
 from dl4all.patching.v1 import patching_pb2, patching_pb2_grpc
 from services.common.checks import check_identifier, check_microns_per_pixel
+from services.common.engines.base import InferenceEngine
 from services.common.errors import InvalidImageError
 from services.common.image_codec import DecodedImage, ImageNote, decode_image, read_header
 from services.common.maps import float_map_message
 from services.common.memory_budget import MemoryBudget, Share
+from services.common.releases import ReleaseStore
 from services.common.server import Registration
 from services.common.workers import Workers
 from services.patching.cells import MIN_CELLS_OF_FIELD, LocatedCell, LocatedCells, central_cell, locate_cells, looks_like_single_cell
 from services.patching.crops import batches
 from services.patching.grid import Patch
 from services.patching.image_memory import location_bytes, patches_bytes
+from services.patching.locating import Location, locate
+from services.patching.locator import Locator, Locators
 from services.patching.margins import Box, picture_box
 from services.patching.messages import (
     Activations,
@@ -61,15 +65,16 @@ class _Located:
 class PatchingServicer(patching_pb2_grpc.PatchingServiceServicer):
     """Decodes an image once, or reads a slide window by window, and streams the cells with their crops."""
 
-    def __init__(self, settings: PatchingSettings, workers: Workers) -> None:
+    def __init__(self, settings: PatchingSettings, releases: ReleaseStore, engine: InferenceEngine, workers: Workers) -> None:
         self._settings = settings
         self._workers = workers
         self._memory = MemoryBudget(settings.image_memory_bytes)
-        self._slides = SlideCalls(settings, workers)
+        self._locators = Locators(releases, engine, workers)
+        self._slides = SlideCalls(settings, self._locators, workers)
 
     def registration(self) -> Registration:
-        """Registration at a server; this service needs no other."""
-        return Registration(DESCRIPTOR, patching_pb2_grpc.add_PatchingServiceServicer_to_server, self)
+        """Registration at a server; ready while the engine has the locators of the releases."""
+        return Registration(DESCRIPTOR, patching_pb2_grpc.add_PatchingServiceServicer_to_server, self, self._locators.needs)
 
     async def LocateCells(
         self, request: patching_pb2.LocateCellsRequest, context: grpc.aio.ServicerContext[Any, Any]
@@ -77,10 +82,11 @@ class PatchingServicer(patching_pb2_grpc.PatchingServiceServicer):
         """See ``patching.proto``."""
         scale = self._checked(request)
         activations = read_activations(request.activations) if request.HasField("activations") else None
+        locator = self._locators.of(request.release)
         header = await self._workers.run("header", read_header, request.image)
         async with (
             self._memory.taken(location_bytes(header)) as share,
-            aclosing(self._located(request, scale, activations, share)) as responses,
+            aclosing(self._located(request, scale, activations, share, locator, _left(context))) as responses,
         ):
             async for response in responses:
                 yield response
@@ -92,9 +98,10 @@ class PatchingServicer(patching_pb2_grpc.PatchingServiceServicer):
         scale = self._checked(request)
         check_grid(request)
         header = await self._workers.run("header", read_header, request.image)
+        locator = self._locators.of(request.release)
         longest = math.ceil(SCALE_RANGE[1] * request.patch_side)
         async with self._memory.taken(patches_bytes(header, longest)) as share:
-            kind, patches = await self._workers.run("patches", share.used_by(_patches), request, scale)
+            kind, patches = await locator.drive("patches", _patches(request, scale, learned=locator.is_learned), share, _left(context))
             first, most = 0, patches_of_message(request.side)
             while True:
                 message = await self._workers.run("patches", share.used_by(_next_patches), kind, first, patches, most)
@@ -122,10 +129,17 @@ class PatchingServicer(patching_pb2_grpc.PatchingServiceServicer):
         return check_microns_per_pixel(request.microns_per_pixel)
 
     async def _located(
-        self, request: patching_pb2.LocateCellsRequest, scale: float | None, activations: Activations | None, share: Share
+        self,
+        request: patching_pb2.LocateCellsRequest,
+        scale: float | None,
+        activations: Activations | None,
+        share: Share,
+        locator: Locator,
+        seconds: float | None,
     ) -> AsyncGenerator[patching_pb2.LocateCellsResponse, None]:
-        located = await self._workers.run("locate", share.used_by(_locate), request.image, request.kind, scale, activations)
-        header: patching_pb2.LocateCellsHeader | None = _header(located)
+        locating = _locate(request.image, request.kind, scale, activations, learned=locator.is_learned)
+        located = await locator.drive("locate", locating, share, seconds)
+        header: patching_pb2.LocateCellsHeader | None = _header(located, locator)
         box = located.box
         if request.omit_crops or not located.cells:
             cells = [cell_message(number, cell.moved(*box.origin)) for number, cell in enumerate(located.cells)]
@@ -142,11 +156,22 @@ class PatchingServicer(patching_pb2_grpc.PatchingServiceServicer):
             header = None
 
 
-def _locate(encoded: bytes, kind: imaging_pb2.ImageKind.ValueType, scale: float | None, activations: Activations | None = None) -> _Located:
+def _left(context: grpc.aio.ServicerContext[Any, Any] | None) -> float | None:
+    return None if context is None else context.time_remaining()
+
+
+def _cells_of(picture: NDArray[np.uint8], scale: float | None, *, learned: bool) -> Location:
+    """The cells of a picture, by the locator or by the stain alone."""
+    return (yield from locate(picture, scale, masks=False)) if learned else locate_cells(picture, scale, masks=False)
+
+
+def _locate(
+    encoded: bytes, kind: imaging_pb2.ImageKind.ValueType, scale: float | None, activations: Activations | None = None, *, learned: bool
+) -> Generator[NDArray[np.uint8], NDArray[np.float32], _Located]:
     image = decode_image(encoded)
     box = picture_box(image.pixels)
     picture = box.of(image.pixels)
-    found = locate_cells(picture, scale, masks=False)
+    found = yield from _cells_of(picture, scale, learned=learned)
     decided = _decide_kind(kind, found, picture)
     cells = found.cells
     if decided == _KIND.IMAGE_KIND_CELL:
@@ -163,12 +188,14 @@ def _locate(encoded: bytes, kind: imaging_pb2.ImageKind.ValueType, scale: float 
     return _Located(image, box, decided, cells, measure_exposure(picture, found.outside), blur, in_squares, found)
 
 
-def _patches(request: patching_pb2.CutPatchesRequest, scale: float | None) -> tuple[imaging_pb2.ImageKind.ValueType, Patches]:
+def _patches(
+    request: patching_pb2.CutPatchesRequest, scale: float | None, *, learned: bool
+) -> Generator[NDArray[np.uint8], NDArray[np.float32], tuple[imaging_pb2.ImageKind.ValueType, Patches]]:
     """What an image shows, and the patches of a field, each cut when it is asked for."""
     image = decode_image(request.image).pixels
     box = picture_box(image)
     picture = box.of(image)
-    found = locate_cells(picture, scale, masks=False)
+    found = yield from _cells_of(picture, scale, learned=learned)
     kind = _decide_kind(request.kind, found, picture)
     if kind == _KIND.IMAGE_KIND_CELL:
         return kind, iter(())
@@ -194,7 +221,7 @@ def _notes(located: _Located) -> list[str]:
     return [str(note) for note in (*located.image.notes, *doubted)]
 
 
-def _header(located: _Located) -> patching_pb2.LocateCellsHeader:
+def _header(located: _Located, locator: Locator) -> patching_pb2.LocateCellsHeader:
     height, width = located.image.pixels.shape[:2]
     quality = imaging_pb2.ImageQuality(
         width=width,
@@ -208,4 +235,6 @@ def _header(located: _Located) -> patching_pb2.LocateCellsHeader:
         covered_share=located.found.covered,
         ink_share=located.found.ink,
     )
-    return patching_pb2.LocateCellsHeader(quality=quality, kind=located.kind, image_sha256=located.image.sha256, cell_count=len(located.cells))
+    return patching_pb2.LocateCellsHeader(
+        quality=quality, kind=located.kind, image_sha256=located.image.sha256, cell_count=len(located.cells), locator=locator.message()
+    )

@@ -9,12 +9,12 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
+from services.common.engines.opening import EngineSettings
 from services.common.parts import PARTS
-from services.common.settings import ServiceSettings
 
 
-class PatchingSettings(ServiceSettings):
-    """Settings of the patching service."""
+class PatchingSettings(EngineSettings):
+    """Settings of the patching service; its engine runs the locator."""
 
     model_config = SettingsConfigDict(env_prefix="DL4ALL_PATCHING_", extra="ignore", use_attribute_docstrings=True)
 

@@ -22,6 +22,7 @@ from services.common.image_codec import ImageNote
 from services.common.workers import Workers
 from services.patching.cells import LocatedCell
 from services.patching.crops import batches
+from services.patching.locator import Locator, Locators
 from services.patching.messages import cell_message, crop_message
 from services.patching.settings import PatchingSettings
 from services.patching.slides.location import SearchedWindow, SlideScale, search, survey, windows_of
@@ -56,7 +57,7 @@ class _Tally:
         new = self.seen.add([cell.moved(window.x, window.y) for cell in found.cells])
         return list(itertools.compress(found.cells, new))
 
-    def end(self, sha256: str) -> patching_pb2.SlideEnd:
+    def end(self, sha256: str, locator: Locator) -> patching_pb2.SlideEnd:
         """The last message; windows count by their cores."""
         measured = [w.blur for w in self.windows if not math.isnan(w.blur)]
         return patching_pb2.SlideEnd(
@@ -67,6 +68,7 @@ class _Tally:
             blur=float(np.median(measured)) if measured else math.nan,
             covered_share=np.average([w.covered for w in self.windows], weights=self.areas),
             ink_share=np.average([w.ink for w in self.windows], weights=self.areas),
+            locator=locator.message(),
         )
 
 
@@ -75,14 +77,16 @@ class SlideCalls:
 
     Args:
         settings: limits and folders.
+        locators: of the releases.
         workers: threads for decoding and location.
 
     Raises:
         ConfigurationError: SLIDE_UPLOADS_UNWRITABLE.
     """
 
-    def __init__(self, settings: PatchingSettings, workers: Workers) -> None:
+    def __init__(self, settings: PatchingSettings, locators: Locators, workers: Workers) -> None:
         self._settings = settings
+        self._locators = locators
         self._workers = workers
         self._under_way = 0
         check_uploads(settings.slide_uploads)
@@ -97,11 +101,12 @@ class SlideCalls:
         start = await _start_of(requests, self._settings.slide_chunk_seconds)
         check_identifier(start.request_id, "request_id")
         microns = check_microns_per_pixel(start.microns_per_pixel)
+        locator = self._locators.of(start.release)
         match start.source.WhichOneof("source"):
             case "path":
                 path = await self._workers.run("open", below, self._settings.slides_root, start.source.path)
                 with self._slot():
-                    async with aclosing(self._read(path, microns, None)) as responses:
+                    async with aclosing(self._read(path, microns, None, locator)) as responses:
                         async for response in responses:
                             yield response
             case "upload_bytes":
@@ -110,7 +115,7 @@ class SlideCalls:
                     async with aclosing(self._received(requests, upload)) as responses:
                         async for response in responses:
                             yield response
-                    async with aclosing(self._read(upload.path, microns, upload.finish())) as responses:
+                    async with aclosing(self._read(upload.path, microns, upload.finish(), locator)) as responses:
                         async for response in responses:
                             yield response
             case _:
@@ -153,7 +158,7 @@ class SlideCalls:
                 yield Response(progress=patching_pb2.SlideProgress(bytes_received=upload.received))
         yield Response(progress=patching_pb2.SlideProgress(bytes_received=upload.received))
 
-    async def _read(self, path: Path, microns_per_pixel: float | None, sha256: str | None) -> AsyncGenerator[Response, None]:
+    async def _read(self, path: Path, microns_per_pixel: float | None, sha256: str | None, locator: Locator) -> AsyncGenerator[Response, None]:
         slide = await _whole(self._workers.run_long("open", open_slide, path, None if sha256 else self._settings.slides_root))
         digest = None if sha256 else asyncio.create_task(self._hashed(path))
         try:
@@ -162,13 +167,13 @@ class SlideCalls:
             tally = _Tally(SeenCells(max(_MIN_PITCH, 4.0 * scale.unit)))
             total, windows = windows_of(slide, scale)
             done = 0
-            async with aclosing(self._searched(slide, windows, scale)) as searched:
+            async with aclosing(self._searched(slide, windows, scale, locator)) as searched:
                 async for window, found in searched:
                     for response in _cells_of(window, found, tally, scale):
                         yield response
                     done += 1
                     yield Response(progress=patching_pb2.SlideProgress(windows_done=done, windows=total))
-            yield Response(end=tally.end(sha256 or (await digest if digest else "")))
+            yield Response(end=tally.end(sha256 or (await digest if digest else ""), locator))
         finally:
             if digest is not None:
                 digest.cancel()
@@ -182,11 +187,17 @@ class SlideCalls:
             pass
         return digest.hexdigest()
 
-    async def _searched(self, slide: Slide, windows: Iterator[Window], scale: SlideScale) -> AsyncGenerator[tuple[Window, SearchedWindow], None]:
+    async def _searched(
+        self, slide: Slide, windows: Iterator[Window], scale: SlideScale, locator: Locator
+    ) -> AsyncGenerator[tuple[Window, SearchedWindow], None]:
         """Search window by window, one ahead of the reader; one thread at a time reads the slide."""
+        loop = asyncio.get_running_loop()
+
+        def searched(window: Window) -> SearchedWindow:
+            return locator.drive_here(search(slide, window, scale, learned=locator.is_learned), loop)
 
         def begin(window: Window) -> asyncio.Task[SearchedWindow]:
-            return asyncio.create_task(self._workers.run_long("locate", search, slide, window, scale))
+            return asyncio.create_task(self._workers.run_long("locate", searched, window))
 
         current = next(windows)
         running = begin(current)

@@ -33,6 +33,7 @@ class StainedImage:
     """Measured on the working copy; the maps are float32 or bool (H, W).
 
     Attributes:
+        light: of the background, float32 (H, W, 3).
         density: optical density, float32 (H, W, 3).
         foreground: pixels that absorb light, holes of red cells filled.
         depth, peaks_of_depth: ``stain.distance_peaks`` of the foreground.
@@ -45,6 +46,7 @@ class StainedImage:
         outside: pixels of a field without a picture; None where there are none.
     """
 
+    light: stain.Float
     density: stain.Float
     foreground: Mask
     depth: stain.Float
@@ -67,10 +69,12 @@ class StainedImage:
             is_field: known to show many cells, however small it is.
             threshold: violet index of nuclei, where it is known from elsewhere; else a share of the image's peak.
         """
-        density = stain.optical_density(rgb, background_light(rgb, is_field=is_field))
+        light = background_light(rgb, is_field=is_field)
+        density = stain.optical_density(rgb, light)
         covered = unreadable(rgb, density) if is_field else None
         if covered is not None:
-            density = stain.optical_density(covered.rgb, background_light(covered.rgb, is_field=is_field, without=covered.mask))
+            light = background_light(covered.rgb, is_field=is_field, without=covered.mask)
+            density = stain.optical_density(covered.rgb, light)
             density[covered.mask] = 0.0
         foreground = stain.foreground_mask(density)
         depth, peaks_of_depth = stain.distance_peaks(foreground)
@@ -78,7 +82,7 @@ class StainedImage:
         given = RED_CELL_MICRONS / microns_per_pixel if microns_per_pixel else None
         smooth, sigma, found = _violet(density, given or seen, threshold)
         ink, outside = (0.0, None) if covered is None else (covered.ink, covered.mask)
-        return cls(density, foreground, depth, peaks_of_depth, smooth, sigma, found, seen, given, ink, outside)
+        return cls(light, density, foreground, depth, peaks_of_depth, smooth, sigma, found, seen, given, ink, outside)
 
     def rescaled(self, microns_per_pixel: float | None) -> StainedImage:
         """The same image as ``of`` measures it with this scale; itself where there is none."""

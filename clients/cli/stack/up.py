@@ -20,7 +20,7 @@ from dl4all_client.addresses import proxy_note
 from dl4all_client.channel import Tls, open_aio_channel
 from services.common.home import HOME_VARIABLE, home
 from services.common.image_files import shown_text
-from services.common.parts import GATEWAY, SERVICES, TRITON
+from services.common.parts import GATEWAY, PARTS, SERVICES, TRITON
 
 _POLL_SECONDS: Final = 0.25
 _PATIENCE_SECONDS: Final = 15.0
@@ -53,7 +53,7 @@ def parts(*, with_triton: bool, free_ports: bool = False) -> list[Launch]:
             f"No Triton is installed in {home().resolve()}; run `make triton` in a checkout and set {HOME_VARIABLE} to it, or give --no-triton."
         )
     quick = {"DL4ALL_DRAIN_DELAY_SECONDS": "0", "DL4ALL_DRAIN_SECONDS": str(_PATIENCE_SECONDS - 5)}
-    engine = {} if with_triton else {"DL4ALL_CLASSIFICATION_ENGINE": "onnxruntime"}
+    engine = {} if with_triton else {PARTS[name].setting("engine"): "onnxruntime" for name in SERVICES if TRITON in PARTS[name].calls}
     host = host_to_call(os.environ.get("DL4ALL_HOST", ""))
     services = [service_part(name, ports, {**quick, **engine}, host) for name in SERVICES]
     return [triton_part(ports, further=("--exit-timeout", "10")), *services] if with_triton else services

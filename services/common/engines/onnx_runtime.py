@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from services.common import metrics
 from services.common.errors import ConfigurationError, DependencyUnavailableError, InvalidRequestError
-from services.common.model_repository import ModelConfig, read_model_config
+from services.common.model_repository import ModelConfig, fits, read_model_config
 from services.common.releases import Model, Role
 from services.common.workers import Workers
 
@@ -75,7 +75,7 @@ class OnnxRuntimeEngine:
     ) -> dict[str, NDArray[np.float32]]:
         """Run a model on a batch; see ``InferenceEngine``. A running inference finishes, but a caller does not wait beyond its deadline."""
         session, config = await self._session(model)
-        if images.shape[1:] != config.input_shape:
+        if not fits(images.shape[1:], config.input_shape):
             raise InvalidRequestError(
                 "WRONG_INPUT_SIZE", f"The model {model.model} takes {config.input_shape}, got {images.shape[1:]}.", field="cells"
             )

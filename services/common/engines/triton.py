@@ -17,7 +17,7 @@ from tritonclient.utils import InferenceServerException
 from services.common import metrics
 from services.common.channel import RETRIED, channel_options, check_address, proxy_options, say_proxy
 from services.common.errors import DeadlineError, DependencyUnavailableError, DomainError, InternalError, InvalidRequestError, OverloadedError
-from services.common.model_repository import SHA256, ModelConfig, read_model_config
+from services.common.model_repository import SHA256, ModelConfig, fits, read_model_config
 from services.common.releases import Model, Role
 from services.common.settings import CommonSettings, TlsSettings
 from services.common.tls import channel_credentials
@@ -106,7 +106,7 @@ class TritonEngine:
         """Run a model on a batch; see ``InferenceEngine``. After a cancellation Triton does not start waiting requests."""
         config = self._config(model)
         await self._check_fit(model)
-        if images.shape[1:] != config.input_shape:
+        if not fits(images.shape[1:], config.input_shape):
             raise InvalidRequestError(
                 "WRONG_INPUT_SIZE", f"The model {model.model} takes {config.input_shape}, got {images.shape[1:]}.", field="cells"
             )
@@ -182,7 +182,7 @@ def _domain_error(code: str, message: str, model: Model) -> DomainError:
 def _checked(name: str, array: NDArray[np.float32] | None, config: ModelConfig, count: int, model: Model) -> NDArray[np.float32]:
     """Refuse an output that does not fit the model."""
     expected = (count, *config.output_shapes[name])
-    if array is None or array.shape != expected or array.dtype != np.float32 or not np.isfinite(array).all():
+    if array is None or not fits(array.shape, expected) or array.dtype != np.float32 or not np.isfinite(array).all():
         shape = None if array is None else (array.shape, str(array.dtype))
         raise InternalError("INTERNAL", f"Triton answered {name} of {model.model} as {shape}, expected finite float32 {expected}.")
     return array

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.patching.cells import WORKING_SIDE, LocatedCell, LocatedCells, WindowOfSlide, locate_cells, measure_red_cells
+from services.patching.locating import locate_window
 from services.patching.quality import Exposure, focus_map, measure_exposure, typical_blur
 from services.patching.scale import is_doubtful
 from services.patching.slides.colours import are_colours_doubted, colour_samples
@@ -55,9 +56,12 @@ class SlideScale:
     @property
     def unit(self) -> float:
         """Radius of a red cell in px that sets the size of windows."""
-        if self.microns_per_pixel:
-            return RED_CELL_MICRONS / self.microns_per_pixel
-        return self.red_cell_radius or UNKNOWN_RED_CELL
+        return self.red_cell or UNKNOWN_RED_CELL
+
+    @property
+    def red_cell(self) -> float | None:
+        """Radius of a red cell in px; None where it is not known."""
+        return RED_CELL_MICRONS / self.microns_per_pixel if self.microns_per_pixel else self.red_cell_radius
 
     @property
     def reduction(self) -> int:
@@ -146,15 +150,21 @@ def windows_of(slide: Slide, scale: SlideScale) -> tuple[int, Iterator[Window]]:
     return count_windows(width, height, scale.core), lay_windows(width, height, scale.core, scale.margin)
 
 
-def search(slide: Slide, window: Window, scale: SlideScale) -> SearchedWindow:
-    """Find the cells of one window.
+def search(slide: Slide, window: Window, scale: SlideScale, *, learned: bool = False) -> Generator[Bytes, NDArray[np.float32], SearchedWindow]:
+    """Find the cells of one window; a location, see ``services.patching.locating``.
+
+    Args:
+        slide: open.
+        window: of the slide.
+        scale: of the slide.
+        learned: whether a locator finds them; else the stain alone.
 
     Raises:
         InvalidImageError: a tile is damaged.
     """
     pixels = slide.read(window.x, window.y, window.width, window.height)
     tolerance = BORDER_TOLERANCE * scale.unit
-    located = _locate(pixels, scale)
+    located = (yield from locate_window(pixels, scale.red_cell)) if learned else _locate(pixels, scale)
     claimed = tuple(c for c in located.cells if window.claims(c.center_x + window.x, c.center_y + window.y, tolerance))
     return SearchedWindow(pixels, claimed, measure_exposure(pixels, located.outside), typical_blur(focus_map(pixels)), located.covered, located.ink)
 

@@ -29,10 +29,12 @@ from services.patching.cells import (
     locate_cells,
     looks_like_single_cell,
 )
+from services.patching.locating import run
 from services.patching.nuclei import MAX_PARTS
 from services.patching.servicer import _locate
 from services.patching.stained import RED_CELL_MICRONS
 from tests.properties import examples
+from tests.services.patching.drawn_maps import no_network
 from training.datasets.fields import read_chula_fields
 
 FIELD = PhantomOptions(width=800, height=600, cells=8, cell_radius=32.0)
@@ -380,14 +382,14 @@ def test_fields_with_uneven_light_and_variable_focus(shared_data: Path) -> None:
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_a_small_field_with_a_large_cell_in_the_middle_keeps_all_its_cells(cells: int, seed: int) -> None:
     phantom = smear_field(seed, PhantomOptions(width=400, height=400, cells=cells))
-    located = _locate(encode_png(phantom), imaging_pb2.ImageKind.IMAGE_KIND_AUTO, None)
+    located = run(_locate(encode_png(phantom), imaging_pb2.ImageKind.IMAGE_KIND_AUTO, None, learned=False), no_network)
     assert located.kind == imaging_pb2.ImageKind.IMAGE_KIND_FIELD
     assert len(_matches(phantom.cells, located.cells)) == len(phantom.cells)
 
 
 @pytest.mark.parametrize("kind", list(CellKind))
 def test_a_crop_around_one_cell_is_told_without_being_said(kind: CellKind) -> None:
-    located = _locate(encode_png(single_cell(3, kind)), imaging_pb2.ImageKind.IMAGE_KIND_AUTO, None)
+    located = run(_locate(encode_png(single_cell(3, kind)), imaging_pb2.ImageKind.IMAGE_KIND_AUTO, None, learned=False), no_network)
     assert (located.kind, len(located.cells)) == (imaging_pb2.ImageKind.IMAGE_KIND_CELL, 1)
 
 
@@ -427,12 +429,14 @@ def test_the_surroundings_that_are_measured_are_bounded(shape: str, ground: tupl
     for scale in (None, 0.09, 1.0, 10.0):
         measured: list[int] = []
 
-        def counted(candidate: Any, index: int, claimed: NDArray[np.int32], stained: Any, measured: list[int] = measured) -> LocatedCell:
-            rows, columns = plain(candidate.nucleus, claimed.shape)
+        def counted(
+            nucleus: Any, confidence: float, index: int, claimed: NDArray[np.int32], stained: Any, measured: list[int] = measured
+        ) -> LocatedCell:
+            rows, columns = plain(nucleus, claimed.shape)
             measured.append((rows.stop - rows.start) * (columns.stop - columns.start))
             return LocatedCell(0, 0, 0, 0, 0, 0, 0, 0)
 
-        monkeypatch.setattr(cells_module, "_measure", counted)
+        monkeypatch.setattr(cells_module, "measure_nucleus", counted)
         located = locate_cells(image, scale)
         as_crop_and_as_field = 2
         assert isinstance(located, LocatedCells)

@@ -13,8 +13,11 @@ import pytest
 from dl4all.imaging.v1 import imaging_pb2
 from dl4all.patching.v1 import patching_pb2
 from services.common.checks import MAX_CELLS_PER_CALL
+from services.common.engines.onnx_runtime import OnnxRuntimeEngine
 from services.common.errors import InvalidImageError
 from services.common.phantom import PhantomOptions, encode_png, smear_field
+from services.common.releases import ReleaseStore
+from services.common.settings import CommonSettings
 from services.common.workers import Workers
 from services.patching import patch_input, patches, servicer
 from services.patching.crops import MAX_BATCH_BYTES
@@ -30,6 +33,12 @@ def workers() -> Iterator[Workers]:
     pool = Workers(1)
     yield pool
     pool.close()
+
+
+def _service(workers: Workers, settings: PatchingSettings | None = None) -> PatchingServicer:
+    common = CommonSettings()
+    engine = OnnxRuntimeEngine(common.model_repository, workers)
+    return PatchingServicer(settings or PatchingSettings(), ReleaseStore(common.releases, common.model_repository), engine, workers)
 
 
 def _request(side: int, kind: imaging_pb2.ImageKind.ValueType = FIELD, overlap: float = 0.75) -> patching_pb2.CutPatchesRequest:
@@ -48,7 +57,7 @@ async def _all(messages: AsyncIterator[patching_pb2.CutPatchesResponse]) -> list
 
 @pytest.mark.parametrize("side", [64, 256, 1024])
 async def test_patches_come_in_messages_of_bounded_size(side: int, workers: Workers) -> None:
-    async with _cut(PatchingServicer(PatchingSettings(), workers), _request(side, overlap=0.5)) as messages:
+    async with _cut(_service(workers), _request(side, overlap=0.5)) as messages:
         answer = await _all(messages)
     assert [p.patch_id for m in answer for p in m.patches] == list(range(sum(len(m.patches) for m in answer)))
     assert all(m.kind == FIELD and 1 <= len(m.patches) <= MAX_CELLS_PER_CALL for m in answer)
@@ -65,7 +74,7 @@ async def test_patches_are_cut_when_they_are_asked_for(workers: Workers, monkeyp
         return plain(rgb, patch, side)
 
     monkeypatch.setattr(patches, "patch_input", counted)
-    service = PatchingServicer(PatchingSettings(), workers)
+    service = _service(workers)
     async with _cut(service, _request(64)) as messages:
         await anext(messages)
         assert len(cut) == MAX_CELLS_PER_CALL
@@ -75,13 +84,13 @@ async def test_patches_are_cut_when_they_are_asked_for(workers: Workers, monkeyp
 
 
 async def test_a_single_cell_has_one_empty_message(workers: Workers) -> None:
-    async with _cut(PatchingServicer(PatchingSettings(), workers), _request(64, imaging_pb2.ImageKind.IMAGE_KIND_CELL)) as messages:
+    async with _cut(_service(workers), _request(64, imaging_pb2.ImageKind.IMAGE_KIND_CELL)) as messages:
         (message,) = await _all(messages)
     assert (message.kind, len(message.patches)) == (imaging_pb2.ImageKind.IMAGE_KIND_CELL, 0)
 
 
 async def test_a_full_last_message_is_the_last(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
-    service = PatchingServicer(PatchingSettings(), workers)
+    service = _service(workers)
     async with _cut(service, _request(64)) as messages:
         count = sum(len(m.patches) for m in await _all(messages))
     monkeypatch.setattr(servicer, "patches_of_message", lambda side: count)
@@ -90,7 +99,7 @@ async def test_a_full_last_message_is_the_last(workers: Workers, monkeypatch: py
 
 
 async def test_an_image_that_exceeds_the_memory_is_refused_before_it_is_decoded(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
-    service = PatchingServicer(PatchingSettings(image_memory_bytes=64 << 20), workers)
+    service = _service(workers, PatchingSettings(image_memory_bytes=64 << 20))
     decoded: list[bytes] = []
     monkeypatch.setattr(servicer, "decode_image", decoded.append)
     monkeypatch.setattr(servicer, "location_bytes", lambda header: 65 << 20)
@@ -102,7 +111,7 @@ async def test_an_image_that_exceeds_the_memory_is_refused_before_it_is_decoded(
 
 
 async def test_images_wait_for_memory(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
-    service = PatchingServicer(PatchingSettings(image_memory_bytes=64 << 20), workers)
+    service = _service(workers, PatchingSettings(image_memory_bytes=64 << 20))
     monkeypatch.setattr(servicer, "location_bytes", lambda header: 40 << 20)
     first = cast(Any, service.LocateCells(patching_pb2.LocateCellsRequest(image=ENCODED), cast(Any, None)))
     await anext(first)

@@ -19,6 +19,7 @@ from services.common.phantom import PhantomOptions, smear_field
 from services.common.workers import Workers
 from services.patching.settings import PatchingSettings
 from services.patching.slide_calls import SlideCalls
+from tests.services.patching.drawn_maps import by_the_stain
 from tests.services.patching.slides.dicom_files import write_dicom
 
 Request = patching_pb2.LocateSlideRequest
@@ -32,7 +33,8 @@ async def workers() -> AsyncIterator[Workers]:
 
 
 def calls(workers: Workers, folder: Path, **settings: float) -> SlideCalls:
-    return SlideCalls(PatchingSettings(slide_uploads=folder / "uploads", slides_root=folder, slides_at_once=1, **settings), workers)  # type: ignore[arg-type]
+    wanted = PatchingSettings(slide_uploads=folder / "uploads", slides_root=folder, slides_at_once=1, **settings)  # type: ignore[arg-type]
+    return SlideCalls(wanted, by_the_stain(workers), workers)
 
 
 def start(**source: object) -> Request:

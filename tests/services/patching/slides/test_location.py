@@ -11,9 +11,11 @@ import tifffile
 from services.common.phantom import PhantomOptions
 from services.common.phantom.slide import PhantomSlide, SlideOptions
 from services.patching.cells import LocatedCell
+from services.patching.locating import run
 from services.patching.slides.location import SlideScale, search, survey, survey_windows, windows_of
 from services.patching.slides.opening import open_slide
 from services.patching.slides.tiling import SeenCells
+from tests.services.patching.drawn_maps import no_network
 
 SIDE = 2304
 MICRONS = 0.156
@@ -33,7 +35,7 @@ def locate(path: Path, microns: float | None = None) -> tuple[list[LocatedCell],
     scale = survey(slide, microns)
     seen, cells = SeenCells(512.0), []
     for window in windows_of(slide, scale)[1]:
-        found = [c.moved(window.x, window.y) for c in search(slide, window, scale).cells]
+        found = [c.moved(window.x, window.y) for c in run(search(slide, window, scale), no_network).cells]
         cells += [c for c, new in zip(found, seen.add(found), strict=True) if new]
     slide.close()
     return cells, scale

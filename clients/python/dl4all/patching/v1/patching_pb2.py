@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from dl4all.imaging.v1 import imaging_pb2 as dl4all_dot_imaging_dot_v1_dot_imaging__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!dl4all/patching/v1/patching.proto\x12\x12\x64l4all.patching.v1\x1a\x1f\x64l4all/imaging/v1/imaging.proto\"\xcd\x01\n\x12LocateCellsRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05image\x18\x02 \x01(\x0c\x12*\n\x04kind\x18\x03 \x01(\x0e\x32\x1c.dl4all.imaging.v1.ImageKind\x12\x19\n\x11microns_per_pixel\x18\x04 \x01(\x02\x12\x12\n\nomit_crops\x18\x05 \x01(\x08\x12\x39\n\x0b\x61\x63tivations\x18\x06 \x01(\x0b\x32$.dl4all.patching.v1.PatchActivations\"|\n\x10PatchActivations\x12\x34\n\x07patches\x18\x01 \x03(\x0b\x32#.dl4all.patching.v1.PatchActivation\x12\x16\n\x0emin_activation\x18\x02 \x01(\x02\x12\x1a\n\x12suppression_radius\x18\x03 \x01(\x02\"i\n\x0fPatchActivation\x12\t\n\x01x\x18\x01 \x01(\x05\x12\t\n\x01y\x18\x02 \x01(\x05\x12\x0c\n\x04side\x18\x03 \x01(\x05\x12\x32\n\x0b\x61\x63tivations\x18\x04 \x01(\x0b\x32\x1d.dl4all.imaging.v1.SpatialMap\"\xd1\x01\n\x11\x43utPatchesRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05image\x18\x02 \x01(\x0c\x12*\n\x04kind\x18\x03 \x01(\x0e\x32\x1c.dl4all.imaging.v1.ImageKind\x12\x19\n\x11microns_per_pixel\x18\x04 \x01(\x02\x12\x12\n\npatch_side\x18\x05 \x01(\x05\x12\x0f\n\x07overlap\x18\x06 \x01(\x02\x12\x1f\n\x17nominal_red_cell_radius\x18\x07 \x01(\x02\x12\x0c\n\x04side\x18\x08 \x01(\x05\"q\n\x12\x43utPatchesResponse\x12*\n\x04kind\x18\x01 \x01(\x0e\x32\x1c.dl4all.imaging.v1.ImageKind\x12/\n\x07patches\x18\x02 \x03(\x0b\x32\x1e.dl4all.patching.v1.ImagePatch\"R\n\nImagePatch\x12\x10\n\x08patch_id\x18\x01 \x01(\r\x12\t\n\x01x\x18\x02 \x01(\x05\x12\t\n\x01y\x18\x03 \x01(\x05\x12\x0c\n\x04side\x18\x04 \x01(\x05\x12\x0e\n\x06pixels\x18\x05 \x01(\x0c\"\x9c\x01\n\x13LocateCellsResponse\x12\x35\n\x06header\x18\x01 \x01(\x0b\x32%.dl4all.patching.v1.LocateCellsHeader\x12&\n\x05\x63\x65lls\x18\x02 \x03(\x0b\x32\x17.dl4all.imaging.v1.Cell\x12&\n\x05\x63rops\x18\x03 \x03(\x0b\x32\x17.dl4all.imaging.v1.Crop\"\x9b\x01\n\x11LocateCellsHeader\x12\x30\n\x07quality\x18\x01 \x01(\x0b\x32\x1f.dl4all.imaging.v1.ImageQuality\x12*\n\x04kind\x18\x02 \x01(\x0e\x32\x1c.dl4all.imaging.v1.ImageKind\x12\x14\n\x0cimage_sha256\x18\x03 \x01(\t\x12\x12\n\ncell_count\x18\x04 \x01(\x05\"\x83\x01\n\x12LocateSlideRequest\x12\x35\n\x05start\x18\x01 \x01(\x0b\x32$.dl4all.patching.v1.LocateSlideStartH\x00\x12.\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x1d.dl4all.imaging.v1.SlideChunkH\x00\x42\x06\n\x04part\"q\n\x10LocateSlideStart\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12.\n\x06source\x18\x02 \x01(\x0b\x32\x1e.dl4all.imaging.v1.SlideSource\x12\x19\n\x11microns_per_pixel\x18\x03 \x01(\x02\"\xe2\x01\n\x13LocateSlideResponse\x12.\n\x05\x66\x61\x63ts\x18\x01 \x01(\x0b\x32\x1d.dl4all.imaging.v1.SlideFactsH\x00\x12\x35\n\x08progress\x18\x02 \x01(\x0b\x32!.dl4all.patching.v1.SlideProgressH\x00\x12/\n\x05\x63\x65lls\x18\x03 \x01(\x0b\x32\x1e.dl4all.patching.v1.SlideCellsH\x00\x12+\n\x03\x65nd\x18\x04 \x01(\x0b\x32\x1c.dl4all.patching.v1.SlideEndH\x00\x42\x06\n\x04part\"N\n\rSlideProgress\x12\x16\n\x0e\x62ytes_received\x18\x01 \x01(\x03\x12\x14\n\x0cwindows_done\x18\x02 \x01(\x05\x12\x0f\n\x07windows\x18\x03 \x01(\x05\"\\\n\nSlideCells\x12&\n\x05\x63\x65lls\x18\x01 \x03(\x0b\x32\x17.dl4all.imaging.v1.Cell\x12&\n\x05\x63rops\x18\x02 \x03(\x0b\x32\x17.dl4all.imaging.v1.Crop\"\x9d\x01\n\x08SlideEnd\x12\x12\n\ncell_count\x18\x01 \x01(\x05\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x19\n\x11overexposed_share\x18\x03 \x01(\x02\x12\x1a\n\x12underexposed_share\x18\x04 \x01(\x02\x12\x0c\n\x04\x62lur\x18\x05 \x01(\x02\x12\x15\n\rcovered_share\x18\x06 \x01(\x02\x12\x11\n\tink_share\x18\x07 \x01(\x02\x32\xb6\x02\n\x0fPatchingService\x12`\n\x0bLocateCells\x12&.dl4all.patching.v1.LocateCellsRequest\x1a\'.dl4all.patching.v1.LocateCellsResponse0\x01\x12]\n\nCutPatches\x12%.dl4all.patching.v1.CutPatchesRequest\x1a&.dl4all.patching.v1.CutPatchesResponse0\x01\x12\x62\n\x0bLocateSlide\x12&.dl4all.patching.v1.LocateSlideRequest\x1a\'.dl4all.patching.v1.LocateSlideResponse(\x01\x30\x01\x42>\n\x16\x63om.dl4all.patching.v1B\rPatchingProtoP\x01\xaa\x02\x12\x44l4all.Patching.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!dl4all/patching/v1/patching.proto\x12\x12\x64l4all.patching.v1\x1a\x1f\x64l4all/imaging/v1/imaging.proto\"\xde\x01\n\x12LocateCellsRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05image\x18\x02 \x01(\x0c\x12*\n\x04kind\x18\x03 \x01(\x0e\x32\x1c.dl4all.imaging.v1.ImageKind\x12\x19\n\x11microns_per_pixel\x18\x04 \x01(\x02\x12\x12\n\nomit_crops\x18\x05 \x01(\x08\x12\x39\n\x0b\x61\x63tivations\x18\x06 \x01(\x0b\x32$.dl4all.patching.v1.PatchActivations\x12\x0f\n\x07release\x18\x07 \x01(\t\"|\n\x10PatchActivations\x12\x34\n\x07patches\x18\x01 \x03(\x0b\x32#.dl4all.patching.v1.PatchActivation\x12\x16\n\x0emin_activation\x18\x02 \x01(\x02\x12\x1a\n\x12suppression_radius\x18\x03 \x01(\x02\"i\n\x0fPatchActivation\x12\t\n\x01x\x18\x01 \x01(\x05\x12\t\n\x01y\x18\x02 \x01(\x05\x12\x0c\n\x04side\x18\x03 \x01(\x05\x12\x32\n\x0b\x61\x63tivations\x18\x04 \x01(\x0b\x32\x1d.dl4all.imaging.v1.SpatialMap\"\xe2\x01\n\x11\x43utPatchesRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05image\x18\x02 \x01(\x0c\x12*\n\x04kind\x18\x03 \x01(\x0e\x32\x1c.dl4all.imaging.v1.ImageKind\x12\x19\n\x11microns_per_pixel\x18\x04 \x01(\x02\x12\x12\n\npatch_side\x18\x05 \x01(\x05\x12\x0f\n\x07overlap\x18\x06 \x01(\x02\x12\x1f\n\x17nominal_red_cell_radius\x18\x07 \x01(\x02\x12\x0c\n\x04side\x18\x08 \x01(\x05\x12\x0f\n\x07release\x18\t \x01(\t\"q\n\x12\x43utPatchesResponse\x12*\n\x04kind\x18\x01 \x01(\x0e\x32\x1c.dl4all.imaging.v1.ImageKind\x12/\n\x07patches\x18\x02 \x03(\x0b\x32\x1e.dl4all.patching.v1.ImagePatch\"R\n\nImagePatch\x12\x10\n\x08patch_id\x18\x01 \x01(\r\x12\t\n\x01x\x18\x02 \x01(\x05\x12\t\n\x01y\x18\x03 \x01(\x05\x12\x0c\n\x04side\x18\x04 \x01(\x05\x12\x0e\n\x06pixels\x18\x05 \x01(\x0c\"\x9c\x01\n\x13LocateCellsResponse\x12\x35\n\x06header\x18\x01 \x01(\x0b\x32%.dl4all.patching.v1.LocateCellsHeader\x12&\n\x05\x63\x65lls\x18\x02 \x03(\x0b\x32\x17.dl4all.imaging.v1.Cell\x12&\n\x05\x63rops\x18\x03 \x03(\x0b\x32\x17.dl4all.imaging.v1.Crop\"\xce\x01\n\x11LocateCellsHeader\x12\x30\n\x07quality\x18\x01 \x01(\x0b\x32\x1f.dl4all.imaging.v1.ImageQuality\x12*\n\x04kind\x18\x02 \x01(\x0e\x32\x1c.dl4all.imaging.v1.ImageKind\x12\x14\n\x0cimage_sha256\x18\x03 \x01(\t\x12\x12\n\ncell_count\x18\x04 \x01(\x05\x12\x31\n\x07locator\x18\x05 \x01(\x0b\x32 .dl4all.patching.v1.LocatorModel\"M\n\x0cLocatorModel\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x05\x12\x0e\n\x06sha256\x18\x03 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x04 \x01(\t\"\x83\x01\n\x12LocateSlideRequest\x12\x35\n\x05start\x18\x01 \x01(\x0b\x32$.dl4all.patching.v1.LocateSlideStartH\x00\x12.\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x1d.dl4all.imaging.v1.SlideChunkH\x00\x42\x06\n\x04part\"\x82\x01\n\x10LocateSlideStart\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12.\n\x06source\x18\x02 \x01(\x0b\x32\x1e.dl4all.imaging.v1.SlideSource\x12\x19\n\x11microns_per_pixel\x18\x03 \x01(\x02\x12\x0f\n\x07release\x18\x04 \x01(\t\"\xe2\x01\n\x13LocateSlideResponse\x12.\n\x05\x66\x61\x63ts\x18\x01 \x01(\x0b\x32\x1d.dl4all.imaging.v1.SlideFactsH\x00\x12\x35\n\x08progress\x18\x02 \x01(\x0b\x32!.dl4all.patching.v1.SlideProgressH\x00\x12/\n\x05\x63\x65lls\x18\x03 \x01(\x0b\x32\x1e.dl4all.patching.v1.SlideCellsH\x00\x12+\n\x03\x65nd\x18\x04 \x01(\x0b\x32\x1c.dl4all.patching.v1.SlideEndH\x00\x42\x06\n\x04part\"N\n\rSlideProgress\x12\x16\n\x0e\x62ytes_received\x18\x01 \x01(\x03\x12\x14\n\x0cwindows_done\x18\x02 \x01(\x05\x12\x0f\n\x07windows\x18\x03 \x01(\x05\"\\\n\nSlideCells\x12&\n\x05\x63\x65lls\x18\x01 \x03(\x0b\x32\x17.dl4all.imaging.v1.Cell\x12&\n\x05\x63rops\x18\x02 \x03(\x0b\x32\x17.dl4all.imaging.v1.Crop\"\xd0\x01\n\x08SlideEnd\x12\x12\n\ncell_count\x18\x01 \x01(\x05\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x19\n\x11overexposed_share\x18\x03 \x01(\x02\x12\x1a\n\x12underexposed_share\x18\x04 \x01(\x02\x12\x0c\n\x04\x62lur\x18\x05 \x01(\x02\x12\x15\n\rcovered_share\x18\x06 \x01(\x02\x12\x11\n\tink_share\x18\x07 \x01(\x02\x12\x31\n\x07locator\x18\x08 \x01(\x0b\x32 .dl4all.patching.v1.LocatorModel2\xb6\x02\n\x0fPatchingService\x12`\n\x0bLocateCells\x12&.dl4all.patching.v1.LocateCellsRequest\x1a\'.dl4all.patching.v1.LocateCellsResponse0\x01\x12]\n\nCutPatches\x12%.dl4all.patching.v1.CutPatchesRequest\x1a&.dl4all.patching.v1.CutPatchesResponse0\x01\x12\x62\n\x0bLocateSlide\x12&.dl4all.patching.v1.LocateSlideRequest\x1a\'.dl4all.patching.v1.LocateSlideResponse(\x01\x30\x01\x42>\n\x16\x63om.dl4all.patching.v1B\rPatchingProtoP\x01\xaa\x02\x12\x44l4all.Patching.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,33 +34,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\026com.dl4all.patching.v1B\rPatchingProtoP\001\252\002\022Dl4all.Patching.V1'
   _globals['_LOCATECELLSREQUEST']._serialized_start=91
-  _globals['_LOCATECELLSREQUEST']._serialized_end=296
-  _globals['_PATCHACTIVATIONS']._serialized_start=298
-  _globals['_PATCHACTIVATIONS']._serialized_end=422
-  _globals['_PATCHACTIVATION']._serialized_start=424
-  _globals['_PATCHACTIVATION']._serialized_end=529
-  _globals['_CUTPATCHESREQUEST']._serialized_start=532
-  _globals['_CUTPATCHESREQUEST']._serialized_end=741
-  _globals['_CUTPATCHESRESPONSE']._serialized_start=743
-  _globals['_CUTPATCHESRESPONSE']._serialized_end=856
-  _globals['_IMAGEPATCH']._serialized_start=858
-  _globals['_IMAGEPATCH']._serialized_end=940
-  _globals['_LOCATECELLSRESPONSE']._serialized_start=943
-  _globals['_LOCATECELLSRESPONSE']._serialized_end=1099
-  _globals['_LOCATECELLSHEADER']._serialized_start=1102
-  _globals['_LOCATECELLSHEADER']._serialized_end=1257
-  _globals['_LOCATESLIDEREQUEST']._serialized_start=1260
-  _globals['_LOCATESLIDEREQUEST']._serialized_end=1391
-  _globals['_LOCATESLIDESTART']._serialized_start=1393
-  _globals['_LOCATESLIDESTART']._serialized_end=1506
-  _globals['_LOCATESLIDERESPONSE']._serialized_start=1509
-  _globals['_LOCATESLIDERESPONSE']._serialized_end=1735
-  _globals['_SLIDEPROGRESS']._serialized_start=1737
-  _globals['_SLIDEPROGRESS']._serialized_end=1815
-  _globals['_SLIDECELLS']._serialized_start=1817
-  _globals['_SLIDECELLS']._serialized_end=1909
-  _globals['_SLIDEEND']._serialized_start=1912
-  _globals['_SLIDEEND']._serialized_end=2069
-  _globals['_PATCHINGSERVICE']._serialized_start=2072
-  _globals['_PATCHINGSERVICE']._serialized_end=2382
+  _globals['_LOCATECELLSREQUEST']._serialized_end=313
+  _globals['_PATCHACTIVATIONS']._serialized_start=315
+  _globals['_PATCHACTIVATIONS']._serialized_end=439
+  _globals['_PATCHACTIVATION']._serialized_start=441
+  _globals['_PATCHACTIVATION']._serialized_end=546
+  _globals['_CUTPATCHESREQUEST']._serialized_start=549
+  _globals['_CUTPATCHESREQUEST']._serialized_end=775
+  _globals['_CUTPATCHESRESPONSE']._serialized_start=777
+  _globals['_CUTPATCHESRESPONSE']._serialized_end=890
+  _globals['_IMAGEPATCH']._serialized_start=892
+  _globals['_IMAGEPATCH']._serialized_end=974
+  _globals['_LOCATECELLSRESPONSE']._serialized_start=977
+  _globals['_LOCATECELLSRESPONSE']._serialized_end=1133
+  _globals['_LOCATECELLSHEADER']._serialized_start=1136
+  _globals['_LOCATECELLSHEADER']._serialized_end=1342
+  _globals['_LOCATORMODEL']._serialized_start=1344
+  _globals['_LOCATORMODEL']._serialized_end=1421
+  _globals['_LOCATESLIDEREQUEST']._serialized_start=1424
+  _globals['_LOCATESLIDEREQUEST']._serialized_end=1555
+  _globals['_LOCATESLIDESTART']._serialized_start=1558
+  _globals['_LOCATESLIDESTART']._serialized_end=1688
+  _globals['_LOCATESLIDERESPONSE']._serialized_start=1691
+  _globals['_LOCATESLIDERESPONSE']._serialized_end=1917
+  _globals['_SLIDEPROGRESS']._serialized_start=1919
+  _globals['_SLIDEPROGRESS']._serialized_end=1997
+  _globals['_SLIDECELLS']._serialized_start=1999
+  _globals['_SLIDECELLS']._serialized_end=2091
+  _globals['_SLIDEEND']._serialized_start=2094
+  _globals['_SLIDEEND']._serialized_end=2302
+  _globals['_PATCHINGSERVICE']._serialized_start=2305
+  _globals['_PATCHINGSERVICE']._serialized_end=2615
 # @@protoc_insertion_point(module_scope)

@@ -31,6 +31,7 @@ class LocateCellsRequest(_message.Message):
     MICRONS_PER_PIXEL_FIELD_NUMBER: _builtins.int
     OMIT_CROPS_FIELD_NUMBER: _builtins.int
     ACTIVATIONS_FIELD_NUMBER: _builtins.int
+    RELEASE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Correlates logs of one call across services; 1..128 printable ASCII characters, or empty."""
     image: _builtins.bytes
@@ -41,6 +42,8 @@ class LocateCellsRequest(_message.Message):
     """Micrometres per pixel, 0.01..10; 0 where unknown: the scale is then taken from the red cells."""
     omit_crops: _builtins.bool
     """Whether to leave the crops out (positions only)."""
+    release: _builtins.str
+    """Release id, whose locator finds the cells; empty for the locator of releases that name none."""
     @_builtins.property
     def activations(self) -> Global___PatchActivations:
         """Class activations of a network of patches; if set, only their peaks are cells of a field."""
@@ -54,10 +57,11 @@ class LocateCellsRequest(_message.Message):
         microns_per_pixel: _builtins.float = ...,
         omit_crops: _builtins.bool = ...,
         activations: Global___PatchActivations | None = ...,
+        release: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["activations", b"activations"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activations", b"activations", "image", b"image", "kind", b"kind", "microns_per_pixel", b"microns_per_pixel", "omit_crops", b"omit_crops", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activations", b"activations", "image", b"image", "kind", b"kind", "microns_per_pixel", b"microns_per_pixel", "omit_crops", b"omit_crops", "release", b"release", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -145,6 +149,7 @@ class CutPatchesRequest(_message.Message):
     OVERLAP_FIELD_NUMBER: _builtins.int
     NOMINAL_RED_CELL_RADIUS_FIELD_NUMBER: _builtins.int
     SIDE_FIELD_NUMBER: _builtins.int
+    RELEASE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Correlates logs of one call across services; 1..128 printable ASCII characters, or empty."""
     image: _builtins.bytes
@@ -161,6 +166,8 @@ class CutPatchesRequest(_message.Message):
     """Radius of the red cells in px in a field of nominal scale, above 0."""
     side: _builtins.int
     """Side to which patches are brought, px, 32..1024."""
+    release: _builtins.str
+    """Release id, whose locator finds the cells; empty for the locator of releases that name none."""
     def __init__(
         self,
         *,
@@ -172,10 +179,11 @@ class CutPatchesRequest(_message.Message):
         overlap: _builtins.float = ...,
         nominal_red_cell_radius: _builtins.float = ...,
         side: _builtins.int = ...,
+        release: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "kind", b"kind", "microns_per_pixel", b"microns_per_pixel", "nominal_red_cell_radius", b"nominal_red_cell_radius", "overlap", b"overlap", "patch_side", b"patch_side", "request_id", b"request_id", "side", b"side"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "kind", b"kind", "microns_per_pixel", b"microns_per_pixel", "nominal_red_cell_radius", b"nominal_red_cell_radius", "overlap", b"overlap", "patch_side", b"patch_side", "release", b"release", "request_id", b"request_id", "side", b"side"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -293,6 +301,7 @@ class LocateCellsHeader(_message.Message):
     KIND_FIELD_NUMBER: _builtins.int
     IMAGE_SHA256_FIELD_NUMBER: _builtins.int
     CELL_COUNT_FIELD_NUMBER: _builtins.int
+    LOCATOR_FIELD_NUMBER: _builtins.int
     kind: _imaging_pb2.ImageKind.ValueType
     """What the image was taken for: CELL or FIELD."""
     image_sha256: _builtins.str
@@ -303,6 +312,10 @@ class LocateCellsHeader(_message.Message):
     def quality(self) -> _imaging_pb2.ImageQuality:
         """Size, exposure, scale, notes."""
 
+    @_builtins.property
+    def locator(self) -> Global___LocatorModel:
+        """The network that found the cells; not set where they were found by the stain alone."""
+
     def __init__(
         self,
         *,
@@ -310,14 +323,49 @@ class LocateCellsHeader(_message.Message):
         kind: _imaging_pb2.ImageKind.ValueType = ...,
         image_sha256: _builtins.str = ...,
         cell_count: _builtins.int = ...,
+        locator: Global___LocatorModel | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["quality", b"quality"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["locator", b"locator", "quality", b"quality"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cell_count", b"cell_count", "image_sha256", b"image_sha256", "kind", b"kind", "quality", b"quality"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cell_count", b"cell_count", "image_sha256", b"image_sha256", "kind", b"kind", "locator", b"locator", "quality", b"quality"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LocateCellsHeader: _TypeAlias = LocateCellsHeader  # noqa: Y015
+
+@_typing.final
+class LocatorModel(_message.Message):
+    """A network that finds cells."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
+    ENGINE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Model name."""
+    version: _builtins.int
+    """Version of the model, from 1."""
+    sha256: _builtins.str
+    """SHA-256 of the served file, 64 hexadecimal digits."""
+    engine: _builtins.str
+    """Engine that ran it: onnxruntime or triton."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        version: _builtins.int = ...,
+        sha256: _builtins.str = ...,
+        engine: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine", "name", b"name", "sha256", b"sha256", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LocatorModel: _TypeAlias = LocatorModel  # noqa: Y015
 
 @_typing.final
 class LocateSlideRequest(_message.Message):
@@ -360,10 +408,13 @@ class LocateSlideStart(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
     MICRONS_PER_PIXEL_FIELD_NUMBER: _builtins.int
+    RELEASE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Correlates logs of one call across services; 1..128 printable ASCII characters, or empty."""
     microns_per_pixel: _builtins.float
     """Micrometres per pixel, 0.01..10; 0 where unknown: the file's are taken, else the scale of the red cells."""
+    release: _builtins.str
+    """Release id, whose locator finds the cells; empty for the locator of releases that name none."""
     @_builtins.property
     def source(self) -> _imaging_pb2.SlideSource:
         """Where the pixels come from."""
@@ -374,10 +425,11 @@ class LocateSlideStart(_message.Message):
         request_id: _builtins.str = ...,
         source: _imaging_pb2.SlideSource | None = ...,
         microns_per_pixel: _builtins.float = ...,
+        release: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["microns_per_pixel", b"microns_per_pixel", "request_id", b"request_id", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["microns_per_pixel", b"microns_per_pixel", "release", b"release", "request_id", b"request_id", "source", b"source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -500,6 +552,7 @@ class SlideEnd(_message.Message):
     BLUR_FIELD_NUMBER: _builtins.int
     COVERED_SHARE_FIELD_NUMBER: _builtins.int
     INK_SHARE_FIELD_NUMBER: _builtins.int
+    LOCATOR_FIELD_NUMBER: _builtins.int
     cell_count: _builtins.int
     """Cells in all messages."""
     sha256: _builtins.str
@@ -514,6 +567,10 @@ class SlideEnd(_message.Message):
     """Share 0..1 of the slide that cells of any kind cover."""
     ink_share: _builtins.float
     """Share 0..1 of the slide under ink, pointers and text."""
+    @_builtins.property
+    def locator(self) -> Global___LocatorModel:
+        """The network that found the cells; not set where they were found by the stain alone."""
+
     def __init__(
         self,
         *,
@@ -524,10 +581,11 @@ class SlideEnd(_message.Message):
         blur: _builtins.float = ...,
         covered_share: _builtins.float = ...,
         ink_share: _builtins.float = ...,
+        locator: Global___LocatorModel | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["locator", b"locator"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blur", b"blur", "cell_count", b"cell_count", "covered_share", b"covered_share", "ink_share", b"ink_share", "overexposed_share", b"overexposed_share", "sha256", b"sha256", "underexposed_share", b"underexposed_share"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blur", b"blur", "cell_count", b"cell_count", "covered_share", b"covered_share", "ink_share", b"ink_share", "locator", b"locator", "overexposed_share", b"overexposed_share", "sha256", b"sha256", "underexposed_share", b"underexposed_share"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from services.classification.engines import open_engine
 from services.classification.settings import ClassificationSettings
+from services.common.engines.opening import open_engine
 from services.common.errors import ConfigurationError
 from services.common.releases import ReleaseStore, Role
 from services.common.settings import CommonSettings, TlsSettings

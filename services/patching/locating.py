@@ -1,0 +1,214 @@
+"""Locate the nucleated cells of an image with the locator: its scale first, then its cells.
+
+The network runs elsewhere, in this process or in a Triton. So location is a generator: it yields what the network shall see, uint8 (h, w, 3), and is
+sent the maps that the network says, float32 (CHANNELS, h / 2, w / 2); its return value are the cells.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from statistics import median
+from typing import Final, TypeVar, cast
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from services.patching.cells import (
+    MAX_RED_CELL_TO_SIDE,
+    MIN_RADIUS,
+    SINGLE_CELL_MAX_SIDE,
+    LocatedCell,
+    LocatedCells,
+    reduced,
+    reduction_to,
+)
+from services.patching.locator_maps import Kind, MappedCell, cells_of_maps
+from services.patching.scale import is_doubtful
+from services.patching.stained import RED_CELL_MICRONS, StainedImage
+from services.patching.working_image import RED_CELL_RADIUS, WorkingImage, working_image
+
+Bytes = NDArray[np.uint8]
+Float = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+Location = Generator[Bytes, Float, LocatedCells]
+Result = TypeVar("Result")
+
+SCALE_SIDE: Final = 512
+"""The scale is measured on a copy of at most so many px; on a finer one where red cells have less than ``LEAST_UNIT`` px there."""
+FINE_SIDE: Final = 1024
+LEAST_UNIT: Final = 5.0
+LONGEST: Final = 1280
+"""Longest side in px of what the network sees; where the red cells are so small that it would be longer, they are smaller in it."""
+USUAL: Final = (0.95, 2.9)
+"""Median radius of the nucleated cells of an image in red-cell radii; beyond it the scale is taken from the nucleated cells."""
+TYPICAL: Final = 1.6
+"""Typical radius of a nucleated cell in red-cell radii."""
+GUESSES: Final = (1 / 5.5, 1 / 9, 1 / 18, 1 / 36)
+"""Radius of a red cell as a share of the shorter side, where no red cell is seen; published crops have one of the first two. The coarsest comes
+first, because the lobes of a nucleus look like cells on too fine a scale."""
+
+
+@dataclass(frozen=True, eq=False)
+class Surroundings:
+    """What is known of an image before its cells.
+
+    Attributes:
+        light: of the background, float32 (h, w, 3).
+        seen: radius of the red cells in px of the image; None where none were seen.
+        covered: share 0..1 of the picture that cells of any kind cover.
+        ink: share 0..1 of the picture under ink, pointers and text.
+        outside: bool (h, w), pixels without a picture; None where there are none.
+        threshold: violet index of nuclei.
+    """
+
+    light: Float
+    seen: float | None
+    covered: float
+    ink: float
+    outside: Mask | None
+    threshold: float
+
+
+def survey(rgb: Bytes, *, is_field: bool = False) -> Surroundings:
+    """Measure light, scale and what cannot be field, on a small copy.
+
+    Args:
+        rgb: uint8 (H, W, 3).
+        is_field: known to show many cells, however small it is.
+    """
+    is_field |= max(rgb.shape[:2]) > SINGLE_CELL_MAX_SIDE
+    found, factor = _stained(rgb, SCALE_SIDE, is_field=is_field)
+    if found.unit is not None and found.unit < LEAST_UNIT and factor > 1:
+        found, factor = _stained(rgb, FINE_SIDE, is_field=is_field)
+    inside = 1.0 if found.outside is None else max(1.0 - float(found.outside.mean()), 0.01)
+    unit = None if found.unit is None else found.unit * factor
+    return Surroundings(found.light, unit, float(found.foreground.mean()) / inside, found.ink / inside, found.outside, found.threshold)
+
+
+def _stained(rgb: Bytes, side: int, *, is_field: bool) -> tuple[StainedImage, int]:
+    factor = reduction_to(side, *rgb.shape[:2])
+    return StainedImage.of(reduced(rgb, factor), None, is_field=is_field), factor
+
+
+def locate(rgb: Bytes, microns_per_pixel: float | None = None, *, masks: bool = True) -> Location:
+    """Find every nucleated cell.
+
+    Args:
+        rgb: uint8 (H, W, 3), sides at least 32.
+        microns_per_pixel: if known; it counts where it contradicts neither the red cells nor the side of the image.
+        masks: whether cells have their masks.
+
+    Returns:
+        Nucleated cells with a radius of at least ``MIN_RADIUS`` px, from top to bottom.
+    """
+    known = survey(rgb)
+    stated = RED_CELL_MICRONS / microns_per_pixel if microns_per_pixel else None
+    believed = stated if stated and stated <= MAX_RED_CELL_TO_SIDE * min(rgb.shape[:2]) and not is_doubtful(stated, known.seen) else None
+    unit = believed or known.seen
+    found = (yield from _cells(rgb, known, unit)) if unit else (yield from _guessed(rgb, known))
+    if not believed and found.cells and not USUAL[0] <= found.typical / found.unit <= USUAL[1]:
+        again = yield from _cells(rgb, known, found.typical / TYPICAL)
+        found = again if again.weight >= found.weight else found
+    return _located(rgb, known, found, believed or known.seen, doubted=bool(stated) and believed is None, masks=masks)
+
+
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """Cells at one scale: ``unit`` is the radius of a red cell in px of the image."""
+
+    cells: list[MappedCell]
+    seen_as: WorkingImage
+    unit: float
+
+    @property
+    def nucleated(self) -> list[MappedCell]:
+        return [c for c in self.cells if c.kind is Kind.NUCLEATED]
+
+    @property
+    def typical(self) -> float:
+        """Median radius of the cells in px of the image."""
+        return median(c.radius for c in self.cells) * self.seen_as.step_x
+
+    @property
+    def weight(self) -> float:
+        """How sure the cells are in all; cells of an unusual size for this scale count less."""
+        sizes = (c.radius / RED_CELL_RADIUS for c in self.cells)
+        return sum(c.confidence * (1.0 if USUAL[0] <= s <= USUAL[1] else 0.5) for c, s in zip(self.cells, sizes, strict=True))
+
+
+def locate_window(rgb: Bytes, red_cell_radius: float | None) -> Location:
+    """Find every nucleated cell of a window of a slide, without masks.
+
+    Args:
+        rgb: uint8 (H, W, 3), sides at least 32.
+        red_cell_radius: of the slide, px; None where no window showed red cells.
+    """
+    known = survey(rgb, is_field=True)
+    unit = red_cell_radius or known.seen
+    found = (yield from _cells(rgb, known, unit)) if unit else (yield from _guessed(rgb, known))
+    return _located(rgb, known, found, known.seen, doubted=False, masks=False)
+
+
+def _located(rgb: Bytes, known: Surroundings, found: _Found, radius: float | None, *, doubted: bool, masks: bool) -> LocatedCells:
+    kept = [_in_image(c, found.seen_as, rgb.shape, masks=masks) for c in found.nucleated]
+    ordered = sorted((c for c in kept if c.radius >= MIN_RADIUS), key=lambda c: (c.center_y, c.center_x))
+    return LocatedCells(tuple(ordered), radius, known.threshold, known.covered, doubted, known.ink, known.outside)
+
+
+def _cells(rgb: Bytes, known: Surroundings, unit: float) -> Generator[Bytes, Float, _Found]:
+    unit = max(unit, RED_CELL_RADIUS * max(rgb.shape[:2]) / LONGEST)
+    seen_as = working_image(rgb, known.light, unit, known.outside)
+    maps = yield seen_as.pixels
+    return _Found(cells_of_maps(maps, seen_as.height, seen_as.width), seen_as, unit)
+
+
+def _guessed(rgb: Bytes, known: Surroundings) -> Generator[Bytes, Float, _Found]:
+    """The cells at the likeliest of several scales, and then at the scale at which they have a typical size.
+
+    For a crop the first guess that shows a cell is enough.
+    """
+    best: _Found | None = None
+    for share in GUESSES:
+        found = yield from _cells(rgb, known, share * min(rgb.shape[:2]))
+        if best is None or found.weight > best.weight:
+            best = found
+        if found.cells and max(rgb.shape[:2]) <= SINGLE_CELL_MAX_SIDE:
+            break
+    assert best is not None
+    if not best.cells:
+        return best
+    again = yield from _cells(rgb, known, best.typical / TYPICAL)
+    return again if again.cells else best
+
+
+def _in_image(cell: MappedCell, seen_as: WorkingImage, shape: tuple[int, ...], *, masks: bool) -> LocatedCell:
+    """A cell in px of the image."""
+    step_x, step_y = seen_as.step_x, seen_as.step_y
+    left, top = math.floor(cell.left * step_x), math.floor(cell.top * step_y)
+    right = min(shape[1], math.ceil((cell.left + cell.mask.shape[1]) * step_x))
+    bottom = min(shape[0], math.ceil((cell.top + cell.mask.shape[0]) * step_y))
+    mask = cv2.resize(cell.mask.astype(np.float32), (right - left, bottom - top), interpolation=cv2.INTER_LINEAR) > 0.5 if masks else None
+    return LocatedCell(
+        center_x=(cell.x + 0.5) * step_x - 0.5,
+        center_y=(cell.y + 0.5) * step_y - 0.5,
+        radius=cell.radius * math.sqrt(step_x * step_y),
+        x=left,
+        y=top,
+        width=right - left,
+        height=bottom - top,
+        confidence=round(cell.confidence, 4),
+        mask=mask,
+    )
+
+
+def run(location: Generator[Bytes, Float, Result], network: Callable[[Bytes], Float]) -> Result:
+    """Drive a location with a network that answers at once."""
+    try:
+        seen = next(location)
+        while True:
+            seen = location.send(network(seen))
+    except StopIteration as stop:
+        return cast(Result, stop.value)
