@@ -52,14 +52,18 @@ class Field:
 
 def read_bccd_fields(root: Path) -> list[Field]:
     """Read ``bccd_fields``: ``JPEGImages/*.jpg`` with Pascal VOC boxes in ``Annotations/*.xml``; WBC only."""
-    fields = []
+    boxes = read_bccd_boxes(root, "WBC")
+    return [Field(path, boxes[path.stem]) for path in images_in(root / "JPEGImages", (".jpg",))]
+
+
+def read_bccd_boxes(root: Path, name: str) -> dict[str, tuple[TruthBox, ...]]:
+    """Boxes of the objects of one name, ``WBC``, ``RBC`` or ``Platelets``, by the stem of the image."""
+    found = {}
     for path in images_in(root / "JPEGImages", (".jpg",)):
         tree = ElementTree.parse(root / "Annotations" / f"{path.stem}.xml")
-        boxes = [o.find("bndbox") for o in tree.iter("object") if o.findtext("name") == "WBC"]
-        fields.append(
-            Field(path, tuple(TruthBox(*(float(b.findtext(n) or 0) for n in ("xmin", "ymin", "xmax", "ymax"))) for b in boxes if b is not None))
-        )
-    return fields
+        boxes = [o.find("bndbox") for o in tree.iter("object") if o.findtext("name") == name]
+        found[path.stem] = tuple(TruthBox(*(float(b.findtext(n) or 0) for n in ("xmin", "ymin", "xmax", "ymax"))) for b in boxes if b is not None)
+    return found
 
 
 def read_chula_fields(root: Path) -> list[Field]:

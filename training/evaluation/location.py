@@ -22,7 +22,7 @@ from services.patching.cells import LocatedCell, central_cell, locate_cells
 from services.patching.stain import equivalent_radius
 from training.command import explained, program_parser
 from training.datasets.fields import Field, read_bccd_fields, read_chula_fields, read_wbc_masks
-from training.evaluation.location_review import Verdict, verdict
+from training.datasets.location_review import Verdict, verdict
 
 Bytes = NDArray[np.uint8]
 Mask = NDArray[np.bool_]

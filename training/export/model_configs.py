@@ -37,7 +37,9 @@ _CPU: Final[Mapping[str, str]] = {
 }
 
 
-def write_model_configs(folder: Path, path: Path, side: int, max_batch: int = MAX_CELLS_PER_CALL, cpu_file: str | None = None) -> None:
+def write_model_configs(
+    folder: Path, path: Path, side: int, max_batch: int = MAX_CELLS_PER_CALL, cpu_file: str | None = None, *, any_side: bool = False
+) -> None:
     """Write both configurations of an exported network.
 
     Args:
@@ -47,17 +49,24 @@ def write_model_configs(folder: Path, path: Path, side: int, max_batch: int = MA
         max_batch: largest batch of one inference. On a GPU every size up to it is warmed up, because each has algorithms of its own; on a CPU the
             powers of two, which fill the arena, so that a repository of many models starts in seconds.
         cpu_file: another file that the CPU serves (int8), in the same version folder.
+        any_side: whether images of any side are taken; ``side`` is then that of the warm-up.
     """
-    shapes = {o.name: [int(d.dim_value) for d in o.type.tensor_type.shape.dim][1:] for o in onnx.load(str(path)).graph.output}
+    shapes = {o.name: [int(d.dim_value) or -1 for d in o.type.tensor_type.shape.dim][1:] for o in onnx.load(str(path)).graph.output}
     for_cpu = path if cpu_file is None else path.with_name(cpu_file)
     (folder / CONFIG_FILE).write_text(
-        _text(folder.name, path, shapes, side, range(1, max_batch + 1), "KIND_GPU", 1, GPU_QUEUE_DELAY_MICROSECONDS, _GPU), encoding="utf-8"
+        _text(
+            folder.name, path, shapes, (-1 if any_side else side, side), range(1, max_batch + 1), "KIND_GPU", 1, GPU_QUEUE_DELAY_MICROSECONDS, _GPU
+        ),
+        encoding="utf-8",
     )
     cpu = folder / CPU_CONFIG_FILE
     cpu.parent.mkdir(exist_ok=True)
     powers = [2**k for k in range(max_batch.bit_length()) if 2**k < max_batch]
     cpu.write_text(
-        _text(folder.name, for_cpu, shapes, side, [*powers, max_batch], "KIND_CPU", 2, CPU_QUEUE_DELAY_MICROSECONDS, _CPU), encoding="utf-8"
+        _text(
+            folder.name, for_cpu, shapes, (-1 if any_side else side, side), [*powers, max_batch], "KIND_CPU", 2, CPU_QUEUE_DELAY_MICROSECONDS, _CPU
+        ),
+        encoding="utf-8",
     )
 
 
@@ -65,18 +74,19 @@ def _text(
     name: str,
     file: Path,
     shapes: Mapping[str, list[int]],
-    side: int,
+    sides: tuple[int, int],
     warmed_up: Sequence[int],
     kind: str,
     instances: int,
     delay: int,
     parameters: Mapping[str, str],
 ) -> str:
+    side, warm_side = sides
     outputs = ",\n".join(f'  {{ name: "{n}", data_type: TYPE_FP32, dims: {shape} }}' for n, shape in shapes.items())
     settings = "\n".join(
         f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}' for key, value in {**parameters, SHA256: sha256_of(file)}.items()
     )
-    sample = f'inputs {{ key: "{INPUT}" value {{ data_type: TYPE_UINT8, dims: [{side}, {side}, 3], random_data: true }} }}'
+    sample = f'inputs {{ key: "{INPUT}" value {{ data_type: TYPE_UINT8, dims: [{warm_side}, {warm_side}, 3], random_data: true }} }}'
     warm_up = "\n".join(f'model_warmup {{ name: "batch of {n}" batch_size: {n} {sample} }}' for n in warmed_up)
     return f"""name: "{name}"
 backend: "{BACKEND}"

@@ -130,7 +130,7 @@ def export_onnx(network: _Served, side: int, path: Path, cells: NDArray[np.uint8
     images = torch.from_numpy(noise)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".part")
-    with _quiet_exporter():
+    with quiet_exporter():
         torch.onnx.export(
             network,
             (images,),
@@ -142,7 +142,7 @@ def export_onnx(network: _Served, side: int, path: Path, cells: NDArray[np.uint8
             dynamo=True,
             verbose=False,
         )
-    _forget_origin(temporary)
+    forget_origin(temporary)
     onnx.checker.check_model(str(temporary), full_check=True)
     compared = noise if cells is None else np.concatenate([noise, cells])
     gap = max(parity_gap(network, temporary, compared[i : i + 256]) for i in range(0, len(compared), 256))
@@ -154,7 +154,7 @@ def export_onnx(network: _Served, side: int, path: Path, cells: NDArray[np.uint8
 
 
 @contextmanager
-def _quiet_exporter() -> Iterator[None]:
+def quiet_exporter() -> Iterator[None]:
     """Leave out the exporter's remarks on packages that are not needed and on its own future."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
@@ -167,7 +167,7 @@ def _quiet_exporter() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _forget_origin(path: Path) -> None:
+def forget_origin(path: Path) -> None:
     """Remove source paths and stack traces of every node, which the exporter notes."""
     model = onnx.load(str(path))
     for part in (model, model.graph, *model.graph.node, *model.graph.value_info, *model.graph.initializer, *model.graph.input, *model.graph.output):

@@ -477,7 +477,7 @@ def load_recipe(name: str, preset: str = GROUPED, changes: Iterable[str] = ()) -
     common = {key: value for key, value in content.items() if not isinstance(value, dict)}
     merged: dict[str, Any] = {**common, **content[preset]}
     for change in changes:
-        _apply(merged, change)
+        apply_change(merged, change)
     try:
         recipe = Recipe.model_validate(merged)
     except ValidationError as error:
@@ -503,7 +503,12 @@ def as_json(recipe: Recipe) -> dict[str, Any]:
     return json.loads(recipe.model_dump_json(by_alias=True, exclude=left_out))
 
 
-def _apply(content: dict[str, Any], change: str) -> None:
+def apply_change(content: dict[str, Any], change: str) -> None:
+    """Set one switch, ``stage.switch=value``, in the content of a recipe.
+
+    Raises:
+        RecipeError: it is no such change.
+    """
     name, equals, value = change.partition("=")
     if not equals or not name:
         raise RecipeError(f"A change is stage.switch=value, not {change!r}.")

@@ -22,6 +22,9 @@ class Program(NamedTuple):
 PROGRAMS: Final = (
     Program("comparison", "training.evaluation.comparison", "Compare cross-validated runs on the same patients, with paired intervals."),
     Program("all-idb", "training.evaluation.all_idb.main", "Repeat the papers' experiments on ALL-IDB, and measure what they are worth."),
+    Program(
+        "locators", "training.evaluation.locators", "Compare how cells are found: by the stain alone, and by locators that have not seen the fields."
+    ),
     Program("keep-run", "training.evaluation.keep_run", "Keep the results of a cross-validated run, without names or labels, in one small file."),
     Program("sharpening", "training.evaluation.sharpening", "Compare runs on sharpened crops with runs on the same crops unsharpened."),
     Program("decision", "training.evaluation.decision", "Measure releases on cells that they have not seen: AUC, coverage, abstentions."),

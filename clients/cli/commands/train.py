@@ -17,7 +17,7 @@ def train(
         str,
         typer.Argument(
             help="adaptive_unsharpening, histotnet, allnet, all_idb_patches, dl4all_cnn, dl4all_vit, dss, "
-            "plain_resnet or efficientnet_lite0; or a TOML file of your own."
+            "plain_resnet, efficientnet_lite0 or locator; or a TOML file of your own."
         ),
     ],
     data: Data,
@@ -41,14 +41,21 @@ def train(
     Example: `dl4all train histotnet --data DATA --folds 3`, then `tensorboard --logdir build/runs`.
 
     Several GPUs or machines: `torchrun --nproc-per-node 4 -m clients.cli.main train ...`.
+
+    The recipe `locator` learns to find nucleated cells, from all sources below --data; --folds 3 gives three networks, each without a third of every
+    source. It has no preset, source or target.
     """
     with explained():
         from training.crops.sources import Sources
         from training.learning.devices import start_worker
+        from training.location.recipe import is_locator
         from training.recipes.config import load_recipe
         from training.runs import start
         from training.runs.folder import TransferOptions
 
+        if is_locator(recipe):
+            _train_locator(changes or [], data, folds, seed, name, runs, cache, device)
+            return
         given = load_recipe(recipe, preset, changes or ())
         words = [f"cv{folds}"] * bool(folds) + ["all"] * all_patients + [str(seed)] + [_word(w) for w in (source, target, *(changes or [])) if w]
         named = name or "-".join([Path(recipe).stem, preset, *words])
@@ -59,6 +66,24 @@ def train(
                 for line in start.report(options, folder):
                     typer.echo(line)
                 say(f"done: {folder}", "green")
+
+
+def _train_locator(changes: list[str], data: list[Path], folds: int, seed: int, name: str, runs: Path, cache: Path, device: str) -> None:
+    from training.errors import RecipeError
+    from training.learning.devices import start_worker
+    from training.location import run
+    from training.location.annotated import FOLDS
+    from training.location.recipe import NAME, load_locator_recipe
+
+    if folds not in (0, FOLDS):
+        raise RecipeError(f"The recipe {NAME} is trained with --folds {FOLDS} or without.")
+    given = load_locator_recipe(changes)
+    named = name or "-".join([NAME, *["folds"] * bool(folds), str(seed), *(_word(c) for c in changes)])
+    samples = run.samples_of(data, cache / NAME)
+    with start_worker(device) as worker:
+        folder = run.train_all(given, samples, runs / named, worker, seed=seed, folds=bool(folds))
+        if worker.leads:
+            say(f"done: {folder}", "green")
 
 
 def _word(text: str) -> str:

@@ -7,9 +7,9 @@ from PIL import Image
 from services.common.phantom import PhantomOptions, smear_field
 from services.patching.cells import LocatedCell
 from training.datasets.fields import Field, TruthBox
+from training.datasets.location_review import REVIEWED, Verdict, verdict
 from training.evaluation import location
 from training.evaluation.location import Located, average_precision, locate_fields, match, score_causes, score_located, score_sweep
-from training.evaluation.location_review import REVIEWED, Verdict, verdict
 
 pytestmark = pytest.mark.slow
 
