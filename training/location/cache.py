@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from training.files.array_file import read_arrays, write_arrays
 from training.location.samples import Sample
 
-VERSION: Final = 1
+VERSION: Final = 2
 """Of how samples are made; files of another version are made anew."""
 _FLAT: Final = ("pixels", "owners", "nuclei", "unsure")
 _OF_MARKS: Final = ("x", "y", "kinds", "is_known")

@@ -15,13 +15,15 @@ from training.location.window import Window
 
 Bytes = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
+Float = NDArray[np.float32]
+_FAR: Final = -1e6
 
 MOST: Final = 5
 """Copies in one window."""
 APART: Final = (0.72, 1.02)
 """Distance of the centres of neighbours, in sums of their radii: from overlapping a little to just touching."""
 WHOLE: Final = 0.98
-"""Only a cell of which the window shows this share is copied."""
+"""Only a cell of which the window shows this share, and whose outline is sure, is copied."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,8 +56,12 @@ def crowd(window: Window, rng: np.random.Generator) -> Window:
 
 
 def _is_whole(window: Window, index: int) -> bool:
-    shown = np.count_nonzero(window.owners == index + 1)
-    return bool(shown > 0 and shown >= WHOLE * window.areas[index])
+    own = window.owners == index + 1
+    shown = np.count_nonzero(own)
+    if not shown or shown < WHOLE * window.areas[index]:
+        return False
+    around = cv2.dilate(own.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    return not (around & window.unsure).any()
 
 
 def _turned(copied: _Copy, rng: np.random.Generator) -> _Copy:
@@ -83,14 +89,26 @@ def _paste(window: Window, copied: _Copy, spot: tuple[float, float]) -> Window:
     owners[at] = len(window.kinds) + 1
     nuclei[at] = copied.nucleus[own]
     unsure[at] = False
+    x, y = _without_covered(window, owners == len(window.kinds) + 1)
     return replace(
         window,
         pixels=pixels,
         owners=owners,
         nuclei=nuclei,
         unsure=unsure,
-        x=np.append(window.x, np.float32(spot[0])),
-        y=np.append(window.y, np.float32(spot[1])),
+        x=np.append(x, np.float32(spot[0])),
+        y=np.append(y, np.float32(spot[1])),
         kinds=np.append(window.kinds, np.int8(Kind.NUCLEATED)),
         areas=np.append(window.areas, np.float32(rows.size)),
     )
+
+
+def _without_covered(window: Window, covered: Mask) -> tuple[Float, Float]:
+    """Positions of the marks; those without a mask that are covered lie far outside."""
+    x, y = window.x.copy(), window.y.copy()
+    side = covered.shape[0]
+    for index in np.flatnonzero(window.areas == 0).tolist():
+        column, row = round(float(x[index])), round(float(y[index]))
+        if 0 <= column < side and 0 <= row < side and covered[row, column]:
+            x[index] = y[index] = _FAR
+    return x, y

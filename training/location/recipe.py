@@ -5,15 +5,17 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from training.errors import RecipeError
+from training.location.sources import SOURCES
 from training.location.windows import Changes
 from training.recipes.config import apply_change
 
 NAME: Final = "locator"
+STEPS_PER_EPOCH: Final = 50
 
 
 class _Part(BaseModel):
@@ -65,6 +67,18 @@ class LocatorRecipe(_Part):
     windows: WindowsOfLocator
     shares: dict[str, float]
     training: TrainingOfLocator
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Self:
+        if unknown := set(self.shares) - set(SOURCES):
+            raise ValueError(f"shares name no source: {', '.join(sorted(unknown))}")
+        if any(share < 0 for share in self.shares.values()):
+            raise ValueError("shares are not negative")
+        if self.windows.smallest > self.windows.largest:
+            raise ValueError("windows.smallest exceeds windows.largest")
+        if self.training.steps > STEPS_PER_EPOCH and self.training.steps % STEPS_PER_EPOCH:
+            raise ValueError(f"training.steps is a multiple of {STEPS_PER_EPOCH}, or less than that")
+        return self
 
 
 def load_locator_recipe(changes: Sequence[str] = ()) -> LocatorRecipe:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 from rich.progress import track
 
+from services.common.errors import DomainError
 from training.architectures.locator import LocatorNetwork
 from training.errors import TrainingError
 from training.files.whole_files import write_json
@@ -17,14 +18,13 @@ from training.learning.devices import Worker
 from training.learning.loop import LoopOptions, train
 from training.location.annotated import FOLDS
 from training.location.cache import read_samples, write_samples
-from training.location.recipe import NAME, LocatorRecipe
+from training.location.recipe import NAME, STEPS_PER_EPOCH, LocatorRecipe
 from training.location.samples import Sample, make_sample
 from training.location.sources import AML, COMPOSED, PHANTOMS, SOURCES
 from training.location.task import LocatorTask
 from training.location.windows import Draws
 
 NETWORK_FILE: Final = "network.safetensors"
-_STEPS_PER_EPOCH: Final = 50
 
 
 def samples_of(folders: Sequence[Path], cache: Path, wanted: Sequence[str] = tuple(SOURCES)) -> list[Sample]:
@@ -56,8 +56,10 @@ def _source(name: str, folder: Path, cache: Path) -> list[Sample]:
     path = cache / f"{name}.safetensors"
     kept = read_samples(path) if path.exists() else None
     if kept is None:
-        made: Iterator[Sample | None] = (make_sample(image) for image in track(SOURCES[name](folder), name))
-        kept = [sample for sample in made if sample is not None]
+        try:
+            kept = [sample for image in track(SOURCES[name](folder), name) if (sample := make_sample(image)) is not None]
+        except DomainError as error:
+            raise TrainingError(f"{folder}: {error}") from error
         if not kept:
             raise TrainingError(f"{folder}: the scale of no image is seen.")
         write_samples(path, kept)
@@ -81,7 +83,7 @@ def train_locator(recipe: LocatorRecipe, samples: Sequence[Sample], folder: Path
     Raises:
         TrainingError: nothing is left to learn, or the training was stopped.
     """
-    learned = [s for s in samples if s.fold != fold]
+    learned = [s for s in samples if s.fold != fold and recipe.shares.get(s.source, 0.0) > 0]
     if not learned:
         raise TrainingError("No image is left to learn from.")
     counts = {name: sum(s.source == name for s in learned) for name in recipe.shares}
@@ -91,12 +93,12 @@ def train_locator(recipe: LocatorRecipe, samples: Sequence[Sample], folder: Path
     network = LocatorNetwork(recipe.network.width)
     wanted = recipe.training
     draws = Draws(learned, recipe.shares, recipe.windows.changes, recipe.windows.side)
-    epochs = max(1, wanted.steps // _STEPS_PER_EPOCH)
+    epochs = max(1, wanted.steps // STEPS_PER_EPOCH)
     task = LocatorTask(
         network,
         draws,
         batch=wanted.batch,
-        steps=min(wanted.steps, _STEPS_PER_EPOCH),
+        steps=min(wanted.steps, STEPS_PER_EPOCH),
         epochs=epochs,
         rate=wanted.rate,
         decay=wanted.weight_decay,

@@ -127,17 +127,17 @@ def _options(rng: np.random.Generator) -> PhantomOptions:
 
 def composed_fields(root: Path) -> Iterator[Annotated]:
     """Fields composed of the crops of one training patient."""
-    patients: dict[str, int] = {}
-    for field in compose_fields(read_aml_cells(root), Composition(training=5), Subset.TRAIN):
-        fold = patients.setdefault(field.patient, len(patients) % FOLDS)
+    dataset = _learned_aml_cells(root)
+    folds = _folds_of_groups(dataset)
+    for field in compose_fields(dataset, Composition(training=5), Subset.TRAIN):
+        fold = folds[field.patient]
         marks = tuple(Mark(c.x, c.y, Kind.NUCLEATED) for c in field.cells)
         yield Annotated(field.key, COMPOSED, fold, field.pixels, marks, red_cell_radius=field.scale * AML_RED_CELL)
 
 
 def aml_cells(root: Path) -> Iterator[Annotated]:
     """Crops of training patients, as they are located today."""
-    dataset = read_aml_cells(root)
-    yield from _crops(replace(dataset, images=tuple(i for i in dataset.images if i.subset is Subset.TRAIN)), AML_RED_CELL)
+    yield from _crops(_learned_aml_cells(root), AML_RED_CELL)
 
 
 def pbc_cells(root: Path) -> Iterator[Annotated]:
@@ -145,13 +145,23 @@ def pbc_cells(root: Path) -> Iterator[Annotated]:
     yield from _crops(read_pbc_cells(root), _PBC_RED_CELL)
 
 
+def _learned_aml_cells(root: Path) -> Dataset:
+    dataset = read_aml_cells(root)
+    return replace(dataset, images=tuple(i for i in dataset.images if i.subset is Subset.TRAIN))
+
+
+def _folds_of_groups(dataset: Dataset) -> dict[str, int]:
+    """Fold of every patient, the same for crops and for composed fields."""
+    return {group: number % FOLDS for number, group in enumerate(sorted({i.group for i in dataset.images}))}
+
+
 def _crops(dataset: Dataset, red_cell: float) -> Iterator[Annotated]:
-    groups = sorted({i.group for i in dataset.images})
+    folds = _folds_of_groups(dataset)
     images = [dataset.images[i] for i in np.random.default_rng(3).permutation(len(dataset.images))[:_CROPS]]
     for number, image in enumerate(images):
         pixels = _read(image.path)
         cells = locate_cells(pixels).cells
-        fold = groups.index(image.group) % FOLDS if len(groups) >= FOLDS else number % FOLDS
+        fold = folds[image.group] if len(folds) >= FOLDS else number % FOLDS
         platelet = "platelet" in image.classes
         marks = tuple(Mark(c.center_x, c.center_y, Kind.NUCLEATED) for c in cells)
         if platelet:

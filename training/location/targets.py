@@ -54,15 +54,15 @@ def targets_of(window: Window) -> Targets:
     offset, offset_weight = np.zeros((2, side, side), np.float32), np.zeros((side, side), np.float32)
     rows, columns = np.mgrid[:side, :side].astype(np.float32)
     unit = window.red_cell_radius / STRIDE
-    for index, kind in enumerate(window.kinds.tolist()):
-        seen = _seen(window, index)
-        if seen is None:
-            continue
-        x, y, visible = seen
-        distance = (columns - x) ** 2 + (rows - y) ** 2
-        if visible < LEAST_VISIBLE:
+    seen = [_seen(window, index) for index in range(len(window.kinds))]
+    distances = [np.full_like(rows, np.inf) if at is None else (columns - at[0]) ** 2 + (rows - at[1]) ** 2 for at in seen]
+    for at, distance in zip(seen, distances, strict=True):
+        if at is not None and at[2] < LEAST_VISIBLE:
             heat_weight[:, distance <= (IGNORED * unit) ** 2] = 0.0
+    for index, (kind, at, distance) in enumerate(zip(window.kinds.tolist(), seen, distances, strict=True)):
+        if at is None or at[2] < LEAST_VISIBLE:
             continue
+        x, y, _ = at
         peak = np.exp(-distance / (2 * (SIGMA * unit) ** 2))
         if 0 <= round(y) < side and 0 <= round(x) < side:
             peak[round(y), round(x)] = 1.0

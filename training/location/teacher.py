@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import cv2
@@ -47,7 +47,7 @@ class Taught:
 
     Attributes:
         owners: int32 (h, w), 1 + the index of the mark whose cell a px belongs to; 0 for none.
-        nuclei: bool (h, w).
+        nuclei: bool (h, w), those of marks that have a mask.
         is_known: bool (M,), whether a mark has a mask.
         unsure: bool (h, w), pixels of which nobody knows whether they are of a cell.
     """
@@ -90,8 +90,9 @@ def teach(image: StainedImage, marks: Sequence[Mark], unit: float) -> Taught:
         if (box := marks[index].box) is not None:
             unsure[max(0, round(box.top)) : round(box.bottom) + 1, max(0, round(box.left)) : round(box.right) + 1] = 1
         owners[own & (nuclei != index + 1)] = 0
-    unsure[nuclei > 0] = 0
-    return Taught(owners, nuclei > 0, is_known, unsure > 0)
+    unsure[owners > 0] = 0
+    known = np.concatenate([[False], is_known])[nuclei]
+    return Taught(owners, known, is_known, unsure > 0)
 
 
 def _touching(owners: Labels, count: int) -> Mask:
@@ -118,7 +119,7 @@ def _fits(mark: Mark, mask: Mask) -> bool:
 
 
 def _nuclei(image: StainedImage, marks: Sequence[Mark], unit: float) -> Labels:
-    """1 + index of the mark that a px of a nucleus belongs to: masses that touch are flooded from their marks."""
+    """1 + index of the mark that a px of a nucleus belongs to: masses that touch are divided between their marks."""
     violet = np.zeros(image.violet.shape, bool)
     seeds = np.zeros(violet.shape, np.int32)
     for index, mark in enumerate(marks):
@@ -129,19 +130,26 @@ def _nuclei(image: StainedImage, marks: Sequence[Mark], unit: float) -> Labels:
         values = image.violet[window]
         own = values > _threshold(image, mark, unit)
         violet[window] |= own & _near(mark, window, unit)
-    violet = stain.fill_holes(violet)
-    depth = cv2.distanceTransform(violet.astype(np.uint8), cv2.DIST_L2, 5)
-    relief = np.clip(255.0 - 255.0 * depth / max(1.0, 1.5 * unit), 0, 255).astype(np.uint8)
-    flooded = np.where(violet, seeds, len(marks) + 1).astype(np.int32)
-    if not (flooded <= len(marks)).any():
+    return _divided(stain.fill_holes(violet), seeds)
+
+
+def _divided(violet: Mask, seeds: Labels) -> Labels:
+    """Give every violet px to the nearest seed of its own mass; a mass without a seed, such as a lobe, to the nearest seed of all."""
+    if not (seeds > 0).any():
         return np.zeros(violet.shape, np.int32)
-    cv2.watershed(cv2.merge([relief] * 3), flooded)
-    flooded[~violet | (flooded > len(marks)) | (flooded < 0)] = 0
-    return flooded
+    _, masses = cv2.connectedComponents(violet.astype(np.uint8), connectivity=8)
+    _, pieces = cv2.distanceTransformWithLabels((seeds == 0).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
+    rows, columns = np.nonzero(seeds)
+    owner, mass = np.zeros(pieces.max() + 1, np.int32), np.zeros(pieces.max() + 1, np.int32)
+    owner[pieces[rows, columns]], mass[pieces[rows, columns]] = seeds[rows, columns], masses[rows, columns]
+    has_seed = np.zeros(masses.max() + 1, bool)
+    has_seed[masses[rows, columns]] = True
+    own = violet & ((mass[pieces] == masses) | ~has_seed[masses])
+    return np.where(own, owner[pieces], 0).astype(np.int32)
 
 
 def _threshold(image: StainedImage, mark: Mark, unit: float) -> float:
-    near = image.violet[_window(mark, image.violet.shape, 0.4 * unit / REACH * 2)]
+    near = image.violet[_window(replace(mark, box=None), image.violet.shape, 0.4 * unit / REACH * 2)]
     own = LOCAL_SHARE * float(np.percentile(near, 75)) if near.size else image.threshold
     return float(np.clip(own, LEAST_THRESHOLD * image.threshold, image.threshold))
 

@@ -44,6 +44,7 @@ def samples() -> list[Sample]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, recipe: LocatorRecipe, samples: list[Sample]) -> Path:
+    torch.set_num_threads(1)
     return train_locator(recipe, samples, tmp_path_factory.mktemp("run"), HERE)
 
 

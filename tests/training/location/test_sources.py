@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -246,7 +247,8 @@ def test_phantoms_are_of_every_kind_and_none_is_one_that_is_measured(monkeypatch
 
 
 def test_composed_fields_keep_patients_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "read_aml_cells", lambda _: None)
+    dataset = SimpleNamespace(images=[SimpleNamespace(group=patient) for patient in ("P02", "P03", "P05", "P07", "P09")])
+    monkeypatch.setattr(sources, "_learned_aml_cells", lambda _: dataset)
     given = [
         ComposedField(f"{patient}_{i}", patient, Subset.TRAIN, np.zeros((64, 64, 3), np.uint8), 0.8, (ComposedCell(20.0, 30.0, 9.0, i == 0),))
         for patient in ("P02", "P03", "P05", "P07")

@@ -65,7 +65,7 @@ NETWORKS: Final = (
             "network.lbp_relu=false",
             "network.embedding=0",
             "start=allnet",
-            "fine_tuning.epochs=16",
+            "fine_tuning.epochs=10",
         ),
         128,
         needs_checkpoint=True,

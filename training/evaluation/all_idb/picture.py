@@ -58,7 +58,7 @@ def _papers(axis: Any, rows: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
                 axis.plot(
                     [value], [y], marker=marker, color=colour, linestyle="none", label=label if y == 0 else None, markersize=8 if marker == "|" else 6
                 )
-    _finish(axis, [name for name, _ in rows], "AUC, papers' protocols: crops of one field train and test")
+    _finish(axis, [name for name, _ in rows], "papers' protocols:\none field trains and tests")
 
 
 def _unseen(axis: Any, titles: Sequence[str], networks: Mapping[str, Sequence[Mapping[str, Any]]], baselines: Mapping[str, Any]) -> None:
@@ -75,14 +75,15 @@ def _unseen(axis: Any, titles: Sequence[str], networks: Mapping[str, Sequence[Ma
             axis.plot([auc["low"], auc["high"]], [len(names)] * 2, color=colour, linewidth=1.2, alpha=0.6)
             axis.plot([auc["value"]], [len(names)], marker=marker, color=colour, linestyle="none")
             names.append(name)
-    _finish(axis, names, "AUC, unseen sessions or fields, interval by block")
+    _finish(axis, names, "unseen sessions or fields:\nintervals by session or block")
 
 
 def _finish(axis: Any, names: Sequence[str], label: str) -> None:
     axis.set_yticks(range(len(names)), names, fontsize="small")
     axis.invert_yaxis()
-    axis.set_xlabel(label)
+    axis.set_title(label, fontsize="medium")
+    axis.set_xlabel("AUC")
     axis.set_xlim(None, 1.01)
     axis.grid(alpha=0.3)
     if axis.get_legend_handles_labels()[0]:
-        axis.legend(frameon=False, fontsize="small", loc="lower left")
+        axis.legend(frameon=False, fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2)
