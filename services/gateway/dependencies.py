@@ -27,7 +27,6 @@ _STUBS: Final[Mapping[str, Any]] = {
     "classification": classification_pb2_grpc.ClassificationServiceStub,
     "retrieval": retrieval_pb2_grpc.RetrievalServiceStub,
 }
-_WITHOUT_RELEASES: Final = "patching"
 
 
 @asynccontextmanager
@@ -49,7 +48,7 @@ async def open_dependencies(
 
 
 def dependency_needs(channels: Mapping[str, grpc.aio.Channel], releases: ReleaseStore, timeout: float) -> Needs:
-    """Needs of the gateway: patching, and for each release the other three services, if they can use it.
+    """Needs of the gateway: for each release the four services, if they can use it.
 
     Releases that were added since are taken in first.
 
@@ -60,12 +59,9 @@ def dependency_needs(channels: Mapping[str, grpc.aio.Channel], releases: Release
     """
     releases.take_in()
     probes: dict[str, Probe] = {}
-    wanted: dict[str, list[str]] = {release.id: [_WITHOUT_RELEASES] for release in releases.releases}
+    wanted: dict[str, list[str]] = {release.id: [] for release in releases.releases}
     for name, channel in channels.items():
         stub = health_pb2_grpc.HealthStub(channel)
-        if name == _WITHOUT_RELEASES:
-            probes[name] = partial(_is_serving, stub, "", timeout)
-            continue
         for release in wanted:
             key = f"{name} {release_name(release)}"
             probes[key] = partial(_is_serving, stub, release_name(release), timeout)

@@ -87,10 +87,7 @@ def assert_said(stack: Stack, *, ready: bool, broken: str = "") -> None:
     eventually(lambda: gateway.metrics()("dl4all_ready", service=DIAGNOSIS) == float(ready), 5, "the metric agrees")
     if broken in INNER:
         found = {
-            name: gateway.metrics()(
-                "dl4all_dependency_ready", service=DIAGNOSIS, dependency=name if name == "patching" else f"{name} {release_name(RELEASE)}"
-            )
-            for name in INNER
+            name: gateway.metrics()("dl4all_dependency_ready", service=DIAGNOSIS, dependency=f"{name} {release_name(RELEASE)}") for name in INNER
         }
         assert found == {name: float(name != broken) for name in INNER}
     for name in INNER:

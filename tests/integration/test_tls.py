@@ -17,6 +17,7 @@ from clients.cli.main import app
 from clients.cli.stack.parts import Ports, service_part
 from dl4all_client import DiagnosisClient, Reference, Tls
 from dl4all_client.channel import open_channel
+from services.common.health import release_name
 from services.common.parts import SERVICES, TRITON
 from services.retrieval.additions import AdditionStore
 from tests.paths import ROOT
@@ -24,6 +25,8 @@ from tests.running import TEST_SETTINGS, Running, Stack, eventually
 
 PARTS = (*SERVICES, TRITON)
 CLIENT_NAME = "dl4all-client"
+
+DEFAULT_RELEASE = "plain-resnet-1"
 
 
 @pytest.fixture(scope="session")
@@ -136,7 +139,7 @@ def test_a_server_with_a_bad_certificate_is_refused_by_clients_and_by_the_gatewa
             assert _refused(lambda: _ping(channel, "patching"))
         gateway.wait_serving("live")
         assert gateway.health() != 1
-        assert gateway.metrics()("dl4all_dependency_ready", dependency="patching") == 0
+        assert gateway.metrics()("dl4all_dependency_ready", dependency=f"patching {release_name(DEFAULT_RELEASE)}") == 0
     finally:
         patching.end()
         gateway.end()
