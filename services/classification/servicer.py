@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import Any, Final
 
 import grpc
@@ -15,6 +13,7 @@ from dl4all.classification.v1 import classification_pb2, classification_pb2_grpc
 from services.common.arrays import pixels_from_bytes
 from services.common.checks import check_count, check_identifier
 from services.common.engines.base import CLASS_ACTIVATIONS, EMBEDDING, LOGITS, PLACE_EMBEDDINGS, InferenceEngine
+from services.common.engines.needs import needs_of_models
 from services.common.errors import FailedPreconditionError
 from services.common.health import Needs
 from services.common.maps import feature_map_message
@@ -37,11 +36,7 @@ class ClassificationServicer(classification_pb2_grpc.ClassificationServiceServic
         return Registration(DESCRIPTOR, classification_pb2_grpc.add_ClassificationServiceServicer_to_server, self, self._needs)
 
     def _needs(self) -> Needs:
-        self._releases.take_in()
-        models = {_name(m): m for release in self._releases.releases for m in release.models}
-        probes: dict[str, Callable[[], Awaitable[bool]]] = {name: partial(self._engine.is_ready, model) for name, model in models.items()}
-        releases = {r.id: sorted({_name(m) for m in r.models}) for r in self._releases.releases}
-        return Needs(probes, releases, self._releases.index.default, tuple(models))
+        return needs_of_models(self._releases, self._engine, lambda release: release.models)
 
     async def Classify(
         self, request: classification_pb2.ClassifyRequest, context: grpc.aio.ServicerContext[Any, Any]
@@ -106,7 +101,3 @@ class ClassificationServicer(classification_pb2_grpc.ClassificationServiceServic
 
     def _served_model(self, model: Model) -> classification_pb2.ServedModel:
         return classification_pb2.ServedModel(name=model.model, version=model.version, sha256=self._engine.served_sha256(model))
-
-
-def _name(model: Model) -> str:
-    return f"{model.model}/{model.version}"

@@ -14,7 +14,7 @@ from services.common.image_codec import MIN_SIDE
 from services.patching import stain
 from services.patching.candidates import Candidate, nuclei_of_crop, nuclei_of_field
 from services.patching.nucleus import Nucleus
-from services.patching.scale import is_doubtful
+from services.patching.scale import is_believed
 from services.patching.stained import RED_CELL_MICRONS, StainedImage
 
 Bytes = NDArray[np.uint8]
@@ -24,8 +24,6 @@ WORKING_SIDE: Final = 1024
 """Images with a longer side are located on a copy reduced by an integer factor to at most this many px."""
 MIN_RADIUS: Final = 4.0
 """Smallest cell radius in px that is reported."""
-MAX_RED_CELL_TO_SIDE: Final = 0.15
-"""Largest radius of a red cell, as a share of the shorter side of an image, at which a scale that a caller gives is believed."""
 MAX_MEASURED: Final = 12
 """Most pixels of the surroundings of all nuclei, in pixels of the working copy. Of some hundred real and drawn images the most was 4.6."""
 SINGLE_CELL_MAX_SIDE: Final = 512
@@ -35,7 +33,6 @@ SINGLE_CELL_MIN_RADIUS: Final = 0.11
 SINGLE_CELL_MAX_OFFSET: Final = 0.2
 """Farthest centre of that cell from the image centre, as a share of the shorter side."""
 
-_LEAST_INSIDE: Final = 0.01
 MIN_CELLS_OF_FIELD: Final = 3
 """A small image that looks like one cell among many red cells is a field if, located as one, it shows so many cells."""
 
@@ -108,8 +105,7 @@ def locate_cells(rgb: Bytes, microns_per_pixel: float | None = None, window: Win
 
     Args:
         rgb: uint8 (H, W, 3), sides at least 32.
-        microns_per_pixel: micrometres per pixel if known; else, where it contradicts the red cells (``scale.is_doubtful``), and where a red cell
-            would have more than ``MAX_RED_CELL_TO_SIDE`` of the shorter side, the scale is taken from the red cells.
+        microns_per_pixel: micrometres per pixel if known; else, where it contradicts the red cells or is absurd (``scale.is_believed``), the scale is taken from the red cells.
         window: given where the image is a window of a slide, which is a field however small it is.
         masks: whether cells have their masks, which take as many bytes as their boxes have px of the image.
 
@@ -123,7 +119,8 @@ def locate_cells(rgb: Bytes, microns_per_pixel: float | None = None, window: Win
         image = StainedImage.of(small, scale, is_field=True, threshold=window.threshold)
         return _cells(image, nuclei_of_field(image), factor, rgb.shape, masks=masks)
     unscaled = StainedImage.of(small, None, is_field=True) if scale else None
-    believed = scale if scale and unscaled is not None and _is_believed(scale, unscaled) else None
+    stated = RED_CELL_MICRONS / scale if scale else None
+    believed = scale if stated and unscaled is not None and is_believed(stated, unscaled.unit, min(small.shape[:2])) else None
     found = _located(small, believed, unscaled, factor, rgb.shape, masks=masks)
     return replace(found, scale_is_doubted=bool(scale) and believed is None)
 
@@ -146,12 +143,6 @@ class _OfCrop:
     cells: LocatedCells
     is_single: bool
     may_be_field: bool
-
-
-def _is_believed(microns_per_pixel: float, unscaled: StainedImage) -> bool:
-    """Whether the scale of the working copy is neither absurd, because hardly three red cells would fit side by side, nor contradicts those seen."""
-    stated = RED_CELL_MICRONS / microns_per_pixel
-    return stated <= MAX_RED_CELL_TO_SIDE * min(unscaled.violet.shape) and not is_doubtful(stated, unscaled.unit)
 
 
 def working_pixels(height: int, width: int) -> int:
@@ -186,9 +177,7 @@ def _cells(image: StainedImage, found: list[Candidate], factor: int, shape: tupl
     scaled = [_scale(c if masks else replace(c, mask=None), factor, shape) for c in cells]
     kept = sorted((c for c in scaled if c.radius >= MIN_RADIUS), key=lambda c: (c.center_y, c.center_x))
     radius = None if image.seen is None else image.seen * factor
-    inside = 1.0 if image.outside is None else max(1.0 - float(image.outside.mean()), _LEAST_INSIDE)
-    covered, ink = float(image.foreground.mean()) / inside, image.ink / inside
-    return LocatedCells(tuple(kept), radius, image.threshold, covered, ink=ink, outside=image.outside)
+    return LocatedCells(tuple(kept), radius, image.threshold, image.covered_share, ink=image.ink_share, outside=image.outside)
 
 
 def measure_red_cells(rgb: Bytes, reduction: int) -> float | None:

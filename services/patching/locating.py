@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.patching.cells import (
-    MAX_RED_CELL_TO_SIDE,
     MIN_RADIUS,
     SINGLE_CELL_MAX_SIDE,
     LocatedCell,
@@ -26,7 +25,7 @@ from services.patching.cells import (
     reduction_to,
 )
 from services.patching.locator_maps import Kind, MappedCell, cells_of_maps
-from services.patching.scale import is_doubtful
+from services.patching.scale import is_believed
 from services.patching.stained import RED_CELL_MICRONS, StainedImage
 from services.patching.working_image import RED_CELL_RADIUS, WorkingImage, working_image
 
@@ -83,9 +82,8 @@ def survey(rgb: Bytes, *, is_field: bool = False) -> Surroundings:
     found, factor = _stained(rgb, SCALE_SIDE, is_field=is_field)
     if found.unit is not None and found.unit < LEAST_UNIT and factor > 1:
         found, factor = _stained(rgb, FINE_SIDE, is_field=is_field)
-    inside = 1.0 if found.outside is None else max(1.0 - float(found.outside.mean()), 0.01)
     unit = None if found.unit is None else found.unit * factor
-    return Surroundings(found.light, unit, float(found.foreground.mean()) / inside, found.ink / inside, found.outside, found.threshold)
+    return Surroundings(found.light, unit, found.covered_share, found.ink_share, found.outside, found.threshold)
 
 
 def _stained(rgb: Bytes, side: int, *, is_field: bool) -> tuple[StainedImage, int]:
@@ -106,7 +104,7 @@ def locate(rgb: Bytes, microns_per_pixel: float | None = None, *, masks: bool = 
     """
     known = survey(rgb)
     stated = RED_CELL_MICRONS / microns_per_pixel if microns_per_pixel else None
-    believed = stated if stated and stated <= MAX_RED_CELL_TO_SIDE * min(rgb.shape[:2]) and not is_doubtful(stated, known.seen) else None
+    believed = stated if stated and is_believed(stated, known.seen, min(rgb.shape[:2])) else None
     unit = believed or known.seen
     found = (yield from _cells(rgb, known, unit)) if unit else (yield from _guessed(rgb, known))
     if not believed and found.cells and not USUAL[0] <= found.typical / found.unit <= USUAL[1]:

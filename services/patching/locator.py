@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Generator
 from dataclasses import dataclass
-from functools import partial
 from typing import TypeVar, cast
 
 import numpy as np
@@ -13,9 +12,10 @@ from numpy.typing import NDArray
 
 from dl4all.patching.v1 import patching_pb2
 from services.common.engines.base import InferenceEngine
+from services.common.engines.needs import needs_of_models
 from services.common.health import Needs
 from services.common.memory_budget import Share
-from services.common.releases import Model, ReleaseStore
+from services.common.releases import Model, Release, ReleaseStore
 from services.common.workers import Workers
 from services.patching.locator_maps import MAPS
 
@@ -59,7 +59,7 @@ class Locator:
             name=self._model.model, version=self._model.version, sha256=self._engine.served_sha256(self._model), engine=self._engine.name
         )
 
-    async def drive(self, stage: str, location: Generator[Bytes, Float, Result], share: Share | None, seconds: float | None) -> Result:
+    async def drive(self, stage: str, location: Generator[Bytes, Float, Result], share: Share, seconds: float | None) -> Result:
         """Run a location to its end: its own work in worker threads, the network by the engine.
 
         Args:
@@ -71,7 +71,7 @@ class Locator:
         Raises:
             DomainError: the image is refused, or the engine fails.
         """
-        advance = _advance if share is None else share.used_by(_advance)
+        advance = share.used_by(_advance)
         loop = asyncio.get_running_loop()
         end = None if seconds is None else loop.time() + seconds
         step = await self._workers.run(stage, advance, location, None)
@@ -80,15 +80,21 @@ class Locator:
             step = await self._workers.run(stage, advance, location, maps)
         return cast(Result, step.result)
 
-    def drive_here(self, location: Generator[Bytes, Float, Result], loop: asyncio.AbstractEventLoop) -> Result:
+    def drive_here(self, location: Generator[Bytes, Float, Result], loop: asyncio.AbstractEventLoop, end: float | None) -> Result:
         """Run a location in this thread, one of long work; the engine runs in the loop.
+
+        Args:
+            location: what is run.
+            loop: of the engine.
+            end: the caller's deadline by the clock of the loop; None for no limit.
 
         Raises:
             DomainError: the image is refused, or the engine fails.
         """
         step = _advance(location, None)
         while step.seen is not None:
-            step = _advance(location, asyncio.run_coroutine_threadsafe(self._maps(step.seen, None), loop).result())
+            left = None if end is None else end - loop.time()
+            step = _advance(location, asyncio.run_coroutine_threadsafe(self._maps(step.seen, left), loop).result())
         return cast(Result, step.result)
 
     async def _maps(self, seen: Bytes, seconds: float | None) -> Float:
@@ -121,12 +127,11 @@ class Locators:
 
     def needs(self) -> Needs:
         """The networks that the releases need, by name."""
-        self._releases.take_in()
-        by_release = {r.id: self._releases.locator(r.id) for r in self._releases.releases}
-        models = {_name(m): m for m in by_release.values() if m is not None}
-        probes: dict[str, Callable[[], Awaitable[bool]]] = {name: partial(self._engine.is_ready, model) for name, model in models.items()}
-        releases = {release: [] if m is None else [_name(m)] for release, m in by_release.items()}
-        return Needs(probes, releases, self._releases.index.default, tuple(models))
+        return needs_of_models(self._releases, self._engine, self._models_of)
+
+    def _models_of(self, release: Release) -> list[Model]:
+        locator = self._releases.locator(release.id)
+        return [] if locator is None else [locator]
 
 
 def _advance(location: Generator[Bytes, Float, object], maps: Float | None) -> _Step:
@@ -134,7 +139,3 @@ def _advance(location: Generator[Bytes, Float, object], maps: Float | None) -> _
         return _Step(next(location) if maps is None else location.send(maps), None)
     except StopIteration as stop:
         return _Step(None, stop.value)
-
-
-def _name(model: Model) -> str:
-    return f"{model.model}/{model.version}"

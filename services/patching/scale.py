@@ -25,6 +25,8 @@ MAX_DOUBT: Final = 1.5
 """A scale that someone states is believed while the red cells by it are at most this many times larger or smaller than those that are seen."""
 SEEN_SHARE: Final = 0.88
 """What is measured of the true radius, typically: 0.96 on drawn fields, 0.80 of the boxes of experts (docs/decisions/0024)."""
+MAX_RED_CELL_TO_SIDE: Final = 0.15
+"""Largest radius of a red cell, as a share of the shorter side of an image, at which a scale that a caller gives is believed."""
 _WIDTH: Final = 0.12
 """Standard deviation of the kernel, in log radius: red cells of one smear differ by about as much."""
 
@@ -65,6 +67,17 @@ def is_doubtful(stated: float, seen: float | None) -> bool:
         return False
     ratio = stated * SEEN_SHARE / seen
     return max(ratio, 1.0 / ratio) > MAX_DOUBT
+
+
+def is_believed(stated: float, seen: float | None, side: int) -> bool:
+    """Whether a stated scale is neither absurd, because hardly three red cells would fit side by side, nor contradicts the red cells.
+
+    Args:
+        stated: radius of a red cell in px by the scale.
+        seen: radius in px that was measured; None where none was.
+        side: shorter side of the image in px.
+    """
+    return stated <= MAX_RED_CELL_TO_SIDE * side and not is_doubtful(stated, seen)
 
 
 def _mode(radii: stain.Float) -> float:

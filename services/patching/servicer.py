@@ -86,7 +86,7 @@ class PatchingServicer(patching_pb2_grpc.PatchingServiceServicer):
         header = await self._workers.run("header", read_header, request.image)
         async with (
             self._memory.taken(location_bytes(header)) as share,
-            aclosing(self._located(request, scale, activations, share, locator, _left(context))) as responses,
+            aclosing(self._located(request, scale, activations, share, locator, context.time_remaining())) as responses,
         ):
             async for response in responses:
                 yield response
@@ -101,7 +101,7 @@ class PatchingServicer(patching_pb2_grpc.PatchingServiceServicer):
         locator = self._locators.of(request.release)
         longest = math.ceil(SCALE_RANGE[1] * request.patch_side)
         async with self._memory.taken(patches_bytes(header, longest)) as share:
-            kind, patches = await locator.drive("patches", _patches(request, scale, learned=locator.is_learned), share, _left(context))
+            kind, patches = await locator.drive("patches", _patches(request, scale, learned=locator.is_learned), share, context.time_remaining())
             first, most = 0, patches_of_message(request.side)
             while True:
                 message = await self._workers.run("patches", share.used_by(_next_patches), kind, first, patches, most)
@@ -116,7 +116,7 @@ class PatchingServicer(patching_pb2_grpc.PatchingServiceServicer):
         self, request_iterator: AsyncIterator[patching_pb2.LocateSlideRequest], context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[patching_pb2.LocateSlideResponse]:
         """See ``patching.proto``."""
-        async with aclosing(self._slides.locate(request_iterator)) as responses:
+        async with aclosing(self._slides.locate(request_iterator, context.time_remaining())) as responses:
             async for response in responses:
                 yield response
 
@@ -154,10 +154,6 @@ class PatchingServicer(patching_pb2_grpc.PatchingServiceServicer):
                 crops=[crop_message(number, cell, crop, microns) for number, cell, crop in moved],
             )
             header = None
-
-
-def _left(context: grpc.aio.ServicerContext[Any, Any] | None) -> float | None:
-    return None if context is None else context.time_remaining()
 
 
 def _cells_of(picture: NDArray[np.uint8], scale: float | None, *, learned: bool) -> Location:

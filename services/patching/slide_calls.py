@@ -92,8 +92,12 @@ class SlideCalls:
         check_uploads(settings.slide_uploads)
         remove_left_over(settings.slide_uploads)
 
-    async def locate(self, requests: Requests) -> AsyncGenerator[Response, None]:
+    async def locate(self, requests: Requests, seconds: float | None = None) -> AsyncGenerator[Response, None]:
         """Locate the cells of a slide; see ``patching.proto``.
+
+        Args:
+            requests: the start, and chunks where the slide is uploaded.
+            seconds: until the caller's deadline; None for no limit.
 
         Raises:
             DomainError: the request or the slide is refused.
@@ -102,11 +106,12 @@ class SlideCalls:
         check_identifier(start.request_id, "request_id")
         microns = check_microns_per_pixel(start.microns_per_pixel)
         locator = self._locators.of(start.release)
+        end = None if seconds is None else asyncio.get_running_loop().time() + seconds
         match start.source.WhichOneof("source"):
             case "path":
                 path = await self._workers.run("open", below, self._settings.slides_root, start.source.path)
                 with self._slot():
-                    async with aclosing(self._read(path, microns, None, locator)) as responses:
+                    async with aclosing(self._read(path, microns, None, locator, end)) as responses:
                         async for response in responses:
                             yield response
             case "upload_bytes":
@@ -115,7 +120,7 @@ class SlideCalls:
                     async with aclosing(self._received(requests, upload)) as responses:
                         async for response in responses:
                             yield response
-                    async with aclosing(self._read(upload.path, microns, upload.finish(), locator)) as responses:
+                    async with aclosing(self._read(upload.path, microns, upload.finish(), locator, end)) as responses:
                         async for response in responses:
                             yield response
             case _:
@@ -158,7 +163,9 @@ class SlideCalls:
                 yield Response(progress=patching_pb2.SlideProgress(bytes_received=upload.received))
         yield Response(progress=patching_pb2.SlideProgress(bytes_received=upload.received))
 
-    async def _read(self, path: Path, microns_per_pixel: float | None, sha256: str | None, locator: Locator) -> AsyncGenerator[Response, None]:
+    async def _read(
+        self, path: Path, microns_per_pixel: float | None, sha256: str | None, locator: Locator, end: float | None
+    ) -> AsyncGenerator[Response, None]:
         slide = await _whole(self._workers.run_long("open", open_slide, path, None if sha256 else self._settings.slides_root))
         digest = None if sha256 else asyncio.create_task(self._hashed(path))
         try:
@@ -167,7 +174,7 @@ class SlideCalls:
             tally = _Tally(SeenCells(max(_MIN_PITCH, 4.0 * scale.unit)))
             total, windows = windows_of(slide, scale)
             done = 0
-            async with aclosing(self._searched(slide, windows, scale, locator)) as searched:
+            async with aclosing(self._searched(slide, windows, scale, locator, end)) as searched:
                 async for window, found in searched:
                     for response in _cells_of(window, found, tally, scale):
                         yield response
@@ -188,13 +195,13 @@ class SlideCalls:
         return digest.hexdigest()
 
     async def _searched(
-        self, slide: Slide, windows: Iterator[Window], scale: SlideScale, locator: Locator
+        self, slide: Slide, windows: Iterator[Window], scale: SlideScale, locator: Locator, end: float | None
     ) -> AsyncGenerator[tuple[Window, SearchedWindow], None]:
         """Search window by window, one ahead of the reader; one thread at a time reads the slide."""
         loop = asyncio.get_running_loop()
 
         def searched(window: Window) -> SearchedWindow:
-            return locator.drive_here(search(slide, window, scale, learned=locator.is_learned), loop)
+            return locator.drive_here(search(slide, window, scale, learned=locator.is_learned), loop, end)
 
         def begin(window: Window) -> asyncio.Task[SearchedWindow]:
             return asyncio.create_task(self._workers.run_long("locate", searched, window))

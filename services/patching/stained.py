@@ -24,6 +24,7 @@ RED_CELL_MICRONS: Final = 3.75
 MANY_RED_CELLS: Final = 14.0
 """An image whose shorter side is this many red-cell radii long is a field; published crops of one cell have 7..11."""
 
+_LEAST_INSIDE: Final = 0.01
 STATISTICS_SAMPLES: Final = 60_000
 """Number of pixels that suffices for the median of the red cells."""
 
@@ -106,6 +107,21 @@ class StainedImage:
     def shows_many_red_cells(self) -> bool:
         """Whether it is too wide for a crop around one cell."""
         return self.first_unit is not None and min(self.violet.shape) >= MANY_RED_CELLS * self.first_unit
+
+    @cached_property
+    def covered_share(self) -> float:
+        """Share 0..1 of the picture that cells of any kind cover."""
+        return float(self.foreground.mean()) / self._inside
+
+    @cached_property
+    def ink_share(self) -> float:
+        """Share 0..1 of the picture under ink, pointers and text."""
+        return self.ink / self._inside
+
+    @cached_property
+    def _inside(self) -> float:
+        """Share of the copy that shows a picture."""
+        return 1.0 if self.outside is None else max(1.0 - float(self.outside.mean()), _LEAST_INSIDE)
 
     @cached_property
     def absorbs(self) -> Mask:

@@ -12,11 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-KINDS: Final = 3
-"""Nucleated cell, smudged cell, platelet or debris: one heat map of centres each."""
-CHANNELS: Final = KINDS + 4
-"""Heat maps, whole cell, nucleus, and the way to the centre in x and y, in red-cell radii."""
-STRIDE: Final = 2
+from services.patching.locator_maps import CHANNELS, KINDS
+
 PRIOR: Final = 0.02
 """Share of positions that are a centre, at the beginning."""
 

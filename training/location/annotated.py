@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from training.datasets.fields import TruthBox
 
 Bytes = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
-FOLDS = 3
+FOLDS: Final = 3
 """Parts into which every source is divided by session, block, slide or patient."""
 
 

@@ -29,7 +29,7 @@ LEAST_THRESHOLD: Final = 0.4
 """It is at least this share of the field's own threshold."""
 REACH: Final = 2.2
 """How far from its point a nucleus may reach, in red-cell radii."""
-LEAST_RADIUS, LARGEST_RADIUS = 0.8, 3.2
+BELIEVED: Final = (0.8, 3.2)
 """Least and largest radius of a cell that is believed, in red-cell radii."""
 UNSURE: Final = 1.8
 """Around a mark without a mask nobody knows what is cell, within so many red-cell radii."""
@@ -75,7 +75,7 @@ def teach(image: StainedImage, marks: Sequence[Mark], unit: float) -> Taught:
             continue
         found = _nucleus_of(nuclei, index + 1)
         cell = None if found is None else measure_nucleus(found, 1.0, index + 1, nuclei, image)
-        if cell is None or cell.mask is None or not LEAST_RADIUS <= cell.radius / unit <= LARGEST_RADIUS:
+        if cell is None or cell.mask is None or not BELIEVED[0] <= cell.radius / unit <= BELIEVED[1]:
             cv2.circle(unsure, (round(mark.x), round(mark.y)), round(UNSURE * unit), 1, cv2.FILLED)
             continue
         mask = cell.mask & _inside(mark, cell.y, cell.x, cell.mask.shape)

@@ -19,6 +19,8 @@ from training.location.window import Window
 _BEYOND: Final = 0.1
 """Share of a window that lies beyond the border of the image at most, where the image is not smaller."""
 
+_BLUR_MARGIN: Final = 8
+
 
 @dataclass(frozen=True)
 class Changes:
@@ -87,10 +89,12 @@ class Draws:
 def cut(sample: Sample, left: float, top: float, side: int, step: float) -> Window:
     """The window of ``side`` px at (left, top) of a sample, ``step`` px of the sample to a px; background beyond its border."""
     to_sample = np.array([[step, 0, left + (step - 1) / 2], [0, step, top + (step - 1) / 2]])
-    smooth = cv2.GaussianBlur(sample.pixels, (0, 0), 0.4 * np.sqrt(max(0.01, step**2 - 1)))
+    seen = _seen(sample, left, top, side * step)
+    to_seen = to_sample - np.array([[0, 0, seen[1].start], [0, 0, seen[0].start]])
+    smooth = cv2.GaussianBlur(sample.pixels[seen], (0, 0), 0.4 * np.sqrt(max(0.01, step**2 - 1)))
     size = (side, side)
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    pixels = cv2.warpAffine(smooth, to_sample, size, flags=flags, borderMode=cv2.BORDER_CONSTANT, borderValue=(BACKGROUND,) * 3)
+    pixels = cv2.warpAffine(smooth, to_seen, size, flags=flags, borderMode=cv2.BORDER_CONSTANT, borderValue=(BACKGROUND,) * 3)
     owners, nuclei, unsure = (
         np.asarray(cv2.warpAffine(labels.astype(np.int16), to_sample, size, flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP), np.int16)
         for labels in (sample.owners, sample.nuclei, sample.unsure)
@@ -110,6 +114,14 @@ def cut(sample: Sample, left: float, top: float, side: int, step: float) -> Wind
         sample.platelets_are_marked,
         sample.nuclei_are_known,
     )
+
+
+def _seen(sample: Sample, left: float, top: float, reach: float) -> tuple[slice, slice]:
+    """What a window shows of a sample, at least one px, with a margin for the blur."""
+    height, width = sample.pixels.shape[:2]
+    rows = np.clip([top - _BLUR_MARGIN, top + reach + _BLUR_MARGIN], [0, 1], [height - 1, height]).astype(int)
+    columns = np.clip([left - _BLUR_MARGIN, left + reach + _BLUR_MARGIN], [0, 1], [width - 1, width]).astype(int)
+    return np.s_[rows[0] : rows[1], columns[0] : columns[1]]
 
 
 def _turned(window: Window, rng: np.random.Generator) -> Window:

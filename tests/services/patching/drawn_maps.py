@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, cast
 
+import grpc
 import numpy as np
 from numpy.typing import NDArray
 
@@ -71,3 +72,14 @@ class NoLocators:
 def by_the_stain(workers: Workers) -> Locators:
     """Locators for a service that finds cells by the stain alone."""
     return cast(Locators, NoLocators(workers))
+
+
+class UnlimitedContext:
+    """The context of a call without a deadline."""
+
+    def time_remaining(self) -> None:
+        """No limit."""
+        return
+
+
+CONTEXT = cast(grpc.aio.ServicerContext[Any, Any], UnlimitedContext())

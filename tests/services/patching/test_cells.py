@@ -22,7 +22,6 @@ from services.common.phantom import CellKind, Phantom, PhantomCell, PhantomOptio
 from services.patching import cells as cells_module
 from services.patching.cells import (
     MAX_MEASURED,
-    MAX_RED_CELL_TO_SIDE,
     LocatedCell,
     LocatedCells,
     central_cell,
@@ -31,6 +30,7 @@ from services.patching.cells import (
 )
 from services.patching.locating import run
 from services.patching.nuclei import MAX_PARTS
+from services.patching.scale import MAX_RED_CELL_TO_SIDE
 from services.patching.servicer import _locate
 from services.patching.stained import RED_CELL_MICRONS
 from tests.properties import examples

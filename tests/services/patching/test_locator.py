@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from dl4all.patching.v1 import patching_pb2
 from services.common.errors import DeadlineError, FailedPreconditionError
+from services.common.memory_budget import Share
 from services.common.phantom import PhantomOptions, encode_png, smear_field
 from services.common.releases import File, Model, ReleaseStore, Role
 from services.common.settings import CommonSettings
@@ -23,7 +24,7 @@ from services.patching.locator import Locator, Locators
 from services.patching.locator_maps import CHANNELS, MAPS
 from services.patching.servicer import PatchingServicer
 from services.patching.settings import PatchingSettings
-from tests.services.patching.drawn_maps import Disk, maps_of
+from tests.services.patching.drawn_maps import CONTEXT, Disk, maps_of
 
 SHA = "ab" * 32
 MODEL = Model(model="locator_test", version=3, files={role: File(file="model.onnx", sha256=SHA) for role in Role})
@@ -92,7 +93,7 @@ def _service(engine: FakeEngine, workers: Workers, fallback: Model | None = None
 
 async def _located(service: PatchingServicer, release: str) -> patching_pb2.LocateCellsResponse:
     request = patching_pb2.LocateCellsRequest(image=encode_png(DRAWN), release=release, omit_crops=True)
-    async with aclosing(cast(Any, service.LocateCells(request, cast(Any, None)))) as answers:
+    async with aclosing(cast(Any, service.LocateCells(request, CONTEXT))) as answers:
         return cast(patching_pb2.LocateCellsResponse, await anext(answers))
 
 
@@ -128,7 +129,7 @@ async def test_patches_know_the_cells_of_the_locator(workers: Workers) -> None:
     request = patching_pb2.CutPatchesRequest(
         image=encode_png(DRAWN), patch_side=128, overlap=0.5, nominal_red_cell_radius=15.0, side=64, release="with-own"
     )
-    async with aclosing(cast(Any, _service(engine, workers).CutPatches(request, cast(Any, None)))) as answers:
+    async with aclosing(cast(Any, _service(engine, workers).CutPatches(request, CONTEXT))) as answers:
         assert (await anext(answers)).patches
     assert len(engine.calls) == 1
 
@@ -142,19 +143,21 @@ def _twice() -> Generator[NDArray[np.uint8], NDArray[np.float32], tuple[int, ...
 async def test_every_question_has_the_time_that_is_left(workers: Workers) -> None:
     engine = FakeEngine()
     locator = Locator(MODEL, cast(Any, engine), workers)
-    assert await locator.drive("locate", _twice(), None, 5.0) == (CHANNELS, 8, 12, CHANNELS, 4, 4)
+    assert await locator.drive("locate", _twice(), Share(lambda: None), 5.0) == (CHANNELS, 8, 12, CHANNELS, 4, 4)
     times = [left for _, _, left in engine.calls]
     assert times[0] is not None
     assert times[1] is not None
     assert 0 < times[1] <= times[0] <= 5.0
     with pytest.raises(DeadlineError):
-        await locator.drive("locate", _twice(), None, 0.0)
+        await locator.drive("locate", _twice(), Share(lambda: None), 0.0)
 
 
 async def test_long_work_asks_the_engine_of_the_loop(workers: Workers) -> None:
     locator = Locator(MODEL, cast(Any, FakeEngine()), workers)
     loop = asyncio.get_running_loop()
-    assert await workers.run_long("locate", locator.drive_here, _twice(), loop) == (CHANNELS, 8, 12, CHANNELS, 4, 4)
+    assert await workers.run_long("locate", locator.drive_here, _twice(), loop, None) == (CHANNELS, 8, 12, CHANNELS, 4, 4)
+    with pytest.raises(DeadlineError):
+        await workers.run_long("locate", locator.drive_here, _twice(), loop, loop.time() - 1.0)
 
 
 async def test_health_names_the_locators(workers: Workers) -> None:

@@ -23,6 +23,7 @@ from services.patching import patch_input, patches, servicer
 from services.patching.crops import MAX_BATCH_BYTES
 from services.patching.servicer import PatchingServicer
 from services.patching.settings import PatchingSettings
+from tests.services.patching.drawn_maps import CONTEXT
 
 FIELD = imaging_pb2.ImageKind.IMAGE_KIND_FIELD
 ENCODED = encode_png(smear_field(2, PhantomOptions(width=640, height=480, cells=5, cell_radius=24.0)))
@@ -48,7 +49,7 @@ def _request(side: int, kind: imaging_pb2.ImageKind.ValueType = FIELD, overlap: 
 
 
 def _cut(service: PatchingServicer, request: patching_pb2.CutPatchesRequest) -> Any:
-    return aclosing(cast(Any, service.CutPatches(request, cast(Any, None))))
+    return aclosing(cast(Any, service.CutPatches(request, CONTEXT)))
 
 
 async def _all(messages: AsyncIterator[patching_pb2.CutPatchesResponse]) -> list[patching_pb2.CutPatchesResponse]:
@@ -104,7 +105,7 @@ async def test_an_image_that_exceeds_the_memory_is_refused_before_it_is_decoded(
     monkeypatch.setattr(servicer, "decode_image", decoded.append)
     monkeypatch.setattr(servicer, "location_bytes", lambda header: 65 << 20)
     with pytest.raises(InvalidImageError) as caught:
-        async for _ in service.LocateCells(patching_pb2.LocateCellsRequest(image=ENCODED), cast(Any, None)):
+        async for _ in service.LocateCells(patching_pb2.LocateCellsRequest(image=ENCODED), CONTEXT):
             pass
     assert caught.value.reason == "IMAGE_TOO_LARGE"
     assert not decoded
@@ -113,9 +114,9 @@ async def test_an_image_that_exceeds_the_memory_is_refused_before_it_is_decoded(
 async def test_images_wait_for_memory(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
     service = _service(workers, PatchingSettings(image_memory_bytes=64 << 20))
     monkeypatch.setattr(servicer, "location_bytes", lambda header: 40 << 20)
-    first = cast(Any, service.LocateCells(patching_pb2.LocateCellsRequest(image=ENCODED), cast(Any, None)))
+    first = cast(Any, service.LocateCells(patching_pb2.LocateCellsRequest(image=ENCODED), CONTEXT))
     await anext(first)
-    second = asyncio.ensure_future(anext(cast(Any, service.LocateCells(patching_pb2.LocateCellsRequest(image=ENCODED), cast(Any, None)))))
+    second = asyncio.ensure_future(anext(cast(Any, service.LocateCells(patching_pb2.LocateCellsRequest(image=ENCODED), CONTEXT))))
     await asyncio.sleep(0.2)
     assert not second.done()
     await first.aclose()

@@ -10,11 +10,15 @@ import onnx
 import pytest
 import torch
 
-from services.common.engines.onnx_runtime import open_session
+from services.common.engines.onnx_runtime import OnnxRuntimeEngine, open_session
+from services.common.errors import InvalidRequestError
+from services.common.releases import File, Model, Role, sha256_of
+from services.common.workers import Workers
 from services.patching.locator_maps import CHANNELS, MAPS, OFFSET_X
 from training.architectures.locator import LocatorNetwork
 from training.export import locator
 from training.export.locator import ServedLocator, export_locator
+from training.export.model_configs import write_model_configs
 from training.export.onnx_model import INPUT, PARITY, ParityError
 
 pytestmark = pytest.mark.slow
@@ -114,3 +118,25 @@ def test_the_largest_difference_decides(
     else:
         assert export_locator(network, tmp_path / "model.onnx") <= bound
     assert (tmp_path / "model.onnx").exists() is (bound > 0)
+
+
+async def test_the_engine_runs_it_at_any_side(network: LocatorNetwork, exported: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "locator_test"
+    path = folder / "1" / "model.onnx"
+    path.parent.mkdir(parents=True)
+    shutil.copy(exported, path)
+    write_model_configs(folder, path, 64, max_batch=2, any_side=True)
+    model = Model(model=folder.name, version=1, files={role: File(file=path.name, sha256=sha256_of(path)) for role in Role})
+    workers = Workers(1)
+    engine = OnnxRuntimeEngine(tmp_path, workers)
+    try:
+        for height, width in ((64, 64), (104, 72)):
+            images = _images(1, height, width)
+            maps = (await engine.infer(model, images, [MAPS]))[MAPS]
+            with torch.no_grad():
+                expected = ServedLocator(network)(torch.from_numpy(images)).numpy()
+            np.testing.assert_allclose(maps, expected, atol=1e-3)
+        with pytest.raises(InvalidRequestError):
+            await engine.infer(model, np.zeros((1, 64, 64, 4), np.uint8), [MAPS])
+    finally:
+        workers.close()
