@@ -27,7 +27,7 @@ OLD, NEW = "plain-resnet-1", "plain-resnet-1.lib2"
 
 @dataclass
 class Serving:
-    """Four services of their own over a folder of releases of their own."""
+    """All services, of their own, over a folder of releases of their own."""
 
     releases: Path
     parts: list[Running]
@@ -42,7 +42,7 @@ def serving(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     releases = tmp_path_factory.mktemp("switch") / "releases"
     shutil.copytree(ROOT / "releases", releases)
     settings = {"DL4ALL_RELEASES": str(releases)}
-    inner = {name: own_copy(stack[name], **settings) for name in ("preprocessing", "classification", "retrieval")}
+    inner = {name: own_copy(stack[name], **settings) for name in ("preprocessing", "patching", "classification", "retrieval")}
     addresses = {f"DL4ALL_GATEWAY_{name.upper()}_ADDRESS": f"dns:///{running.address}" for name, running in inner.items()}
     made = Serving(releases, [*inner.values(), own_copy(stack["gateway"], **settings, **addresses)])
     try:

@@ -16,6 +16,8 @@ import h2.exceptions
 
 DIAGNOSIS = "/dl4all.diagnosis.v1.DiagnosisService"
 _PATIENCE = 0.25
+_WAITS = 8
+"""So often in a row a sender waits for room."""
 
 
 def framed(message: bytes, announced: int | None = None) -> bytes:
@@ -66,7 +68,7 @@ class Attacker:
     def send(self, number: int, data: bytes, *, end: bool = False) -> int:
         """Send data as far as the victim's windows let; returns how many bytes went."""
         sent, waited = 0, 0
-        while sent < len(data) and waited < 4 and not self.closed and number not in self.statuses:
+        while sent < len(data) and waited < _WAITS and not self.closed and number not in self.statuses:
             room = min(self._http.local_flow_control_window(number), self._http.max_outbound_frame_size, len(data) - sent)
             if room <= 0:
                 waited += not self.listen()

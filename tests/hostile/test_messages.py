@@ -47,7 +47,7 @@ def test_calls_that_send_most_of_a_message(victim: Running, attacked: str, good:
         grown = growth()
         assert victim.health() == SERVING
         at_once(calls, lambda call: call[0].listen(2.0))
-    assert max(sent) > 10 * MIB, "some are read"
+    assert max(sent) > 2 * MIB, "some are read; a call that is not read gets one window of 64 KiB"
     assert grown < sized(240, 800) * MIB
     assert {status for a, number in calls if (status := a.statuses.get(number))} <= {EXHAUSTED, LATE}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Final
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from services.patching.locator_maps import CELL, KINDS, NUCLEUS, OFFSET_X, OFFSET_Y
+from services.patching.locator_maps import CELL, KINDS, NUCLEUS, OFFSET_X, OFFSET_Y, Kind
 from training.learning.devices import Worker
 from training.learning.loop import Figures
 from training.learning.schedules import Rates, rates
@@ -20,6 +21,8 @@ from training.recipes.config import Schedule, ScheduleKind
 
 _HEAT_WEIGHT: Final = 2.0
 _OFFSET_WEIGHT: Final = 0.5
+_CENTRE_WEIGHTS: Final[Mapping[Kind, float]] = {Kind.NUCLEATED: 1.0, Kind.SMUDGED: 2.0, Kind.PLATELET: 1.0}
+"""Weights of centres by kind: smudged cells are few."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,8 @@ def _focal(logits: Tensor, wanted: Tensor, weight: Tensor) -> Tensor:
     log_yes, log_no = functional.logsigmoid(logits), functional.logsigmoid(-logits)
     probability = logits.sigmoid()
     is_centre = (wanted == 1.0).float() * weight
-    found = -((1 - probability) ** 2 * log_yes) * is_centre
+    by_kind = torch.tensor([_CENTRE_WEIGHTS[kind] for kind in Kind], device=logits.device)[:, None, None]
+    found = -((1 - probability) ** 2 * log_yes) * is_centre * by_kind
     empty = -((1 - wanted) ** 4 * probability**2 * log_no) * (1 - is_centre) * weight
     return (found.sum() + empty.sum()) / is_centre.sum().clamp(min=1.0)
 
