@@ -99,8 +99,14 @@ def _surface(samples: Float, degree: int, kept: Mask | None) -> Double:
 def _design(height: int, width: int, degree: int) -> tuple[Float, Float]:
     """Terms, float32 (K, height * width), and the products of every two of them, (K (K + 1) / 2, height * width)."""
     terms = _terms(height, width, degree).astype(np.float32)
-    first, second = np.triu_indices(len(terms))
+    first, second = _upper(len(terms))
     return terms, terms[first] * terms[second]
+
+
+@lru_cache(maxsize=4)
+def _upper(count: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Rows and columns of every two of ``count`` terms."""
+    return np.triu_indices(count)
 
 
 @lru_cache(maxsize=4)
@@ -119,14 +125,14 @@ def _quantile_regression(terms: Float, products: Float, values: Float) -> Double
     """
     share = BACKGROUND_PERCENTILE / 100
     count = len(terms)
-    upper = np.triu_indices(count)
+    rows, columns = _upper(count)
     coefficients: Double = np.zeros(count)
     coefficients[0] = np.quantile(values, share)
     for _ in range(_ITERATIONS):
         residuals = values - np.einsum("k,kn->n", coefficients.astype(np.float32), terms)
         weights = np.where(residuals > 0, np.float32(share), np.float32(1 - share)) / np.maximum(np.abs(residuals), np.float32(_LEAST_RESIDUAL))
         normal = np.zeros((count, count))
-        normal[upper] = np.einsum("pn,n->p", products, weights)
-        normal = normal + np.triu(normal, 1).T + 1e-6 * np.trace(normal) * np.eye(count)
+        normal[rows, columns] = normal[columns, rows] = np.einsum("pn,n->p", products, weights)
+        normal[np.diag_indices(count)] += 1e-6 * np.trace(normal)
         coefficients = np.asarray(np.linalg.solve(normal, np.einsum("kn,n->k", terms, weights * values)), np.float64)
     return coefficients

@@ -27,7 +27,7 @@ from services.patching.cells import (
 from services.patching.locator_maps import Kind, MappedCell, cells_of_maps
 from services.patching.scale import is_believed
 from services.patching.stained import RED_CELL_MICRONS, StainedImage
-from services.patching.working_image import RED_CELL_RADIUS, WorkingImage, working_image
+from services.patching.working_image import FINE_RADIUS, RED_CELL_RADIUS, WorkingImage, working_image
 
 Bytes = NDArray[np.uint8]
 Float = NDArray[np.float32]
@@ -37,8 +37,9 @@ Result = TypeVar("Result")
 
 SCALE_SIDE: Final = 512
 """The scale is measured on a copy of at most so many px; on a finer one where red cells have less than ``LEAST_UNIT`` px there."""
-FINE_SIDE: Final = 1024
-LEAST_UNIT: Final = 5.0
+SCALE_SIDE_OF_CROP: Final = 256
+"""The same for an image that may be a crop."""
+LEAST_UNIT: Final = 4.0
 LONGEST: Final = 1280
 """Longest side in px of what the network sees; where the red cells are so small that it would be longer, they are smaller in it."""
 USUAL: Final = (0.95, 2.9)
@@ -78,17 +79,14 @@ def survey(rgb: Bytes, *, is_field: bool = False) -> Surroundings:
         rgb: uint8 (H, W, 3).
         is_field: known to show many cells, however small it is.
     """
-    is_field |= max(rgb.shape[:2]) > SINGLE_CELL_MAX_SIDE
-    found, factor = _stained(rgb, SCALE_SIDE, is_field=is_field)
-    if found.unit is not None and found.unit < LEAST_UNIT and factor > 1:
-        found, factor = _stained(rgb, FINE_SIDE, is_field=is_field)
+    is_large = max(rgb.shape[:2]) > SINGLE_CELL_MAX_SIDE
+    factor = reduction_to(SCALE_SIDE if is_large else SCALE_SIDE_OF_CROP, *rgb.shape[:2])
+    found = StainedImage.of(reduced(rgb, factor), None, is_field=is_field or is_large)
+    if factor > 1 and found.unit is not None and found.unit < LEAST_UNIT:
+        factor = max(1, factor // 2)
+        found = StainedImage.of(reduced(rgb, factor), None, is_field=is_field or is_large, light=found.light)
     unit = None if found.unit is None else found.unit * factor
     return Surroundings(found.light, unit, found.covered_share, found.ink_share, found.outside, found.threshold)
-
-
-def _stained(rgb: Bytes, side: int, *, is_field: bool) -> tuple[StainedImage, int]:
-    factor = reduction_to(side, *rgb.shape[:2])
-    return StainedImage.of(reduced(rgb, factor), None, is_field=is_field), factor
 
 
 def locate(rgb: Bytes, microns_per_pixel: float | None = None, *, masks: bool = True) -> Location:
@@ -133,7 +131,7 @@ class _Found:
     @property
     def weight(self) -> float:
         """How sure the cells are in all; cells of an unusual size for this scale count less."""
-        sizes = (c.radius / RED_CELL_RADIUS for c in self.cells)
+        sizes = (c.radius / self.seen_as.red_cell_radius for c in self.cells)
         return sum(c.confidence * (1.0 if USUAL[0] <= s <= USUAL[1] else 0.5) for c, s in zip(self.cells, sizes, strict=True))
 
 
@@ -157,10 +155,11 @@ def _located(rgb: Bytes, known: Surroundings, found: _Found, radius: float | Non
 
 
 def _cells(rgb: Bytes, known: Surroundings, unit: float) -> Generator[Bytes, Float, _Found]:
-    unit = max(unit, RED_CELL_RADIUS * max(rgb.shape[:2]) / LONGEST)
-    seen_as = working_image(rgb, known.light, unit, known.outside)
+    radius = FINE_RADIUS if max(rgb.shape[:2]) <= SINGLE_CELL_MAX_SIDE else RED_CELL_RADIUS
+    unit = max(unit, radius * max(rgb.shape[:2]) / LONGEST)
+    seen_as = working_image(rgb, known.light, unit, known.outside, to=radius)
     maps = yield seen_as.pixels
-    return _Found(cells_of_maps(maps, seen_as.height, seen_as.width), seen_as, unit)
+    return _Found(cells_of_maps(maps, seen_as.height, seen_as.width, radius), seen_as, unit)
 
 
 def _guessed(rgb: Bytes, known: Surroundings) -> Generator[Bytes, Float, _Found]:

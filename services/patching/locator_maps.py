@@ -82,32 +82,33 @@ class Peaks:
         return self.rows.size
 
 
-def find_centres(heat: Float) -> Peaks:
+def find_centres(heat: Float, red_cell_radius: float = RED_CELL_RADIUS) -> Peaks:
     """Peaks of the heat maps, float32 (KINDS, h, w) in 0..1; of peaks of any kind near each other the highest."""
     highest = heat.max(axis=0)
-    reach = max(1, round(PEAK_REACH * RED_CELL_RADIUS / STRIDE))
+    reach = max(1, round(PEAK_REACH * red_cell_radius / STRIDE))
     disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
     rows, columns = np.nonzero((highest >= LEAST_PEAK) & (highest >= cv2.dilate(highest, disk)))
     return Peaks(rows, columns, heat[:, rows, columns].argmax(axis=0), highest[rows, columns])
 
 
-def cells_of_maps(maps: Float, height: int, width: int) -> list[MappedCell]:
+def cells_of_maps(maps: Float, height: int, width: int, red_cell_radius: float = RED_CELL_RADIUS) -> list[MappedCell]:
     """Cells of the working image.
 
     Args:
         maps: float32 (CHANNELS, h, w): heat maps, whole cell and nucleus, each 0..1, and offsets to the centre in red-cell radii.
         height, width: of the part of the working image that shows the image.
+        red_cell_radius: of a red cell, px of the working image.
 
     Returns:
         Nucleated and smudged cells that have an area, from top to bottom of their peaks.
     """
-    centres = find_centres(maps[:KINDS])
+    centres = find_centres(maps[:KINDS], red_cell_radius)
     if not len(centres):
         return []
     whole = _enlarged(maps[CELL])[:height, :width]
-    owners = _owners(centres, whole > 0.5, maps[OFFSET_X : OFFSET_Y + 1])
+    owners = _owners(centres, whole > 0.5, maps[OFFSET_X : OFFSET_Y + 1], red_cell_radius / STRIDE)
     nucleus = _enlarged(maps[NUCLEUS])[:height, :width] > 0.5
-    return list(_measured(centres, owners, nucleus))
+    return list(_measured(centres, owners, nucleus, LEAST_AREA * math.pi * red_cell_radius**2))
 
 
 def _enlarged(values: Float) -> Float:
@@ -116,11 +117,10 @@ def _enlarged(values: Float) -> Float:
     return np.asarray(cv2.resize(values, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
 
 
-def _owners(centres: Peaks, cell: Mask, offsets: Float) -> Labels:
-    """For every px of cells the number of its centre, from 1; 0 for none."""
+def _owners(centres: Peaks, cell: Mask, offsets: Float, unit: float) -> Labels:
+    """For every px of cells the number of its centre, from 1; 0 for none; ``unit`` is the radius of a red cell in positions."""
     height, width = cell.shape
     rows, columns = np.nonzero(cell)
-    unit = RED_CELL_RADIUS / STRIDE
     at = np.minimum(rows // STRIDE, offsets.shape[1] - 1), np.minimum(columns // STRIDE, offsets.shape[2] - 1)
     x = columns / STRIDE - 0.25 + offsets[0][at] * unit
     y = rows / STRIDE - 0.25 + offsets[1][at] * unit
@@ -142,7 +142,7 @@ def _nearest_centre(centres: Peaks, shape: tuple[int, ...]) -> tuple[Labels, Flo
     return number[labels], np.asarray(distance, np.float32)
 
 
-def _measured(centres: Peaks, owners: Labels, nucleus: Mask) -> Iterator[MappedCell]:
+def _measured(centres: Peaks, owners: Labels, nucleus: Mask, least_area: float) -> Iterator[MappedCell]:
     count = len(centres) + 1
     nuclei = np.bincount(owners[nucleus], minlength=count)
     for number, box in enumerate(_boxes(owners, count), start=1):
@@ -151,7 +151,7 @@ def _measured(centres: Peaks, owners: Labels, nucleus: Mask) -> Iterator[MappedC
             continue
         mask = _largest_part(owners[box] == number)
         rows, columns = np.nonzero(mask)
-        if rows.size < LEAST_AREA * math.pi * RED_CELL_RADIUS**2:
+        if rows.size < least_area:
             continue
         top, left = box[0].start + int(rows.min()), box[1].start + int(columns.min())
         yield MappedCell(

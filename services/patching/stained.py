@@ -61,7 +61,9 @@ class StainedImage:
     outside: Mask | None = None
 
     @classmethod
-    def of(cls, rgb: Bytes, microns_per_pixel: float | None, *, is_field: bool, threshold: float | None = None) -> StainedImage:
+    def of(
+        cls, rgb: Bytes, microns_per_pixel: float | None, *, is_field: bool, threshold: float | None = None, light: stain.Float | None = None
+    ) -> StainedImage:
         """Measure an image.
 
         Args:
@@ -69,12 +71,14 @@ class StainedImage:
             microns_per_pixel: if known.
             is_field: known to show many cells, however small it is.
             threshold: violet index of nuclei, where it is known from elsewhere; else a share of the image's peak.
+            light: of the background, float32 (h, w, 3) of any size, where it is known from a copy of another size.
         """
-        light = background_light(rgb, is_field=is_field)
+        is_lit = light is not None
+        light = background_light(rgb, is_field=is_field) if light is None else np.asarray(cv2.resize(light, rgb.shape[1::-1]), np.float32)
         density = stain.optical_density(rgb, light)
         covered = unreadable(rgb, density) if is_field else None
         if covered is not None:
-            light = background_light(covered.rgb, is_field=is_field, without=covered.mask)
+            light = light if is_lit else background_light(covered.rgb, is_field=is_field, without=covered.mask)
             density = stain.optical_density(covered.rgb, light)
             density[covered.mask] = 0.0
         foreground = stain.foreground_mask(density)

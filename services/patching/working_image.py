@@ -15,7 +15,9 @@ Float = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
 RED_CELL_RADIUS: Final = 8.0
-"""Radius of a red cell in px of the working image."""
+"""Radius of a red cell in px of the working image of a field."""
+FINE_RADIUS: Final = 10.0
+"""The same for a small image: there are few pixels, so outlines may be fine."""
 BACKGROUND: Final = 224
 """Value of the background in all three channels; brighter pixels than the light keep some room above it."""
 MULTIPLE: Final = 8
@@ -30,6 +32,7 @@ class WorkingImage:
         pixels: uint8 (h, w, 3), sides multiples of ``MULTIPLE``.
         height, width: of the part that shows the image; the rest is background.
         step_x, step_y: px of the image for one px of the working image.
+        red_cell_radius: of a red cell, px of the working image.
     """
 
     pixels: Bytes
@@ -37,9 +40,10 @@ class WorkingImage:
     width: int
     step_x: float
     step_y: float
+    red_cell_radius: float = RED_CELL_RADIUS
 
 
-def working_image(rgb: Bytes, light: Float, red_cell_radius: float, outside: Mask | None = None) -> WorkingImage:
+def working_image(rgb: Bytes, light: Float, red_cell_radius: float, outside: Mask | None = None, *, to: float = RED_CELL_RADIUS) -> WorkingImage:
     """Bring an image to the scale and the light of the locator.
 
     Args:
@@ -47,19 +51,20 @@ def working_image(rgb: Bytes, light: Float, red_cell_radius: float, outside: Mas
         light: the light of its background, float32 (h, w, 3) in 1..255, of any size.
         red_cell_radius: of a red cell, px of ``rgb``.
         outside: bool (h', w'), of any size: pixels without a picture, which become background; None for none.
+        to: radius of a red cell in px of the working image.
     """
-    height, width = scaled(rgb.shape[0], red_cell_radius), scaled(rgb.shape[1], red_cell_radius)
+    height, width = (scaled(side, red_cell_radius, to) for side in rgb.shape[:2])
     flat = evened(resized(rgb, height, width), light)
     if outside is not None:
         flat[cv2.resize(outside.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) > 0] = BACKGROUND
     bottom, right = -height % MULTIPLE, -width % MULTIPLE
     padded = cv2.copyMakeBorder(flat, 0, bottom, 0, right, cv2.BORDER_CONSTANT, value=(BACKGROUND,) * 3)
-    return WorkingImage(np.asarray(padded, np.uint8), height, width, rgb.shape[1] / width, rgb.shape[0] / height)
+    return WorkingImage(np.asarray(padded, np.uint8), height, width, rgb.shape[1] / width, rgb.shape[0] / height, to)
 
 
-def scaled(side: int, red_cell_radius: float) -> int:
+def scaled(side: int, red_cell_radius: float, to: float = RED_CELL_RADIUS) -> int:
     """Side of the working image in px for a side of the image in px."""
-    return max(MULTIPLE, math.floor(side * RED_CELL_RADIUS / red_cell_radius + 0.5))
+    return max(MULTIPLE, math.floor(side * to / red_cell_radius + 0.5))
 
 
 def resized(rgb: Bytes, height: int, width: int) -> Bytes:
