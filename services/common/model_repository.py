@@ -16,6 +16,8 @@ CONFIG_FILE: Final = "config.pbtxt"
 CPU_CONFIG_FILE: Final = "configs/cpu.pbtxt"
 BACKEND: Final = "onnxruntime"
 """Triton backend that runs all models."""
+ANY_SIDE: Final = -1
+"""Side of the input of a network that takes images of any side."""
 SHA256: Final = "sha256"
 """Parameter that states the checksum of the served file, so that a Triton's configuration says which file it serves."""
 
@@ -28,7 +30,7 @@ class ModelConfig:
         name: model name.
         max_batch_size: largest batch of one inference.
         input_name: name of the only input, uint8 NHWC.
-        input_shape: (side, side, 3), or (-1, -1, 3) where any side is taken.
+        input_shape: (side, side, 3); ``ANY_SIDE`` where any side is taken.
         output_shapes: shape of every output by name, without the batch; -1 where it follows the input.
         parameters: parameters of the ``onnxruntime`` backend.
     """
@@ -55,7 +57,7 @@ class ModelConfig:
 
 def fits(shape: Sequence[int], expected: Sequence[int]) -> bool:
     """Whether a shape is the expected one, in which -1 stands for any size."""
-    return len(shape) == len(expected) and all(wanted in (-1, size) for size, wanted in zip(shape, expected, strict=True))
+    return len(shape) == len(expected) and all(wanted in (ANY_SIDE, size) for size, wanted in zip(shape, expected, strict=True))
 
 
 def read_model_config(folder: Path) -> ModelConfig:

@@ -10,10 +10,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from services.common.image_codec import MIN_SIDE
 from services.patching import stain
 from services.patching.candidates import Candidate, nuclei_of_crop, nuclei_of_field
 from services.patching.nucleus import Nucleus
+from services.patching.reduction import reduced, reduction_to
 from services.patching.scale import is_believed
 from services.patching.stained import RED_CELL_MICRONS, StainedImage
 
@@ -155,11 +155,6 @@ def _reduction(height: int, width: int) -> int:
     return reduction_to(WORKING_SIDE, height, width)
 
 
-def reduction_to(side: int, height: int, width: int) -> int:
-    """Whole factor to at most ``side`` px; the shorter side keeps at least ``MIN_SIDE`` px, so that a long thin image is reduced less."""
-    return max(1, min(math.ceil(max(height, width) / side), min(height, width) // MIN_SIDE))
-
-
 def _located_as_crop(rgb: Bytes, microns_per_pixel: float | None, *, masks: bool) -> _OfCrop:
     image = StainedImage.of(rgb, microns_per_pixel, is_field=False)
     cells = _cells(image, nuclei_of_crop(image), 1, rgb.shape, masks=masks)
@@ -189,14 +184,6 @@ def measure_red_cells(rgb: Bytes, reduction: int) -> float | None:
     """
     unit = StainedImage.of(reduced(rgb, reduction), None, is_field=True).unit
     return None if unit is None else unit * reduction
-
-
-def reduced(rgb: Bytes, factor: int) -> Bytes:
-    """The image at a whole fraction of its size, averaged; rows and columns that are left over are cut off."""
-    if factor == 1:
-        return rgb
-    height, width = rgb.shape[0] // factor, rgb.shape[1] // factor
-    return np.asarray(cv2.resize(rgb[: height * factor, : width * factor], (width, height), interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def central_cell(cells: tuple[LocatedCell, ...], height: int, width: int) -> LocatedCell | None:

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.common.checks import MAX_CELLS_PER_CALL
-from services.patching.cells import LocatedCell, reduced
+from services.patching.cells import LocatedCell
+from services.patching.reduction import reduced
 
 Bytes = NDArray[np.uint8]
 

@@ -21,12 +21,12 @@ from services.patching.cells import (
     SINGLE_CELL_MAX_SIDE,
     LocatedCell,
     LocatedCells,
-    reduced,
-    reduction_to,
 )
 from services.patching.locator_maps import Kind, MappedCell, cells_of_maps
+from services.patching.outlines import completed
+from services.patching.reduction import reduced, reduction_to
 from services.patching.scale import is_believed
-from services.patching.stained import RED_CELL_MICRONS, StainedImage
+from services.patching.stained import MANY_RED_CELLS, RED_CELL_MICRONS, StainedImage
 from services.patching.working_image import FINE_RADIUS, RED_CELL_RADIUS, WorkingImage, working_image
 
 Bytes = NDArray[np.uint8]
@@ -42,6 +42,8 @@ SCALE_SIDE_OF_CROP: Final = 256
 LEAST_UNIT: Final = 4.0
 LONGEST: Final = 1280
 """Longest side in px of what the network sees; where the red cells are so small that it would be longer, they are smaller in it."""
+MOST_OF_CROP: Final = 11.0
+"""Shorter side of a crop in red-cell radii, at most; published crops have 7..11."""
 USUAL: Final = (0.95, 2.9)
 """Median radius of the nucleated cells of an image in red-cell radii; beyond it the scale is taken from the nucleated cells."""
 TYPICAL: Final = 1.6
@@ -103,12 +105,17 @@ def locate(rgb: Bytes, microns_per_pixel: float | None = None, *, masks: bool = 
     known = survey(rgb)
     stated = RED_CELL_MICRONS / microns_per_pixel if microns_per_pixel else None
     believed = stated if stated and is_believed(stated, known.seen, min(rgb.shape[:2])) else None
-    unit = believed or known.seen
+    unit = believed or (None if _shows_lobes(rgb, known.seen) else known.seen)
     found = (yield from _cells(rgb, known, unit)) if unit else (yield from _guessed(rgb, known))
     if not believed and found.cells and not USUAL[0] <= found.typical / found.unit <= USUAL[1]:
         again = yield from _cells(rgb, known, found.typical / TYPICAL)
         found = again if again.weight >= found.weight else found
     return _located(rgb, known, found, believed or known.seen, doubted=bool(stated) and believed is None, masks=masks)
+
+
+def _shows_lobes(rgb: Bytes, seen: float | None) -> bool:
+    """Whether what was seen as red cells of a small image may be the lobes of one nucleus: a crop is not so many red cells wide, and a field is wider."""
+    return seen is not None and max(rgb.shape[:2]) <= SINGLE_CELL_MAX_SIDE and MOST_OF_CROP * seen < min(rgb.shape[:2]) < MANY_RED_CELLS * seen
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,7 +156,8 @@ def locate_window(rgb: Bytes, red_cell_radius: float | None) -> Location:
 
 
 def _located(rgb: Bytes, known: Surroundings, found: _Found, radius: float | None, *, doubted: bool, masks: bool) -> LocatedCells:
-    kept = [_in_image(c, found.seen_as, rgb.shape, masks=masks) for c in found.nucleated]
+    whole = completed(found.nucleated, found.seen_as, known.threshold)
+    kept = [_in_image(c, found.seen_as, rgb.shape, masks=masks) for c in whole]
     ordered = sorted((c for c in kept if c.radius >= MIN_RADIUS), key=lambda c: (c.center_y, c.center_x))
     return LocatedCells(tuple(ordered), radius, known.threshold, known.covered, doubted, known.ink, known.outside)
 
@@ -184,13 +192,16 @@ def _guessed(rgb: Bytes, known: Surroundings) -> Generator[Bytes, Float, _Found]
 def _in_image(cell: MappedCell, seen_as: WorkingImage, shape: tuple[int, ...], *, masks: bool) -> LocatedCell:
     """A cell in px of the image."""
     step_x, step_y = seen_as.step_x, seen_as.step_y
-    left, top = math.floor(cell.left * step_x), math.floor(cell.top * step_y)
-    right = min(shape[1], math.ceil((cell.left + cell.mask.shape[1]) * step_x))
-    bottom = min(shape[0], math.ceil((cell.top + cell.mask.shape[0]) * step_y))
-    mask = cv2.resize(cell.mask.astype(np.float32), (right - left, bottom - top), interpolation=cv2.INTER_LINEAR) > 0.5 if masks else None
+    x, y, width, height = cv2.boundingRect(cell.mask.astype(np.uint8))
+    left, top = math.floor((cell.left + x) * step_x), math.floor((cell.top + y) * step_y)
+    right = min(shape[1], math.ceil((cell.left + x + width) * step_x))
+    bottom = min(shape[0], math.ceil((cell.top + y + height) * step_y))
+    own = cell.mask[y : y + height, x : x + width].astype(np.float32)
+    mask = cv2.resize(own, (right - left, bottom - top), interpolation=cv2.INTER_LINEAR) > 0.5 if masks else None
+    center_x, center_y = cell.centroid
     return LocatedCell(
-        center_x=(cell.x + 0.5) * step_x - 0.5,
-        center_y=(cell.y + 0.5) * step_y - 0.5,
+        center_x=(center_x + 0.5) * step_x - 0.5,
+        center_y=(center_y + 0.5) * step_y - 0.5,
         radius=cell.radius * math.sqrt(step_x * step_y),
         x=left,
         y=top,

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import cached_property
 from typing import Final
 
 import cv2
@@ -32,6 +33,10 @@ PEAK_REACH: Final = 0.5
 """Within so many red-cell radii the highest peak counts alone."""
 FARTHEST: Final = 0.9
 """A pixel belongs to a centre if it points at most this many red-cell radii past it."""
+SURE: Final = 0.5
+"""A pixel surely is of a cell, or of a nucleus, from this value on."""
+POSSIBLE: Final = 0.2
+"""A pixel may be of a cell from this value on."""
 LEAST_AREA: Final = 0.35
 """Least area of a cell, as a share of the area of a red cell."""
 
@@ -51,22 +56,35 @@ class MappedCell:
     Attributes:
         kind: of its centre.
         confidence: 0..1, height of its peak.
-        x, y: centroid of the whole cell.
-        radius: sqrt(area / pi) of the whole cell.
-        left, top: of its mask.
-        mask: bool (h, w), the whole cell.
-        nucleus_area: px of the nucleus.
+        left, top: of the box of its masks.
+        mask: bool (h, w), what surely is of the cell.
+        possible: bool (h, w), what may be of it; nearly all of the mask.
+        nucleus: bool (h, w), what surely is of its nucleus.
     """
 
     kind: Kind
     confidence: float
-    x: float
-    y: float
-    radius: float
     left: int
     top: int
     mask: Mask
-    nucleus_area: float
+    possible: Mask
+    nucleus: Mask
+
+    @cached_property
+    def area(self) -> int:
+        """Px of the mask, at least one."""
+        return int(np.count_nonzero(self.mask))
+
+    @cached_property
+    def radius(self) -> float:
+        """sqrt(area / pi) of the mask."""
+        return math.sqrt(self.area / math.pi)
+
+    @cached_property
+    def centroid(self) -> tuple[float, float]:
+        """(x, y) of the mask."""
+        moments = cv2.moments(self.mask.astype(np.uint8), binaryImage=True)
+        return moments["m10"] / moments["m00"] + self.left, moments["m01"] / moments["m00"] + self.top
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,9 +124,9 @@ def cells_of_maps(maps: Float, height: int, width: int, red_cell_radius: float =
     if not len(centres):
         return []
     whole = _enlarged(maps[CELL])[:height, :width]
-    owners = _owners(centres, whole > 0.5, maps[OFFSET_X : OFFSET_Y + 1], red_cell_radius / STRIDE)
-    nucleus = _enlarged(maps[NUCLEUS])[:height, :width] > 0.5
-    return list(_measured(centres, owners, nucleus, LEAST_AREA * math.pi * red_cell_radius**2))
+    owners = _owners(centres, whole > POSSIBLE, maps[OFFSET_X : OFFSET_Y + 1], red_cell_radius / STRIDE)
+    nucleus = _enlarged(maps[NUCLEUS])[:height, :width] > SURE
+    return list(_measured(centres, owners, whole > SURE, nucleus, LEAST_AREA * math.pi * red_cell_radius**2))
 
 
 def _enlarged(values: Float) -> Float:
@@ -142,29 +160,16 @@ def _nearest_centre(centres: Peaks, shape: tuple[int, ...]) -> tuple[Labels, Flo
     return number[labels], np.asarray(distance, np.float32)
 
 
-def _measured(centres: Peaks, owners: Labels, nucleus: Mask, least_area: float) -> Iterator[MappedCell]:
-    count = len(centres) + 1
-    nuclei = np.bincount(owners[nucleus], minlength=count)
-    for number, box in enumerate(_boxes(owners, count), start=1):
+def _measured(centres: Peaks, owners: Labels, sure: Mask, nucleus: Mask, least_area: float) -> Iterator[MappedCell]:
+    for number, box in enumerate(_boxes(owners, len(centres) + 1), start=1):
         kind = Kind(int(centres.kinds[number - 1]))
         if kind is Kind.PLATELET or box is None:
             continue
-        mask = _largest_part(owners[box] == number)
-        rows, columns = np.nonzero(mask)
-        if rows.size < least_area:
-            continue
-        top, left = box[0].start + int(rows.min()), box[1].start + int(columns.min())
-        yield MappedCell(
-            kind,
-            float(centres.heights[number - 1]),
-            float(columns.mean()) + box[1].start,
-            float(rows.mean()) + box[0].start,
-            math.sqrt(rows.size / math.pi),
-            left,
-            top,
-            mask[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1],
-            float(nuclei[number]),
-        )
+        possible = owners[box] == number
+        mask = largest_part(possible & sure[box])
+        cell = MappedCell(kind, float(centres.heights[number - 1]), box[1].start, box[0].start, mask, possible, possible & nucleus[box])
+        if cell.area >= least_area:
+            yield cell
 
 
 def _boxes(owners: Labels, count: int) -> list[tuple[slice, slice] | None]:
@@ -179,8 +184,8 @@ def _boxes(owners: Labels, count: int) -> list[tuple[slice, slice] | None]:
     return [None if high[0, n] < 0 else np.s_[low[0, n] : high[0, n] + 1, low[1, n] : high[1, n] + 1] for n in range(1, count)]
 
 
-def _largest_part(mask: Mask) -> Mask:
-    """The largest connected part, its holes filled."""
+def largest_part(mask: Mask) -> Mask:
+    """The largest connected part of a mask, its holes filled."""
     count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=4)
     if count > 2:
         mask = labels == 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())

@@ -10,13 +10,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from services.patching.reduction import reduced
+
 Bytes = NDArray[np.uint8]
 Float = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
 RED_CELL_RADIUS: Final = 8.0
 """Radius of a red cell in px of the working image of a field."""
-FINE_RADIUS: Final = 10.0
+FINE_RADIUS: Final = 9.0
 """The same for a small image: there are few pixels, so outlines may be fine."""
 BACKGROUND: Final = 224
 """Value of the background in all three channels; brighter pixels than the light keep some room above it."""
@@ -44,7 +46,7 @@ class WorkingImage:
 
 
 def working_image(rgb: Bytes, light: Float, red_cell_radius: float, outside: Mask | None = None, *, to: float = RED_CELL_RADIUS) -> WorkingImage:
-    """Bring an image to the scale and the light of the locator.
+    """Bring an image to the scale and the light of the locator; rows and columns that a reduction by a whole factor leaves over are cut off.
 
     Args:
         rgb: uint8 (H, W, 3).
@@ -53,13 +55,15 @@ def working_image(rgb: Bytes, light: Float, red_cell_radius: float, outside: Mas
         outside: bool (h', w'), of any size: pixels without a picture, which become background; None for none.
         to: radius of a red cell in px of the working image.
     """
-    height, width = (scaled(side, red_cell_radius, to) for side in rgb.shape[:2])
-    flat = evened(resized(rgb, height, width), light)
+    factor = max(1, math.floor(red_cell_radius / to))
+    small = reduced(rgb, factor)
+    height, width = (scaled(side * factor, red_cell_radius, to) for side in small.shape[:2])
+    flat = evened(resized(small, height, width), light)
     if outside is not None:
         flat[cv2.resize(outside.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) > 0] = BACKGROUND
     bottom, right = -height % MULTIPLE, -width % MULTIPLE
     padded = cv2.copyMakeBorder(flat, 0, bottom, 0, right, cv2.BORDER_CONSTANT, value=(BACKGROUND,) * 3)
-    return WorkingImage(np.asarray(padded, np.uint8), height, width, rgb.shape[1] / width, rgb.shape[0] / height, to)
+    return WorkingImage(np.asarray(padded, np.uint8), height, width, factor * small.shape[1] / width, factor * small.shape[0] / height, to)
 
 
 def scaled(side: int, red_cell_radius: float, to: float = RED_CELL_RADIUS) -> int:

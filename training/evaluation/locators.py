@@ -27,6 +27,7 @@ from training.command import explained, program_parser
 from training.datasets.all_idb_fields import CellClass, Field, Point, read_fields, read_points
 from training.datasets.all_idb_unmarked import UNMARKED
 from training.datasets.location_review import REVIEWED, Verdict
+from training.errors import RecipeError
 from training.files.whole_files import write_json
 from training.location.annotated import FOLDS, Annotated
 from training.location.run import load_locator
@@ -241,6 +242,20 @@ def table(record: Mapping[str, Any]) -> Iterator[str]:
     ):
         yield f"| `{WBC}`, {title} | " + " | ".join(f"{record[n][WBC][key]:.3f}" for n in names) + " |"
     yield f"| `{WBC}`, not found | " + " | ".join(_share(record[n][WBC]["not_found"], record[n][WBC]["count"]) for n in names) + " |"
+
+
+def figures_of(record: Path) -> dict[str, str]:
+    """Figures of the locator by their titles, as the table prints them.
+
+    Raises:
+        RecipeError: there is no such record, or it says nothing of the locator.
+    """
+    try:
+        found = {LEARNED: json.loads(record.read_text(encoding="utf-8"))[LEARNED]}
+    except (OSError, ValueError, KeyError) as error:
+        raise RecipeError(f"{record} holds no figures of a locator: make it by `dl4all study locators`.") from error
+    rows = [line.strip("| ").split(" | ") for line in list(table(found))[2:]]
+    return dict(rows)
 
 
 def _share(part: int, whole: int) -> str:

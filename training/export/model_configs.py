@@ -13,7 +13,7 @@ from typing import Final
 import onnx
 
 from services.common.checks import MAX_CELLS_PER_CALL
-from services.common.model_repository import BACKEND, CONFIG_FILE, CPU_CONFIG_FILE, SHA256
+from services.common.model_repository import ANY_SIDE, BACKEND, CONFIG_FILE, CPU_CONFIG_FILE, SHA256
 from services.common.releases import sha256_of
 from training.export.onnx_model import INPUT
 
@@ -55,7 +55,15 @@ def write_model_configs(
     for_cpu = path if cpu_file is None else path.with_name(cpu_file)
     (folder / CONFIG_FILE).write_text(
         _text(
-            folder.name, path, shapes, (-1 if any_side else side, side), range(1, max_batch + 1), "KIND_GPU", 1, GPU_QUEUE_DELAY_MICROSECONDS, _GPU
+            folder.name,
+            path,
+            shapes,
+            (ANY_SIDE if any_side else side, side),
+            range(1, max_batch + 1),
+            "KIND_GPU",
+            1,
+            GPU_QUEUE_DELAY_MICROSECONDS,
+            _GPU,
         ),
         encoding="utf-8",
     )
@@ -64,7 +72,15 @@ def write_model_configs(
     powers = [2**k for k in range(max_batch.bit_length()) if 2**k < max_batch]
     cpu.write_text(
         _text(
-            folder.name, for_cpu, shapes, (-1 if any_side else side, side), [*powers, max_batch], "KIND_CPU", 2, CPU_QUEUE_DELAY_MICROSECONDS, _CPU
+            folder.name,
+            for_cpu,
+            shapes,
+            (ANY_SIDE if any_side else side, side),
+            [*powers, max_batch],
+            "KIND_CPU",
+            2,
+            CPU_QUEUE_DELAY_MICROSECONDS,
+            _CPU,
         ),
         encoding="utf-8",
     )

@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.patching import stain, working_image
-from services.patching.cells import WORKING_SIDE, reduced
+from services.patching.cells import WORKING_SIDE
 from services.patching.light import background_light
 from services.patching.locator_maps import Kind
+from services.patching.reduction import reduced
 from services.patching.stained import StainedImage
 from training.datasets.fields import TruthBox
 from training.location.annotated import Annotated, Mark

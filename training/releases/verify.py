@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from services.common.engines.base import PLACE_EMBEDDINGS
 from services.common.engines.onnx_runtime import open_session
 from services.common.errors import BrokenReleaseError
-from services.common.model_repository import CONFIG_FILE, CPU_CONFIG_FILE, SHA256, read_model_config
-from services.common.releases import Model, Patches, Release, ReleaseStore, Role
+from services.common.model_repository import ANY_SIDE, CONFIG_FILE, CPU_CONFIG_FILE, SHA256, read_model_config
+from services.common.releases import INDEX_FILE, Model, Patches, Release, ReleaseStore, Role
+from services.patching.locator_maps import CHANNELS, MAPS, STRIDE
+from services.patching.working_image import MULTIPLE
 from services.retrieval.library import open_library
 
 _MEAN_TOLERANCE = 0.02
@@ -27,10 +29,15 @@ def check_releases(releases: Path, model_repository: Path) -> Iterator[str]:
             not run, or the library was made by a model of another dimension.
     """
     store = ReleaseStore(releases, model_repository)
+    if store.index.locator is not None:
+        _check_locator(store, INDEX_FILE, store.index.locator, model_repository)
+        yield f"{INDEX_FILE}: {store.index.locator.model} finds the cells for releases that name no locator"
     for release in store.releases:
         dimension = _check_model(store, release, release.embedder, model_repository)
         _check_model(store, release, release.network, model_repository)
         _check_judgement(store, release)
+        if release.locator is not None:
+            _check_locator(store, release.id, release.locator, model_repository)
         if release.patches is not None:
             _check_patches(store, release.id, release.patches, model_repository)
         library = open_library(store.library_path(release), f"{release.embedder.model}/{release.embedder.version}")
@@ -82,6 +89,15 @@ def _check_patches(store: ReleaseStore, release_id: str, patches: Patches, model
     for path, (logits, activations) in _outputs(store, patches.network, patches.side, _PATCH_OUTPUTS):
         if logits.shape != (1, 2) or activations.ndim != 4 or not np.allclose(activations.mean(axis=(1, 2)), logits, atol=1e-4):
             raise BrokenReleaseError("RELEASE_BROKEN", f"{path} does not give two logits that are the mean of its class activations.")
+
+
+def _check_locator(store: ReleaseStore, named_by: str, model: Model, model_repository: Path) -> None:
+    """Run the files of a locator on one image: the maps that location reads, of half the side."""
+    _check_configs(named_by, model, ANY_SIDE, model_repository)
+    side = 8 * MULTIPLE
+    for path, (maps,) in _outputs(store, model, side, (MAPS,)):
+        if maps.shape != (1, CHANNELS, side // STRIDE, side // STRIDE) or not np.isfinite(maps).all():
+            raise BrokenReleaseError("RELEASE_BROKEN", f"{path} is no locator: of {side} px it gives {maps.shape}.")
 
 
 def _check_configs(release_id: str, model: Model, side: int, model_repository: Path) -> None:

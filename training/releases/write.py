@@ -5,8 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import shutil
-import textwrap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,15 +13,14 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from services.common.cell_classes import CLASSES
 from services.common.releases import INDEX_FILE, RELEASE_FILE, Index, InputKind, Release, ReleaseStore, Role, sha256_of
 from training.errors import RecipeError
 from training.files.whole_files import write_json
 from training.metrics.by_patient import Interval
+from training.releases.card import model_card
 
 METADATA_FILE: Final = "metadata.json"
 CARD_FILE: Final = "MODEL_CARD.md"
-_LINE: Final = 120
 
 
 @dataclass(frozen=True)
@@ -145,7 +143,7 @@ def write_patch_release(cells: Release, parts: PatchReleaseParts, releases: Path
 def _write(content: Mapping[str, Any], model: str, about: Mapping[str, object], releases: Path, model_repository: Path) -> Release:
     release = _validated(content)
     write_json(releases / release.id / RELEASE_FILE, release.model_dump(mode="json"))
-    write_json(releases / INDEX_FILE, _updated_index(releases / INDEX_FILE, release).model_dump(mode="json"))
+    write_index(releases / INDEX_FILE, _updated_index(releases / INDEX_FILE, release))
     metadata = {"release": release.id, **about, **content}
     _write_about(model_repository / model, metadata)
     ReleaseStore(releases, model_repository)
@@ -221,7 +219,7 @@ def activate(release: Release, releases: Path, *, as_default: bool = False) -> N
     path = releases / INDEX_FILE
     index = Index.model_validate_json(path.read_bytes())
     default = release.id if as_default or index.default == index.current.get(release.system) else index.default
-    write_json(path, Index(default=default, current={**index.current, release.system: release.id}).model_dump(mode="json"))
+    write_index(path, index.model_copy(update={"default": default, "current": {**index.current, release.system: release.id}}))
 
 
 def install_release(release: str, model: str, staging: Path, releases: Path, model_repository: Path) -> None:
@@ -252,7 +250,7 @@ def install_release(release: str, model: str, staging: Path, releases: Path, mod
             new.rename(served)
             moved.append(served)
         written = Release.model_validate_json((releases / release / RELEASE_FILE).read_bytes())
-        write_json(index, _updated_index(index, written).model_dump(mode="json"))
+        write_index(index, _updated_index(index, written))
         ReleaseStore(releases, model_repository)
     except BaseException:
         for served in moved:
@@ -264,6 +262,11 @@ def install_release(release: str, model: str, staging: Path, releases: Path, mod
         else:
             index.write_bytes(before)
         raise
+
+
+def write_index(path: Path, index: Index) -> None:
+    """Write an index; a locator appears only where there is one."""
+    write_json(path, index.model_dump(mode="json", exclude_none=True))
 
 
 def _figure(name: str, value: Interval | float) -> dict[str, object]:
@@ -284,78 +287,4 @@ def _updated_index(path: Path, release: Release) -> Index:
     if not path.exists():
         return Index(default=release.id, current={release.system: release.id})
     index = Index.model_validate_json(path.read_bytes())
-    return Index(default=index.default, current={release.system: release.id, **index.current})
-
-
-def model_card(metadata: Mapping[str, Any]) -> str:
-    """The card of a model, written from its ``metadata.json`` and nothing else."""
-    patches = metadata.get("patches")
-    network = metadata["network"] if patches is None else patches["network"]
-    blocks = [
-        f"# {network['model']}",
-        metadata["title"],
-        "**A research demonstration, not a medical device.** The weights and the reference library may be used for research only; "
-        "see `LICENSE-WEIGHTS.md`.",
-        *_bullets(
-            [
-                f"Release: `{metadata['id']}`, detects `{metadata['detects']}`",
-                f"Architecture: {metadata['architecture']}",
-                *(_cell_network(metadata) if patches is None else _patch_network(patches)),
-                f"Served: {_served(network['files'])}",
-            ]
-        ),
-        "## Data",
-        *_bullets([f"{name}: {text}" for name, text in metadata["data"].items()]),
-        "## Figures (95 % interval by patient)",
-        _table(("figure", "value", "interval"), [(f["name"], _number(f["value"]), _interval(f)) for f in metadata["figures"]]),
-        "## Limits",
-        *_bullets(metadata["limits"]),
-    ]
-    return "\n\n".join(_wrapped(block) for block in blocks) + "\n"
-
-
-def _bullets(items: Iterable[str]) -> tuple[str]:
-    return ("\n".join(f"- {item}" for item in items),)
-
-
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(row)} |" for row in (heads, ["--"] * len(heads), *rows))
-
-
-def _wrapped(block: str) -> str:
-    """Markdown as `make format` wraps it; rows of tables stay whole."""
-
-    def wrap(line: str) -> str:
-        indent = "  " if line.startswith("- ") else ""
-        return textwrap.fill(line, _LINE, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
-
-    return "\n".join(line if line.startswith("|") else wrap(line) for line in block.split("\n"))
-
-
-def _cell_network(metadata: Mapping[str, Any]) -> tuple[str, str]:
-    given, classes = metadata["input"], ", ".join(metadata.get("classes", CLASSES))
-    by_place = ", class activations (the logits are their mean over places)" if metadata.get("class_activations") else ""
-    return (
-        f"Input: uint8 NHWC, {given['side']} x {given['side']}, {given['kind']}; normalisation and temperature are in the graph",
-        f"Outputs: logits ({classes}), embedding, place embeddings{by_place}",
-    )
-
-
-def _patch_network(given: Mapping[str, Any]) -> tuple[str, str]:
-    return (
-        f"Input: uint8 NHWC, {given['side']} x {given['side']}: a patch of {given['patch_side']} px of a field whose red cells have a radius of "
-        f"{given['nominal_red_cell_radius']} px, scaled with them in others; normalisation and temperatures are in the graph",
-        "Outputs: logits (blast present, other nucleated cell present), class activations (the logits are their mean over places)",
-    )
-
-
-def _served(files: Mapping[str, Mapping[str, str]]) -> str:
-    return ", ".join(f"`{file['file']}` on {role.upper()}s" for role, file in files.items())
-
-
-def _number(value: float) -> str:
-    return f"{value:.4f}" if value == 0 or abs(value) >= 1e-3 else f"{value:.1e}"
-
-
-def _interval(figure: Mapping[str, Any]) -> str:
-    return "" if figure.get("low") is None else f"{figure['low']:.4f} to {figure['high']:.4f}"
+    return index.model_copy(update={"current": {release.system: release.id, **index.current}})

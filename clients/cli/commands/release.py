@@ -99,6 +99,30 @@ def build_patch_release(
         _say_built(releases, model_repository, release)
 
 
+@release_app.command("locator")
+def install_release_locator(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run of `dl4all train locator` without --folds.")],
+    model: Annotated[str, typer.Option("--model", help="Its name in the model repository, such as locator_1.")],
+    record: Annotated[
+        Path, typer.Option(help="Record of `dl4all study locators`: figures of networks that have not seen the fields, for the card.")
+    ] = Path("docs/runs/locators.json"),
+    replace: Annotated[bool, typer.Option(help="Replace a model of this name.")] = False,
+    releases: Releases = RELEASES,
+    model_repository: Models = MODELS,
+) -> None:
+    """Export a locator and let it find the cells for all releases that name no locator of their own.
+
+    Running services take it with their next request. Networks judge cells as they are outlined: measure the releases with it first,
+    `dl4all study locator-releases`.
+    """
+    with explained():
+        from training.evaluation.locators import figures_of
+        from training.releases.locator import LocatorOptions, install_locator
+
+        installed = install_locator(LocatorOptions(run, model, figures_of(record), releases, model_repository, replace))
+        say(f"{installed.model} finds the cells: {model_repository / installed.model}", "green")
+
+
 @release_app.command("import-allnet")
 def import_allnet(
     checkpoint: Annotated[Path, typer.Argument(help="Published state dict, modelsave_1_final.pt.")],

@@ -28,15 +28,15 @@ class Disk:
     height: float = 0.9
 
 
-def maps_of(disks: list[Disk], height: int, width: int) -> Float:
-    """Maps of disks on a working image of this size; a position is of the disk whose centre is nearest."""
+def maps_of(disks: list[Disk], height: int, width: int, red_cell_radius: float = RED_CELL_RADIUS) -> Float:
+    """Maps of disks on a working image of this size and scale; a position is of the disk whose centre is nearest."""
     shape = height // STRIDE, width // STRIDE
     rows, columns = (STRIDE * axis + 0.5 for axis in np.mgrid[: shape[0], : shape[1]])
     maps = np.zeros((CHANNELS, *shape), np.float32)
     nearest = np.full(shape, np.inf)
     for disk in disks:
         distance = np.hypot(columns - disk.x, rows - disk.y)
-        peak = disk.height * np.exp(-(distance**2) / (2 * (0.3 * RED_CELL_RADIUS) ** 2))
+        peak = disk.height * np.exp(-(distance**2) / (2 * (0.3 * red_cell_radius) ** 2))
         maps[disk.kind] = np.maximum(maps[disk.kind], peak)
         if disk.kind is Kind.PLATELET:
             continue
@@ -44,8 +44,8 @@ def maps_of(disks: list[Disk], height: int, width: int) -> Float:
         maps[NUCLEUS] = np.maximum(maps[NUCLEUS], _soft(0.8 * disk.radius - distance))
         own = distance < nearest
         nearest[own] = distance[own]
-        maps[OFFSET_X][own] = ((disk.x - columns) / RED_CELL_RADIUS)[own]
-        maps[OFFSET_Y][own] = ((disk.y - rows) / RED_CELL_RADIUS)[own]
+        maps[OFFSET_X][own] = ((disk.x - columns) / red_cell_radius)[own]
+        maps[OFFSET_Y][own] = ((disk.y - rows) / red_cell_radius)[own]
     return maps
 
 

@@ -14,7 +14,7 @@ from services.patching import locating
 from services.patching.cells import LocatedCells
 from services.patching.locating import LONGEST, Location, locate, locate_window, run, survey
 from services.patching.locator_maps import Kind
-from services.patching.working_image import RED_CELL_RADIUS, WorkingImage, working_image
+from services.patching.working_image import FINE_RADIUS, RED_CELL_RADIUS, WorkingImage, working_image
 from tests.services.patching.drawn_maps import Disk, maps_of
 
 FIELD = PhantomOptions(width=800, height=600, cells=6, cell_radius=30.0, label=False)
@@ -28,17 +28,18 @@ class Oracle:
         self.kind = kind
         self.seen: list[WorkingImage] = []
 
-    def working_image(self, *arguments: Any) -> WorkingImage:
+    def working_image(self, *arguments: Any, **named: Any) -> WorkingImage:
         """As the module makes it, and noted: the network itself is not told the scale."""
-        self.seen.append(working_image(*arguments))
+        self.seen.append(working_image(*arguments, **named))
         return self.seen[-1]
 
     def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         assert pixels is self.seen[-1].pixels
         step = self.seen[-1].step_x
-        known = 0.7 * RED_CELL_RADIUS <= float(np.median([c.radius for c in self.drawn.cells] or [0])) / step <= 4.0 * RED_CELL_RADIUS
+        unit = self.seen[-1].red_cell_radius
+        known = 0.7 * unit <= float(np.median([c.radius for c in self.drawn.cells] or [0])) / step <= 4.0 * unit
         disks = [Disk((c.center_x + 0.5) / step - 0.5, (c.center_y + 0.5) / step - 0.5, c.radius / step, self.kind) for c in self.drawn.cells]
-        return maps_of(disks if known else [], *pixels.shape[:2])
+        return maps_of(disks if known else [], *pixels.shape[:2], unit)
 
 
 def _run(location: Location, oracle: Oracle) -> LocatedCells:
@@ -64,6 +65,14 @@ def test_cells_of_a_field_are_in_px_of_the_image() -> None:
 def test_a_crop_without_red_cells_is_located_at_a_scale_that_is_guessed() -> None:
     drawn = single_cell(1, CellKind.BLAST, 264, 60.0, replace(FIELD, red_cell_density=0.0, platelets=0))
     _assert_found(locate(drawn.image), drawn)
+
+
+def test_a_small_image_is_seen_finer() -> None:
+    field, crop = Oracle(smear_field(3, FIELD)), Oracle(single_cell(1, CellKind.BLAST, 264, 60.0, FIELD))
+    for oracle in (field, crop):
+        _run(locate(oracle.drawn.image), oracle)
+    assert {seen.red_cell_radius for seen in field.seen} == {RED_CELL_RADIUS}
+    assert {seen.red_cell_radius for seen in crop.seen} == {FINE_RADIUS}
 
 
 def test_masks_cover_the_cells_only_where_they_are_wanted() -> None:

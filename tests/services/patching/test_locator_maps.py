@@ -14,18 +14,18 @@ from tests.services.patching.drawn_maps import Disk, maps_of
 
 def test_a_disk_is_found_where_it_is() -> None:
     (cell,) = cells_of_maps(maps_of([Disk(40.3, 51.8, 13.0)], 96, 96), 96, 96)
-    assert (cell.x, cell.y, cell.radius) == pytest.approx((40.3, 51.8, 13.0), abs=0.3)
+    assert (*cell.centroid, cell.radius) == pytest.approx((40.3, 51.8, 13.0), abs=0.3)
     assert cell.kind is Kind.NUCLEATED
     assert cell.confidence == pytest.approx(0.9, abs=0.1)
     rows, columns = np.nonzero(cell.mask)
-    assert (columns.mean() + cell.left, rows.mean() + cell.top) == pytest.approx((cell.x, cell.y), abs=1e-6)
-    assert cell.nucleus_area == pytest.approx(np.pi * (0.8 * 13.0) ** 2, rel=0.1)
+    assert (columns.mean() + cell.left, rows.mean() + cell.top) == pytest.approx(cell.centroid, abs=1e-6)
+    assert cell.nucleus.sum() == pytest.approx(np.pi * (0.8 * 13.0) ** 2, rel=0.1)
 
 
 def test_cells_that_touch_are_apart() -> None:
     disks = [Disk(40, 40, 12), Disk(62, 40, 12), Disk(51, 59, 12)]
     found = cells_of_maps(maps_of(disks, 96, 104), 96, 104)
-    assert np.array(sorted((c.x, c.y) for c in found)) == pytest.approx(np.array([(40, 40), (51, 59), (62, 40)]), abs=1)
+    assert np.array(sorted(c.centroid for c in found)) == pytest.approx(np.array([(40, 40), (51, 59), (62, 40)]), abs=1)
     assert all(c.radius == pytest.approx(12, abs=1) for c in found)
 
 
@@ -54,7 +54,7 @@ def test_a_hole_is_filled_and_a_part_far_off_is_dropped() -> None:
     maps[CELL, 44:46, 44:46] = 1.0
     (cell,) = cells_of_maps(maps, 96, 96)
     assert cell.radius == pytest.approx(13, abs=0.5)
-    assert cell.mask[cell.mask.shape[0] // 2, cell.mask.shape[1] // 2]
+    assert cell.mask[32 - cell.top, 32 - cell.left]
 
 
 @given(arrays(np.float32, (CHANNELS, 12, 16), elements=st.floats(-4, 4, width=32)))

@@ -171,7 +171,7 @@ def test_from_perfect_maps_the_service_finds_the_cells_again() -> None:
     maps = _maps(targets_of(shown))
     assert len(find_centres(maps[:KINDS])) == 3
     found = cells_of_maps(maps, SIDE, SIDE)
-    assert sorted((c.kind, round(c.x), round(c.y)) for c in found) == sorted((c.kind, c.x, c.y) for c in cells)
+    assert sorted((c.kind, round(c.centroid[0]), round(c.centroid[1])) for c in found) == sorted((c.kind, c.x, c.y) for c in cells)
     for cell in found:
         mask = np.zeros((SIDE, SIDE), bool)
         mask[cell.top : cell.top + cell.mask.shape[0], cell.left : cell.left + cell.mask.shape[1]] = cell.mask

@@ -34,9 +34,9 @@ from training.releases import build as release_build
 from training.releases import calibration
 from training.releases import write as release_writing
 from training.releases.build import build, gates_for
+from training.releases.card import model_card
 from training.releases.evidence import detected_by, limits_of, refuse_figures_only
 from training.releases.verify import check_releases
-from training.releases.write import model_card
 from training.runs.folder import TransferOptions, load_trained
 from training.runs.transfer import run
 

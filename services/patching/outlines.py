@@ -1,0 +1,67 @@
+"""Outlines of located cells: the network says what surely is cell and what may be, and between the two the stain decides.
+
+The network knows which of several cells that touch a pixel is of. The stain knows pale cytoplasm, of which the network is seldom sure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Final
+
+import cv2
+import numpy as np
+
+from services.patching import stain
+from services.patching.locator_maps import MappedCell, largest_part
+from services.patching.working_image import BACKGROUND, WorkingImage
+
+IN_DOUBT: Final = 0.05
+"""The stain is asked where more than this share of what may be cell is not surely cell."""
+LEAST_NUCLEUS: Final = 0.1
+"""It is not asked where the nucleus is a smaller share of the cell: without a nucleus it has no colours to compare."""
+_REACH: Final = 1.3
+"""Half of the side of the surroundings that the stain sees, in sides of the box of the cell."""
+
+
+def completed(cells: Sequence[MappedCell], seen_as: WorkingImage, threshold: float) -> list[MappedCell]:
+    """The cells with all of their cytoplasm.
+
+    Args:
+        cells: of the working image.
+        seen_as: the working image.
+        threshold: violet index of nuclei.
+    """
+    if not any(map(_is_in_doubt, cells)):
+        return list(cells)
+    return list(_completed(cells, seen_as, threshold))
+
+
+def _completed(cells: Sequence[MappedCell], seen_as: WorkingImage, threshold: float) -> Iterator[MappedCell]:
+    pixels = seen_as.pixels[: seen_as.height, : seen_as.width]
+    density = stain.optical_density(pixels, np.float32(BACKGROUND))
+    violet = cv2.GaussianBlur(stain.violet_index(density), (0, 0), 1.0)
+    red_cells = stain.foreground_mask(density) & (violet < threshold)
+    for cell in cells:
+        if not _is_in_doubt(cell):
+            yield cell
+            continue
+        height, width = cell.mask.shape
+        rows, first_row = _around(cell.top, height, seen_as.height)
+        columns, first_column = _around(cell.left, width, seen_as.width)
+        own = np.s_[cell.top - first_row : cell.top - first_row + height, cell.left - first_column : cell.left - first_column + width]
+        nucleus = np.zeros((rows.stop - rows.start, columns.stop - columns.start), bool)
+        nucleus[own] = cell.nucleus
+        by_stain = stain.cell_mask(density[rows, columns], nucleus, red_cells[rows, columns])[own]
+        yield replace(cell, mask=largest_part(cell.mask | (cell.possible & by_stain)))
+
+
+def _is_in_doubt(cell: MappedCell) -> bool:
+    possible = np.count_nonzero(cell.possible)
+    return cell.area < (1 - IN_DOUBT) * possible and np.count_nonzero(cell.nucleus) > LEAST_NUCLEUS * cell.area
+
+
+def _around(start: int, length: int, end: int) -> tuple[slice, int]:
+    margin = round((_REACH - 0.5) * length)
+    first = max(0, start - margin)
+    return slice(first, min(end, start + length + margin)), first
