@@ -137,9 +137,13 @@ class _Found:
 
     @property
     def weight(self) -> float:
-        """How sure the cells are in all; cells of an unusual size for this scale count less."""
+        """Area of the cells in px of the image, each as far as it is sure; cells of an unusual size for this scale count half.
+
+        On too fine a scale lobes and platelets are taken for cells: these are many, but small.
+        """
         sizes = (c.radius / self.seen_as.red_cell_radius for c in self.cells)
-        return sum(c.confidence * (1.0 if USUAL[0] <= s <= USUAL[1] else 0.5) for c, s in zip(self.cells, sizes, strict=True))
+        usual = (1.0 if USUAL[0] <= s <= USUAL[1] else 0.5 for s in sizes)
+        return self.seen_as.step_x * self.seen_as.step_y * sum(c.confidence * c.area * u for c, u in zip(self.cells, usual, strict=True))
 
 
 def locate_window(rgb: Bytes, red_cell_radius: float | None) -> Location:

@@ -29,6 +29,10 @@ STRIDE: Final = 2
 """Px of the working image for one position of the maps."""
 LEAST_PEAK: Final = 0.3
 """A peak of the heat maps is a centre from this height."""
+SMUDGED_WEIGHT: Final = 0.5
+"""A centre is of a smudged cell only where this share of that heat exceeds the others: damaged blasts look smudged, and none may be lost."""
+_SMOOTHING: Final = 3
+"""Side in px of the median by which masks lose the teeth of the maps' positions."""
 PEAK_REACH: Final = 0.5
 """Within so many red-cell radii the highest peak counts alone."""
 FARTHEST: Final = 0.9
@@ -106,7 +110,8 @@ def find_centres(heat: Float, red_cell_radius: float = RED_CELL_RADIUS) -> Peaks
     reach = max(1, round(PEAK_REACH * red_cell_radius / STRIDE))
     disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
     rows, columns = np.nonzero((highest >= LEAST_PEAK) & (highest >= cv2.dilate(highest, disk)))
-    return Peaks(rows, columns, heat[:, rows, columns].argmax(axis=0), highest[rows, columns])
+    weights = np.where(np.arange(KINDS) == Kind.SMUDGED, SMUDGED_WEIGHT, 1.0)[:, None]
+    return Peaks(rows, columns, (weights * heat[:, rows, columns]).argmax(axis=0), highest[rows, columns])
 
 
 def cells_of_maps(maps: Float, height: int, width: int, red_cell_radius: float = RED_CELL_RADIUS) -> list[MappedCell]:
@@ -185,8 +190,10 @@ def _boxes(owners: Labels, count: int) -> list[tuple[slice, slice] | None]:
 
 
 def largest_part(mask: Mask) -> Mask:
-    """The largest connected part of a mask, its holes filled."""
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=4)
+    """The largest connected part of a mask, smoothed, its holes filled."""
+    smooth = cv2.medianBlur(mask.astype(np.uint8), _SMOOTHING)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(smooth, connectivity=4)
+    mask = smooth > 0
     if count > 2:
         mask = labels == 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())
     contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)

@@ -16,10 +16,11 @@ from services.patching import stain
 from services.patching.locator_maps import MappedCell, largest_part
 from services.patching.working_image import BACKGROUND, WorkingImage
 
-IN_DOUBT: Final = 0.05
-"""The stain is asked where more than this share of what may be cell is not surely cell."""
+IN_DOUBT: Final = 0.1
+"""The stain is asked where what may be cell exceeds what surely is, beyond the px next to it, by more than this share."""
 LEAST_NUCLEUS: Final = 0.1
 """It is not asked where the nucleus is a smaller share of the cell: without a nucleus it has no colours to compare."""
+_NEXT: Final = np.ones((3, 3), np.uint8)
 _REACH: Final = 1.3
 """Half of the side of the surroundings that the stain sees, in sides of the box of the cell."""
 
@@ -57,8 +58,9 @@ def _completed(cells: Sequence[MappedCell], seen_as: WorkingImage, threshold: fl
 
 
 def _is_in_doubt(cell: MappedCell) -> bool:
-    possible = np.count_nonzero(cell.possible)
-    return cell.area < (1 - IN_DOUBT) * possible and np.count_nonzero(cell.nucleus) > LEAST_NUCLEUS * cell.area
+    near = cv2.dilate(cell.mask.astype(np.uint8), _NEXT) > 0
+    beyond = np.count_nonzero(cell.possible & ~near)
+    return beyond > IN_DOUBT * cell.area and np.count_nonzero(cell.nucleus) > LEAST_NUCLEUS * cell.area
 
 
 def _around(start: int, length: int, end: int) -> tuple[slice, int]:

@@ -16,7 +16,7 @@ Bytes = NDArray[np.uint8]
 Float = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
-RED_CELL_RADIUS: Final = 8.0
+RED_CELL_RADIUS: Final = 7.0
 """Radius of a red cell in px of the working image of a field."""
 FINE_RADIUS: Final = 9.0
 """The same for a small image: there are few pixels, so outlines may be fine."""

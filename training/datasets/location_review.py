@@ -21,6 +21,7 @@ class Verdict(StrEnum):
     TWICE = "one large cell found twice: lobes farther apart than two red-cell radii"
     SMUDGE = "a smudged nucleus"
     DEBRIS = "stain at the border"
+    PLATELET = "a platelet"
     UNKNOWN = "not looked at"
 
 
@@ -32,18 +33,32 @@ REVIEWED: Final[Mapping[str, tuple[tuple[float, float, Verdict], ...]]] = {
     "E-13_0077": ((1153, 671, Verdict.UNANNOTATED),),
     "E-4B_0501": ((1178, 69, Verdict.UNANNOTATED),),
     "N-3B_0043": ((59, 460, Verdict.UNANNOTATED),),
+    "BloodImage_00003": ((295, 172, Verdict.TWICE),),
     "BloodImage_00005": ((357, 442, Verdict.TWICE),),
-    "BloodImage_00095": ((335, 45, Verdict.TWICE), (380, 121, Verdict.TWICE)),
+    "BloodImage_00010": (
+        (384, 350, Verdict.TWICE),
+        (461, 355, Verdict.TWICE),
+    ),
+    "BloodImage_00040": ((28, 458, Verdict.UNANNOTATED),),
+    "BloodImage_00041": ((622, 31, Verdict.UNANNOTATED),),
+    "BloodImage_00094": ((361, 281, Verdict.TWICE),),
+    "BloodImage_00095": ((335, 45, Verdict.TWICE), (380, 121, Verdict.TWICE), (347, 158, Verdict.TWICE)),
     "BloodImage_00133": ((224, 37, Verdict.UNANNOTATED),),
-    "BloodImage_00134": ((29, 112, Verdict.DEBRIS),),
+    "BloodImage_00134": ((29, 112, Verdict.DEBRIS), (621, 286, Verdict.PLATELET)),
     "BloodImage_00135": ((117, 413, Verdict.UNANNOTATED),),
-    "BloodImage_00171": ((260, 90, Verdict.SMUDGE),),
+    "BloodImage_00171": ((260, 90, Verdict.SMUDGE), (355, 251, Verdict.SMUDGE)),
     "BloodImage_00178": ((293, 68, Verdict.UNANNOTATED),),
     "BloodImage_00228": ((350, 70, Verdict.UNANNOTATED),),
     "BloodImage_00240": ((439, 97, Verdict.TWICE),),
     "BloodImage_00242": ((232, 20, Verdict.UNANNOTATED),),
     "BloodImage_00249": ((226, 126, Verdict.TWICE),),
+    "BloodImage_00251": ((449, 327, Verdict.TWICE),),
     "BloodImage_00253": ((338, 450, Verdict.TWICE),),
+    "BloodImage_00268": (
+        (235, 77, Verdict.TWICE),
+        (277, 113, Verdict.TWICE),
+    ),
+    "BloodImage_00281": ((50, 455, Verdict.PLATELET),),
     "BloodImage_00290": ((117, 461, Verdict.SMUDGE),),
     "BloodImage_00309": ((302, 78, Verdict.TWICE),),
     "BloodImage_00327": ((55, 274, Verdict.UNANNOTATED),),
@@ -55,7 +70,7 @@ REVIEWED: Final[Mapping[str, tuple[tuple[float, float, Verdict], ...]]] = {
     "BloodImage_00359": ((152, 347, Verdict.TWICE),),
     "BloodImage_00383": ((327, 425, Verdict.TWICE),),
 }
-"""All cells that were located on 2026-11-25 without a box of their own, looked at on that day."""
+"""All cells that the stain located on 2026-11-25, and locators on 2026-11-30, without a box of their own, looked at on that day."""
 
 
 def verdict(field: str, cell: LocatedCell) -> Verdict:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 from rich.progress import track
 
 from services.common.image_codec import decode_image
-from services.common.phantom import CellKind, Phantom, PhantomOptions, single_cell, smear_field
+from services.common.phantom import CellKind, single_cell
 from services.patching.cells import LocatedCell, central_cell, locate_cells
 from services.patching.stain import equivalent_radius
 from training.command import explained, program_parser
 from training.datasets.fields import Field, read_bccd_fields, read_chula_fields, read_wbc_masks
 from training.datasets.location_review import Verdict, verdict
+from training.evaluation.drawn_fields import pooled, shares, sweep
 
 Bytes = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
@@ -177,57 +178,12 @@ def score_phantoms(count: int = 60) -> str:
     )
 
 
-FIELD: Final = PhantomOptions(width=1024, height=768, cells=10, cell_radius=32.0)
-SWEEP: Final[Mapping[str, PhantomOptions]] = {
-    "as drawn": FIELD,
-    "blur, sigma 2 px": replace(FIELD, blur_sigma=2.0),
-    "blur, sigma 4 px": replace(FIELD, blur_sigma=4.0),
-    "blur, sigma 7 px": replace(FIELD, blur_sigma=7.0),
-    "stain 0.6": replace(FIELD, stain=0.6),
-    "stain 1.5": replace(FIELD, stain=1.5),
-    "stain pink": replace(FIELD, stain_hue=-1.0),
-    "stain blue": replace(FIELD, stain_hue=1.0),
-    "light even": replace(FIELD, light=0.0),
-    "light uneven, 0.3": replace(FIELD, light=0.3),
-    "light uneven, 0.5": replace(FIELD, light=0.5),
-    "brightness 0.7": replace(FIELD, brightness=0.7),
-    "brightness 1.2, saturated": replace(FIELD, brightness=1.2),
-    "noise, 10 levels": replace(FIELD, noise=10.0),
-    "noise, 25 levels": replace(FIELD, noise=25.0),
-    "no red cells": replace(FIELD, red_cell_density=0.0),
-    "few red cells": replace(FIELD, red_cell_density=0.1),
-    "crowded red cells": replace(FIELD, red_cell_density=0.65),
-    "all white cells touched": replace(FIELD, touching=1.0),
-    "many white cells": replace(FIELD, cells=40, cell_radius=26.0),
-    "100 platelets": replace(FIELD, platelets=100),
-    "small cells": replace(FIELD, cell_radius=12.0),
-    "large cells": replace(FIELD, cells=5, cell_radius=60.0),
-    "weak stain, uneven light, blur, noise": replace(FIELD, stain=0.7, light=0.4, blur_sigma=2.5, noise=8.0),
-    "blue stain, uneven light, dark, touched": replace(FIELD, stain=0.8, stain_hue=0.6, light=0.5, blur_sigma=2.0, brightness=0.8, touching=0.6),
-}
-
-
 def score_sweep(count: int = 6) -> str:
     """Markdown table: recall and precision on drawn fields, one change at a time, and pooled."""
+    found = sweep(lambda rgb: locate_cells(rgb).cells, count)
     lines = [f"| phantom fields, {count} each | recall | precision |", "|---|---|---|"]
-    pooled = np.zeros(3, int)
-    for name, options in track(SWEEP.items(), "phantoms"):
-        counts = sum((_count(smear_field(1000 + seed, options)) for seed in range(count)), np.zeros(3, int))
-        pooled += counts
-        lines.append(_row(name, counts))
-    return "\n".join([*lines, _row("**pooled**", pooled)])
-
-
-def _count(phantom: Phantom) -> NDArray[np.int_]:
-    """Hits, located and drawn cells of one phantom; a hit is a centre on the drawn mask of a cell that no other has hit."""
-    cells = locate_cells(phantom.image).cells
-    hit = {int(phantom.mask[round(c.center_y), round(c.center_x)]) for c in cells} - {0}
-    return np.array([len(hit), len(cells), len(phantom.cells)])
-
-
-def _row(name: str, counts: NDArray[np.int_]) -> str:
-    hits, located, truth = (int(v) for v in counts)
-    return f"| {name} | {hits / truth:.3f} ({hits}/{truth}) | {hits / max(1, located):.3f} ({hits}/{located}) |"
+    lines += ["| " + " | ".join((name, *shares(counts))) + " |" for name, counts in (*found.items(), ("**pooled**", pooled(found)))]
+    return "\n".join(lines)
 
 
 def _errors(mask: Mask, cell: LocatedCell) -> tuple[float, float, float]:

@@ -28,16 +28,15 @@ from training.datasets.all_idb_fields import CellClass, Field, Point, read_field
 from training.datasets.all_idb_unmarked import UNMARKED
 from training.datasets.location_review import REVIEWED, Verdict
 from training.errors import RecipeError
+from training.evaluation.drawn_fields import Locate, pooled, shares, sweep
 from training.files.whole_files import write_json
 from training.location.annotated import FOLDS, Annotated
 from training.location.run import load_locator
-from training.location.sources import ALL_IDB, BCCD, CHULA, SOURCES, WBC
+from training.location.sources import ALL_IDB, BCCD, CHULA, PHANTOMS, SOURCES, WBC
 
 Bytes = NDArray[np.uint8]
 Float = NDArray[np.float32]
 Mask = NDArray[np.bool_]
-Locate = Callable[[Bytes], Sequence[LocatedCell]]
-"""From an image to its cells with their masks."""
 STAIN, LEARNED = "by the stain", "by the locator"
 NEAR: Final = 60.0
 """What was seen by eye holds within so many px."""
@@ -234,6 +233,8 @@ def table(record: Mapping[str, Any]) -> Iterator[str]:
             + " | ".join(_precision(record[n][source]) for n in names)
             + " |"
         )
+    for title, part in (("recall", 0), ("precision", 1)):
+        yield f"| `phantoms`, {title} | " + " | ".join(shares(pooled(record[n][PHANTOMS]))[part] for n in names) + " |"
     for key, title in (
         ("overlap", "IoU"),
         ("radius", "radius error, median"),
@@ -242,6 +243,15 @@ def table(record: Mapping[str, Any]) -> Iterator[str]:
     ):
         yield f"| `{WBC}`, {title} | " + " | ".join(f"{record[n][WBC][key]:.3f}" for n in names) + " |"
     yield f"| `{WBC}`, not found | " + " | ".join(_share(record[n][WBC]["not_found"], record[n][WBC]["count"]) for n in names) + " |"
+
+
+def drawn_table(record: Mapping[str, Any]) -> Iterator[str]:
+    """Markdown lines: recall and precision for every change of the drawn fields."""
+    names = list(record)
+    yield "| drawn fields, 6 each | " + " | ".join(f"{n}, recall | {n}, precision" for n in names) + " |"
+    yield "|---" * (2 * len(names) + 1) + "|"
+    for change in record[names[0]][PHANTOMS]:
+        yield f"| {change} | " + " | ".join(part for n in names for part in shares(record[n][PHANTOMS][change])) + " |"
 
 
 def figures_of(record: Path) -> dict[str, str]:
@@ -297,9 +307,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 BCCD: score_boxes(BCCD, given.data / BCCD, locators),
                 CHULA: score_boxes(CHULA, given.data / CHULA, locators),
                 WBC: score_masks(given.data / WBC, locators),
+                PHANTOMS: sweep(locators[0]),
             }
             write_json(given.record, record)
-    print("\n".join(table(record)))
+    print("\n".join([*table(record), "", *drawn_table(record)]))
 
 
 if __name__ == "__main__":
