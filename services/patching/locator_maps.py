@@ -29,7 +29,7 @@ STRIDE: Final = 2
 """Px of the working image for one position of the maps."""
 LEAST_PEAK: Final = 0.3
 """A peak of the heat maps is a centre from this height."""
-SMUDGED_WEIGHT: Final = 0.5
+SMUDGED_WEIGHT: Final = 0.35
 """A centre is of a smudged cell only where this share of that heat exceeds the others: damaged blasts look smudged, and none may be lost."""
 _SMOOTHING: Final = 3
 """Side in px of the median by which masks lose the teeth of the maps' positions."""
@@ -37,8 +37,10 @@ PEAK_REACH: Final = 0.5
 """Within so many red-cell radii the highest peak counts alone."""
 FARTHEST: Final = 0.9
 """A pixel belongs to a centre if it points at most this many red-cell radii past it."""
-SURE: Final = 0.5
-"""A pixel surely is of a cell, or of a nucleus, from this value on."""
+SURE: Final = 0.35
+"""A pixel is of a cell from this value on: of pale cytoplasm the network is never very sure."""
+SURE_NUCLEUS: Final = 0.5
+"""The same for a nucleus."""
 POSSIBLE: Final = 0.2
 """A pixel may be of a cell from this value on."""
 LEAST_AREA: Final = 0.35
@@ -130,7 +132,7 @@ def cells_of_maps(maps: Float, height: int, width: int, red_cell_radius: float =
         return []
     whole = _enlarged(maps[CELL])[:height, :width]
     owners = _owners(centres, whole > POSSIBLE, maps[OFFSET_X : OFFSET_Y + 1], red_cell_radius / STRIDE)
-    nucleus = _enlarged(maps[NUCLEUS])[:height, :width] > SURE
+    nucleus = _enlarged(maps[NUCLEUS])[:height, :width] > SURE_NUCLEUS
     return list(_measured(centres, owners, whole > SURE, nucleus, LEAST_AREA * math.pi * red_cell_radius**2))
 
 

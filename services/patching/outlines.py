@@ -5,7 +5,8 @@ The network knows which of several cells that touch a pixel is of. The stain kno
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import replace
 from typing import Final
 
@@ -20,6 +21,8 @@ IN_DOUBT: Final = 0.1
 """The stain is asked where what may be cell exceeds what surely is, beyond the px next to it, by more than this share."""
 LEAST_NUCLEUS: Final = 0.1
 """It is not asked where the nucleus is a smaller share of the cell: without a nucleus it has no colours to compare."""
+MOST: Final = 500
+"""Cells of an image for which the stain is asked, at most, from top to bottom: fields of that many doubtful cells are no smears."""
 _NEXT: Final = np.ones((3, 3), np.uint8)
 _REACH: Final = 1.3
 """Half of the side of the surroundings that the stain sees, in sides of the box of the cell."""
@@ -33,18 +36,17 @@ def completed(cells: Sequence[MappedCell], seen_as: WorkingImage, threshold: flo
         seen_as: the working image.
         threshold: violet index of nuclei.
     """
-    if not any(map(_is_in_doubt, cells)):
-        return list(cells)
-    return list(_completed(cells, seen_as, threshold))
+    doubtful = set(itertools.islice((i for i, cell in enumerate(cells) if _is_in_doubt(cell)), MOST))
+    return list(_completed(cells, doubtful, seen_as, threshold)) if doubtful else list(cells)
 
 
-def _completed(cells: Sequence[MappedCell], seen_as: WorkingImage, threshold: float) -> Iterator[MappedCell]:
+def _completed(cells: Sequence[MappedCell], doubtful: Set[int], seen_as: WorkingImage, threshold: float) -> Iterator[MappedCell]:
     pixels = seen_as.pixels[: seen_as.height, : seen_as.width]
-    density = stain.optical_density(pixels, np.float32(BACKGROUND))
+    density = stain.optical_density(pixels, np.full(3, BACKGROUND, np.float32))
     violet = cv2.GaussianBlur(stain.violet_index(density), (0, 0), 1.0)
     red_cells = stain.foreground_mask(density) & (violet < threshold)
-    for cell in cells:
-        if not _is_in_doubt(cell):
+    for index, cell in enumerate(cells):
+        if index not in doubtful:
             yield cell
             continue
         height, width = cell.mask.shape
@@ -60,7 +62,7 @@ def _completed(cells: Sequence[MappedCell], seen_as: WorkingImage, threshold: fl
 def _is_in_doubt(cell: MappedCell) -> bool:
     near = cv2.dilate(cell.mask.astype(np.uint8), _NEXT) > 0
     beyond = np.count_nonzero(cell.possible & ~near)
-    return beyond > IN_DOUBT * cell.area and np.count_nonzero(cell.nucleus) > LEAST_NUCLEUS * cell.area
+    return bool(beyond > IN_DOUBT * cell.area and np.count_nonzero(cell.nucleus) > LEAST_NUCLEUS * cell.area)
 
 
 def _around(start: int, length: int, end: int) -> tuple[slice, int]:

@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterator
 from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -169,7 +170,8 @@ class SlideCalls:
         slide = await _whole(self._workers.run_long("open", open_slide, path, None if sha256 else self._settings.slides_root))
         digest = None if sha256 else asyncio.create_task(self._hashed(path))
         try:
-            scale = await _whole(self._workers.run_long("survey", survey, slide, microns_per_pixel or slide.facts.microns_per_pixel))
+            seen = partial(survey, learned=locator.is_learned)
+            scale = await _whole(self._workers.run_long("survey", seen, slide, microns_per_pixel or slide.facts.microns_per_pixel))
             yield Response(facts=_facts_message(slide, scale))
             tally = _Tally(SeenCells(max(_MIN_PITCH, 4.0 * scale.unit)))
             total, windows = windows_of(slide, scale)

@@ -22,10 +22,12 @@ from services.common.errors import DomainError
 from services.common.image_codec import decode_image
 from services.common.releases import sha256_of
 from services.patching.cells import LocatedCell, central_cell, locate_cells
+from services.patching.locating import locate, run
 from services.preprocessing.legacy import register_legacy, sharpen_legacy, short_axis
 from services.preprocessing.registration import RELATIVE_RADIUS, register
 from services.preprocessing.unsharpening import FocusParameters, sharpen_adaptively
 from training.crops.empty_positions import position_without_cell
+from training.crops.locator_file import opened
 from training.crops.packs import Pack, PackHeader
 from training.datasets.contradictions import Said, refuse_contradictions
 from training.datasets.dataset import Dataset, LabelledImage, label_matrix
@@ -56,13 +58,14 @@ class _Failure:
     reason: str
 
 
-def prepare(dataset: Dataset, wanted: Input, focus: FocusParameters | None = None) -> Pack:
+def prepare(dataset: Dataset, wanted: Input, focus: FocusParameters | None = None, locator: Path | None = None) -> Pack:
     """Make the crops of a data set, with a progress bar, in as many processes as there are cores.
 
     Args:
         dataset: what was read.
         wanted: how crops are made, and of what.
         focus: parameters of the sharpening; needed where crops are sharpened. For ``legacy_sharpened`` the first threshold is the only one.
+        locator: ONNX file of the locator that finds the cells; None to find them by the stain.
 
     Returns:
         The pack; images in which no cell was found, whose cell the legacy rule drops, or that have no position without a cell where that is wanted,
@@ -74,7 +77,7 @@ def prepare(dataset: Dataset, wanted: Input, focus: FocusParameters | None = Non
     if wanted.subject == NOTHING:
         images = tuple(replace(image, classes=(NOTHING,), is_blast=None) for image in dataset.images)
         dataset = replace(dataset, classes=(NOTHING,), multi_label=False, images=images)
-    jobs = [(str(image.path), wanted, focus) for image in dataset.images]
+    jobs = [(str(image.path), wanted, focus, locator) for image in dataset.images]
     made = in_processes(_make_crop, jobs, f"{dataset.name}: crops")
     failures = [m for m in made if isinstance(m, _Failure)]
     if failures:
@@ -147,8 +150,8 @@ def center_crop(rgb: Bytes, crop: int, side: int) -> Bytes:
     return np.asarray(image.resize((side, side), Image.Resampling.BILINEAR), np.uint8)
 
 
-def _make_crop(job: tuple[str, Input, FocusParameters | None]) -> _Crop | _Failure | None:
-    path, wanted, focus = job
+def _make_crop(job: tuple[str, Input, FocusParameters | None, Path | None]) -> _Crop | _Failure | None:
+    path, wanted, focus, locator = job
     try:
         rgb = decode_image(Path(path).read_bytes()).pixels
     except (DomainError, OSError) as error:
@@ -156,7 +159,7 @@ def _make_crop(job: tuple[str, Input, FocusParameters | None]) -> _Crop | _Failu
     digests = sha256_of(Path(path)), hashlib.sha256(repr(rgb.shape).encode() + rgb.tobytes()).hexdigest()
     if wanted.kind is InputKind.CENTER_CROP:
         return _Crop(center_crop(rgb, wanted.center_crop, wanted.side), *digests)
-    cells = locate_cells(rgb).cells
+    cells = locate_cells(rgb).cells if locator is None else run(locate(rgb), opened(locator)).cells
     cell = central_cell(cells, *rgb.shape[:2])
     if cell is None:
         return None

@@ -107,10 +107,12 @@ UNMARKED: Final[Mapping[str, tuple[tuple[int, int, Kind], ...]]] = {
         (40, 786, Kind.SMUDGED),
         (255, 1715, Kind.SMUDGED),
         (1596, 1376, Kind.SMUDGED),
+        (1727, 1884, Kind.SMUDGED),
         (2109, 1573, Kind.SMUDGED),
         (2163, 1526, Kind.SMUDGED),
         (2266, 327, Kind.SMUDGED),
         (2282, 418, Kind.SMUDGED),
+        (2533, 866, Kind.SMUDGED),
     ),
     "Im049_1": (
         (435, 1708, Kind.SMUDGED),
@@ -124,6 +126,7 @@ UNMARKED: Final[Mapping[str, tuple[tuple[int, int, Kind], ...]]] = {
         (2544, 1715, Kind.NUCLEATED),
     ),
     "Im050_1": (
+        (26, 1459, Kind.NUCLEATED),
         (242, 55, Kind.SMUDGED),
         (873, 1896, Kind.SMUDGED),
         (2179, 787, Kind.NUCLEATED),
@@ -148,7 +151,9 @@ UNMARKED: Final[Mapping[str, tuple[tuple[int, int, Kind], ...]]] = {
         (2242, 1923, Kind.NUCLEATED),
         (2562, 430, Kind.SMUDGED),
     ),
+    "Im054_1": ((19, 460, Kind.SMUDGED),),
     "Im055_1": (
+        (233, 1902, Kind.SMUDGED),
         (348, 863, Kind.PLATELET),
         (353, 1666, Kind.PLATELET),
         (1363, 1490, Kind.NUCLEATED),

@@ -26,11 +26,11 @@ from training.architectures.locator import LocatorNetwork
 from training.command import explained, program_parser
 from training.datasets.all_idb_fields import CellClass, Field, Point, read_fields, read_points
 from training.datasets.all_idb_unmarked import UNMARKED
-from training.datasets.location_review import REVIEWED, Verdict
+from training.datasets.location_review import Verdict, verdict
 from training.errors import RecipeError
 from training.evaluation.drawn_fields import Locate, pooled, shares, sweep
 from training.files.whole_files import write_json
-from training.location.annotated import FOLDS, Annotated
+from training.location.annotated import FOLDS
 from training.location.run import load_locator
 from training.location.sources import ALL_IDB, BCCD, CHULA, PHANTOMS, SOURCES, WBC
 
@@ -164,7 +164,7 @@ def score_boxes(source: str, root: Path, locators: Mapping[int, Locate]) -> dict
                 free.remove(inside)
                 hits += 1
         for i in free:
-            what = _verdict(image, cells[i])
+            what = verdict(image.key, cells[i])
             left_out += what is Verdict.UNANNOTATED
             smudged += what is Verdict.SMUDGE
             if what not in (Verdict.UNANNOTATED, Verdict.SMUDGE):
@@ -172,11 +172,6 @@ def score_boxes(source: str, root: Path, locators: Mapping[int, Locate]) -> dict
         truth += len(boxes)
         located += len(cells)
     return {"hits": hits, "truth": truth, "located": located, "left_out": left_out, "smudged": smudged, "missed": missed, "extra": extra}
-
-
-def _verdict(image: Annotated, cell: LocatedCell) -> Verdict:
-    near = [v for x, y, v in REVIEWED.get(image.key, ()) if math.hypot(x - cell.center_x, y - cell.center_y) <= NEAR]
-    return near[0] if near else Verdict.UNKNOWN
 
 
 def score_masks(root: Path, locators: Mapping[int, Locate]) -> dict[str, float]:

@@ -25,6 +25,9 @@ PROGRAMS: Final = (
     Program(
         "locators", "training.evaluation.locators", "Compare how cells are found: by the stain alone, and by locators that have not seen the fields."
     ),
+    Program(
+        "locator-releases", "training.evaluation.locator_releases", "Measure the releases on cells that a locator finds, beside those by the stain."
+    ),
     Program("locator-speed", "training.evaluation.locator_speed", "Measure the CPU time of location, by the stain and by a locator."),
     Program("keep-run", "training.evaluation.keep_run", "Keep the results of a cross-validated run, without names or labels, in one small file."),
     Program("sharpening", "training.evaluation.sharpening", "Compare runs on sharpened crops with runs on the same crops unsharpened."),

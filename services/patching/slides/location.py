@@ -107,12 +107,13 @@ class SearchedWindow:
     ink: float = 0.0
 
 
-def survey(slide: Slide, microns_per_pixel: float | None) -> SlideScale:
+def survey(slide: Slide, microns_per_pixel: float | None, *, learned: bool = False) -> SlideScale:
     """Take scale and stain from windows that are spread over the slide.
 
     Args:
         slide: open.
         microns_per_pixel: if known.
+        learned: whether a locator finds the cells: it needs no threshold of the stain.
 
     Raises:
         InvalidImageError: a tile is damaged.
@@ -127,8 +128,7 @@ def survey(slide: Slide, microns_per_pixel: float | None) -> SlideScale:
     for window in survey_windows(width, height, scale):
         pixels = slide.read(*window)
         samples.append(colour_samples(pixels).copy())
-        found = _locate(pixels, scale)
-        if found.cells:
+        if not learned and (found := _locate(pixels, scale)).cells:
             thresholds.append(found.threshold)
     threshold = float(np.median(thresholds)) if thresholds else None
     return replace(scale, threshold=threshold, are_colours_doubted=are_colours_doubted(samples))

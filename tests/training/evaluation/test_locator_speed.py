@@ -7,27 +7,29 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from services.common.phantom import PhantomOptions, smear_field
+from services.common.phantom import PhantomOptions
 from services.patching.locator_maps import CHANNELS
 from training.evaluation import locator_speed
-from training.evaluation.locator_speed import images_of, row
+from training.evaluation.locator_speed import HEADS, images_of, row
 
 
-def test_a_row_has_medians_of_both_and_the_decoding_only_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_row_has_medians_of_both_and_their_ratios(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(locator_speed, "ROUNDS", 1)
-    image = smear_field(1, PhantomOptions(width=320, height=240, cells=2, cell_radius=20.0)).image
     asked = []
 
     def network(seen: np.ndarray) -> np.ndarray:
         asked.append(seen.shape)
         return np.zeros((CHANNELS, seen.shape[0] // 2, seen.shape[1] // 2), np.float32)
 
-    parts = row("drawn", [image], network).strip("| ").split("|")
+    encoded = locator_speed._drawn(PhantomOptions(width=320, height=240, cells=2, cell_radius=20.0))
+    parts = row("drawn", [encoded], network).strip("| ").split("|")
     assert asked
-    assert (parts[0].strip(), parts[1].strip()) == ("drawn", "")
-    stain, locator, survey, ratio = (float(part) for part in parts[2:])
+    assert len(parts) == len(HEADS)
+    assert parts[0].strip() == "drawn"
+    _, stain, locator, survey, ratio, of_decoding = (float(part) for part in parts[1:])
     assert 0 < survey < locator
     assert ratio == pytest.approx(stain / locator, abs=0.1)
+    assert of_decoding > 0
 
 
 def test_every_so_many_files_of_a_set_are_taken(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,14 @@ def test_every_cell_once(drawn: tuple[Path, PhantomSlide]) -> None:
 def away_from_border(cells: list) -> list:
     """Cells that the border of the slide does not cut."""
     return [c for c in cells if min(c.center_x, c.center_y) > 40 and max(c.center_x, c.center_y) < SIDE - 40]
+
+
+def test_with_a_locator_no_threshold_of_the_stain_is_measured(drawn: tuple[Path, PhantomSlide]) -> None:
+    slide = open_slide(drawn[0])
+    by_stain, learned = survey(slide, None), survey(slide, None, learned=True)
+    slide.close()
+    assert by_stain.threshold is not None
+    assert learned == replace(by_stain, threshold=None)
 
 
 @pytest.mark.slow
