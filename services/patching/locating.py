@@ -27,7 +27,7 @@ from services.patching.outlines import completed
 from services.patching.reduction import reduced, reduction_to
 from services.patching.scale import is_believed
 from services.patching.stained import MANY_RED_CELLS, RED_CELL_MICRONS, StainedImage
-from services.patching.working_image import FINE_RADIUS, RED_CELL_RADIUS, WorkingImage, working_image
+from services.patching.working_image import FINE_RADIUS, MULTIPLE, RED_CELL_RADIUS, WorkingImage, working_image
 
 Bytes = NDArray[np.uint8]
 Float = NDArray[np.float32]
@@ -89,6 +89,12 @@ def survey(rgb: Bytes, *, is_field: bool = False) -> Surroundings:
         found = StainedImage.of(reduced(rgb, factor), None, is_field=is_field or is_large, light=found.light)
     unit = None if found.unit is None else found.unit * factor
     return Surroundings(found.light, unit, found.covered_share, found.ink_share, found.outside, found.threshold)
+
+
+def most_seen_pixels(height: int, width: int) -> int:
+    """Pixels that the network sees of an image, at most."""
+    shorter, longer = sorted((height, width))
+    return (LONGEST + MULTIPLE) * (math.ceil(LONGEST * shorter / longer) + MULTIPLE)
 
 
 def locate(rgb: Bytes, microns_per_pixel: float | None = None, *, masks: bool = True) -> Location:

@@ -29,7 +29,7 @@ class PatchingSettings(EngineSettings):
 
     image_memory_bytes: int = Field(default=1536 * 1024 * 1024, ge=64 * 1024 * 1024)
     """Memory for all images at once, slides apart; calls beyond it wait in order. 100 megapixels take 716 MiB, as a progressive JPEG 1,004 MiB;
-    a field of 1280 x 960 px takes 68 MiB. An image that takes more than this alone is refused."""
+    a field of 1280 x 960 px takes 172 MiB. An image that takes more than this alone is refused."""
 
     slides_root: Path | None = None
     """Folder below which callers may name slides by path; unset: none. Mount it read-only."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from services.common.phantom import CellKind, Phantom, PhantomOptions, single_cell, smear_field
 from services.patching import locating
 from services.patching.cells import LocatedCells
-from services.patching.locating import LONGEST, Location, locate, locate_window, run, survey
+from services.patching.locating import LONGEST, Location, locate, locate_window, most_seen_pixels, run, survey
 from services.patching.locator_maps import Kind
 from services.patching.working_image import FINE_RADIUS, RED_CELL_RADIUS, WorkingImage, working_image
 from tests.services.patching.drawn_maps import Disk, maps_of
@@ -39,7 +39,8 @@ class Oracle:
         unit = self.seen[-1].red_cell_radius
         known = 0.7 * unit <= float(np.median([c.radius for c in self.drawn.cells] or [0])) / step <= 4.0 * unit
         disks = [Disk((c.center_x + 0.5) / step - 0.5, (c.center_y + 0.5) / step - 0.5, c.radius / step, self.kind) for c in self.drawn.cells]
-        return maps_of(disks if known else [], *pixels.shape[:2], red_cell_radius=unit)
+        height, width = pixels.shape[:2]
+        return maps_of(disks if known else [], height, width, unit)
 
 
 def _run(location: Location, oracle: Oracle) -> LocatedCells:
@@ -112,6 +113,8 @@ def test_what_the_network_sees_is_bounded() -> None:
     oracle = Oracle(drawn)
     _run(locate_window(drawn.image, 2.0), oracle)
     assert max(oracle.seen[0].pixels.shape) <= LONGEST
+    height, width = oracle.seen[0].pixels.shape[:2]
+    assert height * width <= most_seen_pixels(300, 3000)
 
 
 def test_an_empty_field_has_no_cells() -> None:
