@@ -23,11 +23,13 @@ from services.patching.cells import (
     LocatedCells,
 )
 from services.patching.locator_maps import Kind, MappedCell, cells_of_maps
+from services.patching.nuclear_stain import with_nuclei
 from services.patching.outlines import completed
 from services.patching.reduction import reduced, reduction_to
 from services.patching.scale import is_believed
 from services.patching.stained import MANY_RED_CELLS, RED_CELL_MICRONS, StainedImage
 from services.patching.working_image import FINE_RADIUS, MULTIPLE, RED_CELL_RADIUS, WorkingImage, working_image
+from services.patching.working_stain import WorkingStain
 
 Bytes = NDArray[np.uint8]
 Float = NDArray[np.float32]
@@ -129,8 +131,12 @@ class _Found:
     """Cells at one scale: ``unit`` is the radius of a red cell in px of the image."""
 
     cells: list[MappedCell]
-    seen_as: WorkingImage
+    measured: WorkingStain
     unit: float
+
+    @property
+    def seen_as(self) -> WorkingImage:
+        return self.measured.seen_as
 
     @property
     def nucleated(self) -> list[MappedCell]:
@@ -166,7 +172,7 @@ def locate_window(rgb: Bytes, red_cell_radius: float | None) -> Location:
 
 
 def _located(rgb: Bytes, known: Surroundings, found: _Found, radius: float | None, *, doubted: bool, masks: bool) -> LocatedCells:
-    whole = completed(found.nucleated, found.seen_as, known.threshold)
+    whole = completed(found.nucleated, found.measured)
     kept = [_in_image(c, found.seen_as, rgb.shape, masks=masks) for c in whole]
     ordered = sorted((c for c in kept if c.radius >= MIN_RADIUS), key=lambda c: (c.center_y, c.center_x))
     return LocatedCells(tuple(ordered), radius, known.threshold, known.covered, doubted, known.ink, known.outside)
@@ -177,7 +183,8 @@ def _cells(rgb: Bytes, known: Surroundings, unit: float) -> Generator[Bytes, Flo
     unit = max(unit, radius * max(rgb.shape[:2]) / LONGEST)
     seen_as = working_image(rgb, known.light, unit, known.outside, to=radius)
     maps = yield seen_as.pixels
-    return _Found(cells_of_maps(maps, seen_as.height, seen_as.width, radius), seen_as, unit)
+    measured = WorkingStain(seen_as, known.threshold)
+    return _Found(with_nuclei(cells_of_maps(maps, seen_as.height, seen_as.width, radius), measured), measured, unit)
 
 
 def _guessed(rgb: Bytes, known: Surroundings) -> Generator[Bytes, Float, _Found]:

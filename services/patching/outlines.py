@@ -15,7 +15,7 @@ import numpy as np
 
 from services.patching import stain
 from services.patching.locator_maps import MappedCell, largest_part
-from services.patching.working_image import BACKGROUND, WorkingImage
+from services.patching.working_stain import WorkingStain
 
 IN_DOUBT: Final = 0.1
 """The stain is asked where what may be cell exceeds what surely is, beyond the px next to it, by more than this share."""
@@ -28,34 +28,30 @@ _REACH: Final = 1.3
 """Half of the side of the surroundings that the stain sees, in sides of the box of the cell."""
 
 
-def completed(cells: Sequence[MappedCell], seen_as: WorkingImage, threshold: float) -> list[MappedCell]:
+def completed(cells: Sequence[MappedCell], measured: WorkingStain) -> list[MappedCell]:
     """The cells with all of their cytoplasm.
 
     Args:
-        cells: of the working image.
-        seen_as: the working image.
-        threshold: violet index of nuclei.
+        cells: of a working image.
+        measured: the stain of that image.
     """
     doubtful = set(itertools.islice((i for i, cell in enumerate(cells) if _is_in_doubt(cell)), MOST))
-    return list(_completed(cells, doubtful, seen_as, threshold)) if doubtful else list(cells)
+    return list(_completed(cells, doubtful, measured)) if doubtful else list(cells)
 
 
-def _completed(cells: Sequence[MappedCell], doubtful: Set[int], seen_as: WorkingImage, threshold: float) -> Iterator[MappedCell]:
-    pixels = seen_as.pixels[: seen_as.height, : seen_as.width]
-    density = stain.optical_density(pixels, np.full(3, BACKGROUND, np.float32))
-    violet = cv2.GaussianBlur(stain.violet_index(density), (0, 0), 1.0)
-    red_cells = stain.foreground_mask(density) & (violet < threshold)
+def _completed(cells: Sequence[MappedCell], doubtful: Set[int], measured: WorkingStain) -> Iterator[MappedCell]:
+    whole = measured.red_cells.shape
     for index, cell in enumerate(cells):
         if index not in doubtful:
             yield cell
             continue
         height, width = cell.mask.shape
-        rows, first_row = _around(cell.top, height, seen_as.height)
-        columns, first_column = _around(cell.left, width, seen_as.width)
+        rows, first_row = _around(cell.top, height, whole[0])
+        columns, first_column = _around(cell.left, width, whole[1])
         own = np.s_[cell.top - first_row : cell.top - first_row + height, cell.left - first_column : cell.left - first_column + width]
         nucleus = np.zeros((rows.stop - rows.start, columns.stop - columns.start), bool)
         nucleus[own] = cell.nucleus
-        by_stain = stain.cell_mask(density[rows, columns], nucleus, red_cells[rows, columns])[own]
+        by_stain = stain.cell_mask(measured.density[rows, columns], nucleus, measured.red_cells[rows, columns])[own]
         yield replace(cell, mask=largest_part(cell.mask | (cell.possible & by_stain)))
 
 
