@@ -90,15 +90,16 @@ def dimmed(field: DrawnField) -> DrawnField:
 
 
 def paired(field: DrawnField) -> DrawnField:
-    """With a copy of every cell against it, turned by half a circle, wherever no other white cell lies."""
+    """With a copy of every cell against it and partly under it, turned by half a circle, wherever no other white cell lies."""
     image, owners, count = field.image.copy(), field.owners.copy(), field.count
     for number in range(1, field.count + 1):
         copy = _turned_beside(field, number)
-        if copy is None or (owners[copy.rows, copy.columns] > 0).any():
+        if copy is None or not np.isin(owners[copy.rows, copy.columns], (0, number)).all():
             continue
-        image[copy.rows, copy.columns] = copy.pixels
+        free = owners[copy.rows, copy.columns] == 0
         count += 1
-        owners[copy.rows, copy.columns] = count
+        image[copy.rows[free], copy.columns[free]] = copy.pixels[free]
+        owners[copy.rows[free], copy.columns[free]] = count
     return DrawnField(image, owners, count)
 
 

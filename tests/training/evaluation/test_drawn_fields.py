@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 
@@ -47,17 +48,21 @@ def test_light_falls_as_it_is_said(field: DrawnField) -> None:
     assert dimmed(field).image.mean() == pytest.approx(0.4 * field.image.mean(), abs=0.5)
 
 
-def test_copies_touch_their_cells_and_are_cells_of_their_own(field: DrawnField) -> None:
-    made = paired(field)
-    assert made.count > field.count
-    for number in range(field.count + 1, made.count + 1):
-        copy = made.owners == number
-        near = np.pad(copy, 1)
-        reached = near[2:, 1:-1] | near[:-2, 1:-1] | near[1:-1, 2:] | near[1:-1, :-2]
-        touched = set(np.unique(made.owners[np.roll(reached, 0)])) - {0, number}
-        distance = min(np.hypot(*np.subtract(_centre(made, number), _centre(made, other))) for other in range(1, field.count + 1))
-        assert touched or distance < 2.2 * np.sqrt(copy.sum() / np.pi)
-    assert np.array_equal(made.owners[field.owners > 0], field.owners[field.owners > 0])
+def test_copies_touch_their_cells_and_are_cells_of_their_own() -> None:
+    rows, columns = np.mgrid[:240, :320]
+    owners = np.zeros((240, 320), np.int32)
+    for number, (x, y) in enumerate(((60, 60), (60, 170), (200, 120)), start=1):
+        owners[np.hypot(columns - x, rows - y) <= 20] = number
+    image = np.full((240, 320, 3), 220, np.uint8)
+    image[owners > 0] = (120, 60, 150)
+    made = paired(DrawnField(image, owners, 3))
+    assert made.count == 6
+    for number in (1, 2, 3):
+        (x, y), (copied_x, copied_y) = _centre(made, number), _centre(made, number + 3)
+        assert (copied_x, copied_y) == pytest.approx((x, y + 1.85 * 20), abs=3)
+        near = cv2.dilate((made.owners == number).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+        assert (made.owners[near] == number + 3).any()
+        assert (made.image[made.owners == number + 3] == (120, 60, 150)).all()
 
 
 def _centre(field: DrawnField, number: int) -> tuple[float, float]:

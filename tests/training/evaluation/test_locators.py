@@ -15,7 +15,7 @@ from training.datasets.all_idb_fields import Field, Point
 from training.datasets.all_idb_unmarked import UNMARKED
 from training.datasets.fields import TruthBox
 from training.evaluation import locators
-from training.evaluation.locators import LEARNED, STAIN, match_points, network_of, score_boxes, score_masks, table
+from training.evaluation.locators import LEARNED, STAIN, drawn_table, match_points, network_of, score_boxes, score_masks, table
 from training.location.annotated import Annotated, Mark
 from training.location.sources import BCCD, SOURCES, WBC
 
@@ -83,6 +83,6 @@ def test_the_kept_figures_print_without_data(capsys: pytest.CaptureFixture[str],
     printed = capsys.readouterr().out
     kept = json.loads(record.read_text(encoding="utf-8"))
     assert list(kept) == [STAIN, LEARNED]
-    assert printed.splitlines() == list(table(kept))
+    assert printed.splitlines() == [*table(kept), "", *drawn_table(kept)]
     page = (record.parents[1] / "location.md").read_text(encoding="utf-8")
     assert all(line in page for line in printed.splitlines() if not line.startswith("|--"))
