@@ -20,10 +20,10 @@ def tracked() -> dict[str, int]:
     return {path: (ROOT / path).stat().st_size for path in paths if (ROOT / path).is_file()}
 
 
-def test_networks_and_releases_have_34_mib_at_most(tracked: dict[str, int]) -> None:
+def test_networks_and_releases_have_36_mib_at_most(tracked: dict[str, int]) -> None:
     sizes = {path: size for path, size in tracked.items() if Path(path).parts[0] in ("model_repository", "releases")}
     assert {Path(path).parts[0] for path in sizes} == {"model_repository", "releases"}
-    assert sum(sizes.values()) <= 34 * MIB, "drop the oldest release of a system, or shorten its library (`release build --exemplars`)"
+    assert sum(sizes.values()) <= 36 * MIB, "drop the oldest release of a system, or shorten its library (`release build --exemplars`)"
 
 
 def test_the_checkout_has_45_mib_at_most(tracked: dict[str, int]) -> None:

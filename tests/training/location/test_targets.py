@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 from services.patching.locator_maps import KINDS, OFFSET_X, STRIDE, Kind, cells_of_maps, find_centres
-from services.patching.working_image import RED_CELL_RADIUS
 from tests.training.location.drawn import Disk, common_share, disk, window
 from training.location.targets import IGNORED, LEAST_VISIBLE, SIGMA, Targets, stack, targets_of
 from training.location.window import Window
 
 SIDE = 64
-UNIT = RED_CELL_RADIUS / STRIDE
+RADIUS = 8.0
+"""Of the red cells of drawn windows, px."""
+UNIT = RADIUS / STRIDE
 CELL, SMUDGED = Disk(20, 24, radius=10, nucleus=7), Disk(46, 45, radius=9, nucleus=6, kind=Kind.SMUDGED)
 PLATELET = Disk(10, 54, radius=3, nucleus=2, kind=Kind.PLATELET)
 
@@ -169,13 +170,13 @@ def test_from_perfect_maps_the_service_finds_the_cells_again() -> None:
     cells = [CELL, Disk(CELL.x + 18, CELL.y, 10, 7), SMUDGED]
     shown = window(cells, SIDE)
     maps = _maps(targets_of(shown))
-    assert len(find_centres(maps[:KINDS])) == 3
-    found = cells_of_maps(maps, SIDE, SIDE)
+    assert len(find_centres(maps[:KINDS], RADIUS)) == 3
+    found = cells_of_maps(maps, SIDE, SIDE, RADIUS)
     assert sorted((c.kind, round(c.centroid[0]), round(c.centroid[1])) for c in found) == sorted((c.kind, c.x, c.y) for c in cells)
     for cell in found:
         mask = np.zeros((SIDE, SIDE), bool)
         mask[cell.top : cell.top + cell.mask.shape[0], cell.left : cell.left + cell.mask.shape[1]] = cell.mask
-        assert max(common_share(mask, shown.owners == number) for number in (1, 2, 3)) > 0.9
+        assert max(common_share(mask, shown.owners == number) for number in (1, 2, 3)) > 0.88
     assert maps[OFFSET_X:].shape[0] == 2
 
 

@@ -365,7 +365,7 @@ def test_the_card_of_other_data_says_nothing_of_myeloid_blasts_or_of_the_tissue(
     )
 
 
-@pytest.mark.parametrize("model", sorted(p.name for p in MODELS.iterdir()))
+@pytest.mark.parametrize("model", sorted(p.name for p in MODELS.iterdir() if not p.name.startswith("locator")))
 def test_every_card_of_the_project_is_what_its_metadata_say(model: str) -> None:
     metadata = json.loads((MODELS / model / "metadata.json").read_text(encoding="utf-8"))
     assert (MODELS / model / "MODEL_CARD.md").read_text(encoding="utf-8") == model_card(metadata)

@@ -22,6 +22,7 @@ from training.learning.checkpoints import save_network
 from training.location.recipe import load_locator_recipe
 from training.location.run import NETWORK_FILE, load_locator
 from training.releases import locator
+from training.releases.card import locator_card
 from training.releases.locator import LocatorOptions, install_locator
 from training.releases.verify import check_releases
 from training.releases.write import activate
@@ -79,6 +80,15 @@ def test_it_is_served_to_releases_that_name_none(options: LocatorOptions) -> Non
     assert next(check_releases(options.releases, options.model_repository)) == (
         "index.json: locator_1 finds the cells for releases that name no locator"
     )
+
+
+def test_the_card_of_the_served_locator_is_what_its_metadata_say() -> None:
+    served = ReleaseStore(ROOT / "releases", ROOT / "model_repository").index.locator
+    assert served is not None
+    folder = ROOT / "model_repository" / served.model
+    metadata = json.loads((folder / "metadata.json").read_text(encoding="utf-8"))
+    assert (folder / "MODEL_CARD.md").read_text(encoding="utf-8") == locator_card(metadata)
+    assert metadata["locator"] == served.model_dump(mode="json")
 
 
 def test_its_card_says_what_it_learned_and_where_it_fails(options: LocatorOptions) -> None:
