@@ -58,8 +58,8 @@ def test_copies_touch_their_cells_and_are_cells_of_their_own() -> None:
     made = paired(DrawnField(image, owners, 3))
     assert made.count == 6
     for number in (1, 2, 3):
-        (x, y), (copied_x, copied_y) = _centre(made, number), _centre(made, number + 3)
-        assert (copied_x, copied_y) == pytest.approx((x, y + 1.85 * 20), abs=3)
+        row, column = _centre(made, number)
+        assert _centre(made, number + 3) == pytest.approx((row, column + 1.85 * 20), abs=3)
         near = cv2.dilate((made.owners == number).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
         assert (made.owners[near] == number + 3).any()
         assert (made.image[made.owners == number + 3] == (120, 60, 150)).all()
