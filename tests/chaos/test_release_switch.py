@@ -150,7 +150,9 @@ def test_other_systems_are_put_in_use_under_load(serving: Serving, phantom_cell:
     assert set(load.releases()) == set(order)
     for answer in load.answers:
         release = store.held(answer.provenance.release)
-        models = {release.network.model, release.embedder.model}
+        locator = store.locator(release.id)
+        assert locator is not None
+        models = {release.network.model, release.embedder.model, locator.model}
         assert {f.name for f in answer.provenance.served_files} == {*models, "library"}
         assert library_of(answer) == release.library.sha256
 
