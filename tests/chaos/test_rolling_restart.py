@@ -38,7 +38,8 @@ class Cluster:
             part = triton_part(self.ports, {**SETTINGS, "DL4ALL_HOST": host}, ("--host", host))
         else:
             inner = {f"DL4ALL_GATEWAY_{other.upper()}_ADDRESS": self.target(other) for other in SERVICES if other != "gateway"}
-            found = {**inner, "DL4ALL_CLASSIFICATION_TRITON_ADDRESS": self.target(TRITON)}
+            of_triton = {f"DL4ALL_{other}_TRITON_ADDRESS": self.target(TRITON) for other in ("PATCHING", "CLASSIFICATION")}
+            found = {**inner, **of_triton}
             part = service_part(name, self.ports, {**SETTINGS, **found, "DL4ALL_HOST": host})
         return Running(part).start()
 
