@@ -9,6 +9,7 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Any, cast
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -32,7 +33,7 @@ DRAWN = smear_field(2, PhantomOptions(width=640, height=480, cells=5, cell_radiu
 
 
 class FakeEngine:
-    """Says that there is one cell near the top left corner, whatever it sees."""
+    """Says that there is one cell, where the image is most violet."""
 
     name, role = "fake", Role.CPU
 
@@ -53,7 +54,9 @@ class FakeEngine:
         if timeout is not None and timeout <= 0:
             raise DeadlineError("DEADLINE_EXCEEDED", "The caller's deadline has passed.")
         assert list(outputs) == [MAPS]
-        return {MAPS: maps_of([Disk(20, 24, 12)], *images.shape[1:3])[None]}
+        violet = cv2.GaussianBlur(images[0].astype(np.float32) @ np.array([0, -1, 1], np.float32), (0, 0), 4)
+        row, column = np.unravel_index(int(violet.argmax()), violet.shape)
+        return {MAPS: maps_of([Disk(float(column), float(row), 12)], *images.shape[1:3])[None]}
 
     async def close(self) -> None:
         return
