@@ -27,7 +27,7 @@ def location_bytes(header: ImageHeader) -> int:
     above its start, and in brackets what this function predicts: 100 megapixels as JPEG, PNG or TIFF, with or without alpha, of 8 or 16 bits,
     upright or turned, 670 (716); as a progressive JPEG 955 (1004); as a turned TIFF 763 (811); as a TIFF of one strip 670
     (811, of JPEG data 1383); by the stain a field of 1280 x 960 px 36, the worst drawn field of 1000 x 1000 px 110. How large the image is
-    that a locator sees follows from its red cells, which no header tells; so the largest counts, 170 MiB for a field of 1280 x 960 px.
+    that a locator sees follows from its red cells, which no header tells; so the largest counts, 172 MiB for a field of 1280 x 960 px.
     """
     working = max(WORKING_BYTES * working_pixels(header.height, header.width), NETWORK_BYTES * most_seen_pixels(header.height, header.width))
     located = header.decoded_bytes + max(working, 3 * header.pixels // _EXPOSURE_SHARE)

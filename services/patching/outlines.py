@@ -52,7 +52,8 @@ def _completed(cells: Sequence[MappedCell], doubtful: Set[int], measured: Workin
         nucleus = np.zeros((rows.stop - rows.start, columns.stop - columns.start), bool)
         nucleus[own] = cell.nucleus
         by_stain = stain.cell_mask(measured.density[rows, columns], nucleus, measured.red_cells[rows, columns])[own]
-        yield replace(cell, mask=largest_part(cell.mask | (cell.possible & by_stain)))
+        whole_cell = replace(cell, mask=largest_part(cell.mask | (cell.possible & by_stain)))
+        yield whole_cell if whole_cell.area else cell
 
 
 def _is_in_doubt(cell: MappedCell) -> bool:

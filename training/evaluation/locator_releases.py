@@ -26,14 +26,13 @@ from training.crops.packs import Pack
 from training.datasets.dataset import Dataset, Subset
 from training.datasets.single_cells import AML_CELLS, read_aml_cells
 from training.files.whole_files import write_json
-from training.metrics.by_patient import auc
+from training.metrics.by_patient import Interval, auc, bootstrap_of
 from training.recipes.config import Input, InputKind
 from training.releases.verdicts import Judged, decide, judge
 
 Double = NDArray[np.float64]
 ALLOWED: Final = 0.003
 """A release whose AUC falls by more is to be trained anew on cells that the locator found."""
-ROUNDS: Final = 1000
 STAIN, LEARNED = "stain", "locator"
 
 
@@ -92,10 +91,10 @@ def _of_release(release: Release, store: ReleaseStore, by_stain: Pack, by_locato
     scores = {name: _fused(release, store, j) for name, j in judged.items()}
     labels = by_stain.is_blast.astype(np.int64)
     values = {name: auc(s, labels) for name, s in scores.items()}
-    low, high = interval_of_difference(scores[LEARNED], scores[STAIN], labels, by_stain.groups)
+    difference = difference_of_auc(scores[LEARNED], scores[STAIN], labels, by_stain.groups)
     networks = {f"{name}, network": auc(j.probability, labels) for name, j in judged.items()}
     accepted = {f"{name}, accepted": float(j.accepted.mean()) for name, j in judged.items()}
-    return {**values, **networks, **accepted, "difference": values[LEARNED] - values[STAIN], "low": low, "high": high}
+    return {**values, **networks, **accepted, "difference": difference.value, "low": difference.low, "high": difference.high}
 
 
 def _fused(release: Release, store: ReleaseStore, judged: Judged) -> Double:
@@ -104,19 +103,9 @@ def _fused(release: Release, store: ReleaseStore, judged: Judged) -> Double:
     return decide(judged, references, cell_rule(release), release.calibration.voting_neighbours).fused
 
 
-def interval_of_difference(
-    one: Double, other: Double, labels: NDArray[np.int64], patients: NDArray[np.str_], rounds: int = ROUNDS
-) -> tuple[float, float]:
-    """95 % interval of the difference of two AUCs on the same cells: patients are drawn with replacement."""
-    random = np.random.default_rng(0)
-    rows = [np.flatnonzero(patients == p) for p in np.unique(patients)]
-    differences = []
-    for _ in range(rounds):
-        chosen = np.concatenate([rows[i] for i in random.integers(0, len(rows), len(rows))])
-        if 0 < labels[chosen].sum() < len(chosen):
-            differences.append(auc(one[chosen], labels[chosen]) - auc(other[chosen], labels[chosen]))
-    low, high = np.percentile(differences, (2.5, 97.5))
-    return float(low), float(high)
+def difference_of_auc(one: Double, other: Double, labels: NDArray[np.int64], patients: NDArray[np.str_]) -> Interval:
+    """AUC by ``one`` less that by ``other`` on the same cells, with its interval by patient."""
+    return bootstrap_of(lambda weights: auc(one, labels, weights) - auc(other, labels, weights), patients)
 
 
 def table(record: Mapping[str, Any]) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """Compare how nucleated cells are found: by the stain alone, and by locators that have not seen the sessions, slides or blocks that they search.
 
-dl4all study locators --data DATA --run build/runs/locator
+dl4all study locators --data DATA --run build/runs/locator-folds-0
 """
 
 from __future__ import annotations

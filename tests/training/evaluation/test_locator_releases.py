@@ -12,14 +12,18 @@ from PIL import Image
 
 from services.common.phantom import CellKind, single_cell
 from services.common.releases import ReleaseStore
+from services.preprocessing.unsharpening import FocusParameters
 from tests.paths import ROOT
 from training.architectures.locator import LocatorNetwork
 from training.crops.locator_file import opened
 from training.crops.making import prepare as prepare_crops
+from training.crops.packs import Pack
 from training.datasets.dataset import Dataset, GroupKind, ImageKind, LabelledImage, Subset
 from training.evaluation import locator_releases
-from training.evaluation.locator_releases import agreement, both_ways, interval_of_difference, table
+from training.evaluation.locator_releases import agreement, both_ways, difference_of_auc, table
 from training.export.locator import export_locator
+from training.metrics.by_patient import Interval
+from training.recipes.config import Input
 
 pytestmark = pytest.mark.slow
 
@@ -48,8 +52,8 @@ def test_cells_that_one_way_does_not_find_are_left_out(tmp_path: Path, monkeypat
     release = ReleaseStore(ROOT / "releases", ROOT / "model_repository").resolve("plain-resnet-1")
     whole = prepare_crops
 
-    def prepare(dataset: Dataset, wanted: object, focus: object, locator: Path | None) -> object:
-        made = whole(dataset, wanted, focus)  # type: ignore[arg-type]
+    def prepare(dataset: Dataset, wanted: Input, focus: FocusParameters, locator: Path | None) -> Pack:
+        made = whole(dataset, wanted, focus)
         return made if locator is None else made.select(made.keys == "1")
 
     monkeypatch.setattr(locator_releases, "prepare", prepare)
@@ -59,12 +63,12 @@ def test_cells_that_one_way_does_not_find_are_left_out(tmp_path: Path, monkeypat
     assert (found["cells"], found["centre, median"], found["radius ratio, median"]) == (1, 0.0, 1.0)
 
 
-def test_the_interval_is_that_of_patients() -> None:
+def test_the_difference_has_an_interval_by_patient() -> None:
     labels = np.array([0, 1] * 20)
     patients = np.array([f"P{i // 4}" for i in range(40)])
     good, bad = labels + 0.0, 1.0 - labels
-    assert interval_of_difference(good, bad, labels, patients, 50) == (1.0, 1.0)
-    assert interval_of_difference(good, good, labels, patients, 50) == (0.0, 0.0)
+    assert difference_of_auc(good, bad, labels, patients) == Interval(1.0, 1.0, 1.0)
+    assert difference_of_auc(good, good, labels, patients) == Interval(0.0, 0.0, 0.0)
 
 
 def test_a_fall_of_more_than_is_allowed_is_named() -> None:
