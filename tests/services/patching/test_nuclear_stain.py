@@ -13,7 +13,7 @@ from services.patching.working_image import BACKGROUND, WorkingImage
 from services.patching.working_stain import WorkingStain
 
 SIDE, THRESHOLD = 96, 0.6
-VIOLET, PALE, RED, BLUE_RED, BLACK = (120, 60, 150), (175, 120, 180), (215, 140, 140), (150, 165, 190), (40, 40, 60)
+VIOLET, PALE, RED, BLUE_RED, BLACK = (120, 60, 150), (175, 120, 180), (215, 140, 140), (150, 165, 190), (30, 40, 45)
 
 
 def _disk(x: int, y: int, radius: float) -> np.ndarray:
