@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperGroup
 from typer.models import OptionInfo, ParameterInfo
 
+from clients.cli.commands.batch import batch_app
 from clients.cli.commands.data import data_app
 from clients.cli.commands.diagnose import cells, diagnose, enhance, focus
 from clients.cli.commands.library import library_app
@@ -25,7 +26,7 @@ from clients.cli.commands.train import train
 
 EVERYDAY: Final = (diagnose, serve, up, slide, cells, focus, enhance, phantom, call)
 NOUNS: Final = ("data", "train", "release", "library", "study")
-_ORDER: Final = (*(command.__name__ for command in EVERYDAY), *NOUNS)
+_ORDER: Final = (*(command.__name__ for command in EVERYDAY), "batch", *NOUNS)
 _PANEL, _NOUN_PANEL = "Every day", "Data, training, releases"
 
 
@@ -48,6 +49,7 @@ app = typer.Typer(
 
 for command in EVERYDAY:
     app.command(rich_help_panel=_PANEL)(command)
+app.add_typer(batch_app, name="batch", rich_help_panel=_PANEL)
 app.add_typer(data_app, name="data", rich_help_panel=_NOUN_PANEL)
 app.command(rich_help_panel=_NOUN_PANEL)(train)
 app.add_typer(release_app, name="release", rich_help_panel=_NOUN_PANEL)
@@ -79,7 +81,7 @@ def _take_no_empty_paths(command: Callable[..., Any]) -> None:
     command.__annotations__ = hints
 
 
-for _typer in (app, data_app, release_app, library_app):
+for _typer in (app, batch_app, data_app, release_app, library_app):
     for _command in _typer.registered_commands:
         if _command.callback is not None:
             _take_no_empty_paths(_command.callback)

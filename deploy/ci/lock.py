@@ -39,8 +39,8 @@ class Lock:
 
 
 LOCKS: Final = {
-    "serving": Lock(extras=("cpu", "tracing", "build")),
-    "dev": Lock(extras=("cpu", "tracing", "build", "dev")),
+    "serving": Lock(extras=("batch", "cpu", "tracing", "build")),
+    "dev": Lock(extras=("batch", "cpu", "tracing", "build", "dev")),
     "client-oldest": Lock(("clients/python",), resolution="lowest-direct"),
     "client-newest": Lock(("clients/python",)),
 }

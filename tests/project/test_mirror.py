@@ -12,7 +12,7 @@ import pytest
 
 from tests.paths import ROOT
 
-FOLDERS = ("services", "training", "clients/cli", "clients/python/dl4all_client", "deploy")
+FOLDERS = ("services", "training", "clients/batch", "clients/cli", "clients/common", "clients/python/dl4all_client", "deploy")
 TABLE = ROOT / "tests" / "project" / "tested_elsewhere.toml"
 TABLES: dict[str, dict[str, str]] = tomllib.loads(TABLE.read_text(encoding="utf-8"))
 UNTESTED = TABLES.pop("untested")

@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from clients.cli.backends import find_release, open_client
 from clients.cli.forms import cells_form, diagnosis_form, enhance_form
 from clients.cli.images import distinct_names, expand, refuse_overwriting
 from clients.cli.options import Address, AsJson, Images, Kind, KindOption, ReleaseOption
 from clients.cli.pictures import write_comparison
 from clients.cli.report.page import ReportItem, render_report, write_report
 from clients.cli.running import Outcome, asyncio_exit, for_each_image, in_a_folder, print_json, say, show_error
+from clients.common.opening import find_release, open_client
 from dl4all.diagnosis.v1 import diagnosis_pb2
 from dl4all_client import finding_name
 from services.common.image_files import shown

@@ -12,10 +12,10 @@ from typing import Annotated, Final
 import typer
 from rich.progress import track
 
-from clients.cli.backends import open_client
 from clients.cli.images import expand
 from clients.cli.options import MODELS, RELEASES, Address, Models, ReleaseOption, Releases, explained
 from clients.cli.running import asyncio_exit, check_readable, console, print_json, say
+from clients.common.opening import open_client
 from dl4all_client import Reference, ServiceError
 from services.common.image_files import shown
 

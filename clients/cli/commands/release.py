@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from clients.cli.backends import open_client
 from clients.cli.forms import release_form
 from clients.cli.options import BUILD, MODELS, RELEASES, Address, Data, Models, Releases, explained
 from clients.cli.running import asyncio_exit, print_json, say
+from clients.common.opening import open_client
 from dl4all.diagnosis.v1 import diagnosis_pb2
 
 release_app = typer.Typer(

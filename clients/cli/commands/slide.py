@@ -11,13 +11,13 @@ from typing import Annotated, Final
 import typer
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from clients.cli.backends import find_release, open_client
 from clients.cli.forms import slide_cell_row, slide_form
 from clients.cli.images import refuse_overwriting
 from clients.cli.options import Address, ReleaseOption
 from clients.cli.report.page import ReportItem, render_report, write_report
 from clients.cli.report.words import note_words
 from clients.cli.running import asyncio_exit, console, in_a_folder, print_json, say
+from clients.common.opening import find_release, open_client
 from dl4all.diagnosis.v1 import diagnosis_pb2
 from dl4all.imaging.v1 import imaging_pb2
 from dl4all_client import ServiceError, SlideOptions, finding_name

@@ -6,7 +6,6 @@ import asyncio
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,8 +13,8 @@ from pathlib import Path
 from typing import Final
 
 from clients.cli.stack.parts import Launch
+from clients.common.die_with_parent import bound_to_this_process
 
-_LAUNCHER: Final = Path(__file__).with_name("die_with_parent.py")
 _SHARED_MEMORY: Final = Path("/dev/shm")
 _LINE_LIMIT: Final = 1 << 20
 _POLL_SECONDS: Final = 0.05
@@ -23,7 +22,7 @@ _POLL_SECONDS: Final = 0.05
 
 def guarded_command(part: Launch) -> list[str]:
     """The part's command, bound to the life of this process."""
-    return [sys.executable, "-S", "-E", str(_LAUNCHER), str(os.getpid()), *part.command]
+    return bound_to_this_process(part.command)
 
 
 class PartProcess:

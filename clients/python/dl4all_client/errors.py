@@ -18,28 +18,34 @@ class ServiceError(Exception):
         message: for people.
         field: the request field at fault, or empty.
         metadata: further machine-readable facts, such as the dependency that is down.
+        retry_after: seconds after which the service asks to try again; None where it does not say.
     """
 
-    def __init__(self, code: str, reason: str, message: str, field: str = "", metadata: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, code: str, reason: str, message: str, field: str = "", metadata: Mapping[str, str] | None = None, retry_after: float | None = None
+    ) -> None:
         super().__init__(f"{reason}: {message}")
         self.code = code
         self.reason = reason
         self.message = message
         self.field = field
         self.metadata = dict(metadata or {})
+        self.retry_after = retry_after
 
     @classmethod
     def from_status(cls, status: status_pb2.Status) -> ServiceError:
         """Read a rich status."""
         code = code_pb2.Code.Name(status.code)
-        reason, field, metadata = code, "", {}
+        reason, field, metadata, retry_after = code, "", {}, None
         for detail in status.details:
-            info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
+            info, bad, retry = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest(), error_details_pb2.RetryInfo()
             if detail.Unpack(info):
                 reason, metadata = info.reason, dict(info.metadata)
             elif detail.Unpack(bad) and bad.field_violations:
                 field = bad.field_violations[0].field
-        return cls(code, reason, status.message, field, metadata)
+            elif detail.Unpack(retry):
+                retry_after = retry.retry_delay.ToTimedelta().total_seconds()
+        return cls(code, reason, status.message, field, metadata, retry_after)
 
     @classmethod
     def from_rpc(cls, error: grpc.RpcError, note: str = "") -> ServiceError:

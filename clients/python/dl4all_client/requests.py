@@ -15,6 +15,7 @@ DEFAULT_TIMEOUT: Final = 60.0
 SLIDE_CHUNK_BYTES: Final = 1024 * 1024
 Item = TypeVar("Item")
 Kind = Literal["auto", "cell", "field"]
+Priority = Literal["interactive", "batch"]
 Answer = tuple[str, diagnosis_pb2.Diagnosis | ServiceError]
 """Request id of an image, and its diagnosis or why there is none."""
 OnImage = Callable[[str, diagnosis_pb2.Diagnosis | ServiceError], None]
@@ -22,6 +23,10 @@ _KINDS: Final = {
     "auto": imaging_pb2.IMAGE_KIND_AUTO,
     "cell": imaging_pb2.IMAGE_KIND_CELL,
     "field": imaging_pb2.IMAGE_KIND_FIELD,
+}
+_PRIORITIES: Final = {
+    "interactive": diagnosis_pb2.PRIORITY_INTERACTIVE,
+    "batch": diagnosis_pb2.PRIORITY_BATCH,
 }
 
 
@@ -48,9 +53,11 @@ class ImageOptions(SharedOptions, total=False):
 
     Attributes:
         kind: what the image shows: "cell" (one cell is meant, the one nearest to the centre), "field" (all cells) or "auto", the default.
+        priority: "interactive", the default, where somebody waits for the answer; "batch" for the images of an archive, which are refused first.
     """
 
     kind: Kind
+    priority: Priority
 
 
 class DiagnoseOptions(ImageOptions, total=False):
@@ -135,7 +142,7 @@ def diagnose_request(image: bytes, **options: Unpack[DiagnoseOptions]) -> diagno
         options: see ``DiagnoseOptions``.
 
     Raises:
-        ValueError: kind is none of the three.
+        ValueError: kind is none of the three, or priority none of the two.
     """
     return diagnosis_pb2.DiagnoseRequest(
         request_id=options.get("request_id", ""),
@@ -145,6 +152,7 @@ def diagnose_request(image: bytes, **options: Unpack[DiagnoseOptions]) -> diagno
         specimen=options.get("specimen", ""),
         release=options.get("release", ""),
         display=_display(options.get("explain", False), options.get("neighbours", 0)),
+        priority=_priority(options.get("priority", "interactive")),
     )
 
 
@@ -263,6 +271,12 @@ def image_kind(kind: str) -> imaging_pb2.ImageKind.ValueType:
     if kind not in _KINDS:
         raise ValueError(f"kind must be one of {', '.join(_KINDS)}, got {kind!r}")
     return _KINDS[kind]
+
+
+def _priority(priority: str) -> diagnosis_pb2.Priority.ValueType:
+    if priority not in _PRIORITIES:
+        raise ValueError(f"priority must be one of {', '.join(_PRIORITIES)}, got {priority!r}")
+    return _PRIORITIES[priority]
 
 
 def finding_name(finding: diagnosis_pb2.Finding.ValueType) -> str:

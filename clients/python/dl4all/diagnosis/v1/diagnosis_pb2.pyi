@@ -6,6 +6,9 @@ The outward service: one image in, one diagnosis out.
 It assists a qualified reader and never signs out a result. Every error carries google.rpc.ErrorInfo with domain
 "dl4all" and a reason, and google.rpc.BadRequest where a field is at fault.
 
+A service that has as much work as it accepts refuses further images at once with RESOURCE_EXHAUSTED (OVERLOADED) and google.rpc.RetryInfo:
+send the image again after that time, and send fewer at once.
+
 Messages are sent uncompressed; a compressed one gets UNIMPLEMENTED. A message must arrive within two minutes, and an answer must be read within
 two minutes. A stream may be silent for two minutes. Where many calls want room, these times are shorter.
 
@@ -89,6 +92,30 @@ DETECTS_BLAST_LINEAGE_UNSPECIFIED: Detects.ValueType  # 2
 """Blasts whose lineage the training data does not tell; always requires review."""
 Global___Detects: _TypeAlias = Detects  # noqa: Y015
 
+class _Priority:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PriorityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Priority.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PRIORITY_UNSPECIFIED: _Priority.ValueType  # 0
+    """Not set; treated as INTERACTIVE."""
+    PRIORITY_INTERACTIVE: _Priority.ValueType  # 1
+    """Somebody waits for the answer. A part of the service is kept for such images."""
+    PRIORITY_BATCH: _Priority.ValueType  # 2
+    """Nobody waits, as for the images of an archive. Such an image is worked on where no interactive one waits, and is refused first (OVERLOADED)."""
+
+class Priority(_Priority, metaclass=_PriorityEnumTypeWrapper):
+    """How soon an answer is wanted. It changes the order of work, never an answer."""
+
+PRIORITY_UNSPECIFIED: Priority.ValueType  # 0
+"""Not set; treated as INTERACTIVE."""
+PRIORITY_INTERACTIVE: Priority.ValueType  # 1
+"""Somebody waits for the answer. A part of the service is kept for such images."""
+PRIORITY_BATCH: Priority.ValueType  # 2
+"""Nobody waits, as for the images of an archive. Such an image is worked on where no interactive one waits, and is refused first (OVERLOADED)."""
+Global___Priority: _TypeAlias = Priority  # noqa: Y015
+
 @_typing.final
 class DisplayOptions(_message.Message):
     """Display options. They do not change the decision."""
@@ -136,6 +163,7 @@ class DiagnoseRequest(_message.Message):
     SPECIMEN_FIELD_NUMBER: _builtins.int
     RELEASE_FIELD_NUMBER: _builtins.int
     DISPLAY_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """The caller's identifier of this call, 0..128 printable ASCII characters; if empty, the server makes one up."""
     image: _builtins.bytes
@@ -148,6 +176,8 @@ class DiagnoseRequest(_message.Message):
     """The caller's pseudonym of the specimen, 0..128 printable ASCII characters; never logged."""
     release: _builtins.str
     """Release id, or a system's name for its current release; empty for the default."""
+    priority: Global___Priority.ValueType
+    """How soon the answer is wanted."""
     @_builtins.property
     def display(self) -> Global___DisplayOptions:
         """Display options."""
@@ -162,10 +192,11 @@ class DiagnoseRequest(_message.Message):
         specimen: _builtins.str = ...,
         release: _builtins.str = ...,
         display: Global___DisplayOptions | None = ...,
+        priority: Global___Priority.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["display", b"display"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["display", b"display", "image", b"image", "kind", b"kind", "microns_per_pixel", b"microns_per_pixel", "release", b"release", "request_id", b"request_id", "specimen", b"specimen"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["display", b"display", "image", b"image", "kind", b"kind", "microns_per_pixel", b"microns_per_pixel", "priority", b"priority", "release", b"release", "request_id", b"request_id", "specimen", b"specimen"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -6,6 +6,9 @@ The outward service: one image in, one diagnosis out.
 It assists a qualified reader and never signs out a result. Every error carries google.rpc.ErrorInfo with domain
 "dl4all" and a reason, and google.rpc.BadRequest where a field is at fault.
 
+A service that has as much work as it accepts refuses further images at once with RESOURCE_EXHAUSTED (OVERLOADED) and google.rpc.RetryInfo:
+send the image again after that time, and send fewer at once.
+
 Messages are sent uncompressed; a compressed one gets UNIMPLEMENTED. A message must arrive within two minutes, and an answer must be read within
 two minutes. A stream may be silent for two minutes. Where many calls want room, these times are shorter.
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from clients.cli.stack import die_with_parent
+from clients.common import die_with_parent
 from tests.running import eventually, runs
 
 pytestmark = pytest.mark.processes

@@ -10,8 +10,14 @@ import ctypes
 import os
 import signal
 import sys
+from collections.abc import Sequence
 
 _PR_SET_PDEATHSIG = 1
+
+
+def bound_to_this_process(command: Sequence[str]) -> list[str]:
+    """The command, which ends when this process does."""
+    return [sys.executable, "-S", "-E", __file__, str(os.getpid()), *command]
 
 
 def main() -> None:
