@@ -43,7 +43,7 @@ def band_chart(bands: Sequence[Band], across: str, up: str) -> Markup:
     """
     if not bands:
         return Markup("")
-    axes = _Axes(bands[0].at, bands[-1].at, min(band.low for band in bands), max(band.high for band in bands))
+    axes = _around(bands[0].at, bands[-1].at, min(band.low for band in bands), max(band.high for band in bands))
     edge = [(band.at, band.high) for band in bands] + [(band.at, band.low) for band in reversed(bands)]
     area = f'<polygon points="{axes.points(edge)}" fill="{_SOFT}"/>'
     middle = [(band.at, band.middle) for band in bands]
@@ -55,12 +55,21 @@ def line_chart(points: Sequence[tuple[float, float]], across: str, up: str) -> M
     """A line from 0 upwards; empty without points. Arguments as for ``band_chart``."""
     if not points:
         return Markup("")
-    axes = _Axes(points[0][0], points[-1][0], 0.0, max(y for _, y in points))
+    axes = _around(points[0][0], points[-1][0], 0.0, max(y for _, y in points))
     drawn = f'<polyline points="{axes.points(points)}" fill="none" stroke="{_INK}" stroke-width="2"/>'
     if len(points) == 1:
         x, y = axes.place(*points[0])
         drawn = f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{_INK}"/>'
     return _figure(axes, across, up, drawn)
+
+
+def ticks(low: float, high: float) -> list[float]:
+    """Round numbers, evenly spaced, that hold a range; about five."""
+    span = high - low if high - low > 1e-9 * max(abs(low), abs(high)) else max(1.0, abs(high))
+    scale = 10.0 ** math.floor(math.log10(span / _TICKS))
+    step = scale * next(m for m in (1.0, 2.0, 5.0, 10.0) if scale * m >= span / _TICKS * 0.999)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [number * step for number in range(first, max(last, first + 1) + 1)]
 
 
 @dataclass(frozen=True)
@@ -79,19 +88,23 @@ class _Axes:
         return " ".join("{:.1f},{:.1f}".format(*self.place(x, y)) for x, y in points)
 
 
+def _around(left: float, right: float, low: float, high: float) -> _Axes:
+    """Axes whose vertical one begins and ends at a tick."""
+    found = ticks(low, high)
+    return _Axes(left, right, found[0], found[-1])
+
+
 def _figure(axes: _Axes, across: str, up: str, drawn: str) -> Markup:
     right, floor = WIDTH - _RIGHT, HEIGHT - _BOTTOM
     parts = []
-    for step in range(_TICKS + 1):
-        value = axes.bottom + (axes.top - axes.bottom) * step / _TICKS
+    for value in ticks(axes.bottom, axes.top):
         _, y = axes.place(axes.left, value)
         parts.append(f'<line x1="{_LEFT}" y1="{y:.1f}" x2="{right}" y2="{y:.1f}" stroke="{_GRID}"/>')
-        parts.append(f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{_number(value, axes.top - axes.bottom)}</text>')
-        at = axes.left + (axes.right - axes.left) * step / _TICKS
+        parts.append(f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{value:,.6g}</text>')
+    for at in ticks(axes.left, axes.right):
         x, _ = axes.place(at, axes.bottom)
-        anchor = "start" if step == 0 else "end" if step == _TICKS else "middle"
-        if step in (0, _TICKS) or axes.right > axes.left:
-            parts.append(f'<text x="{x:.1f}" y="{floor + 15}" text-anchor="{anchor}">{_number(at, axes.right - axes.left)}</text>')
+        if axes.left <= at <= axes.right:
+            parts.append(f'<text x="{x:.1f}" y="{floor + 15}" text-anchor="middle">{at:,.6g}</text>')
     labels = (
         f'<text x="{(_LEFT + right) / 2:.0f}" y="{HEIGHT - 6}" text-anchor="middle">{escape(across)}</text>'
         f'<text transform="translate(13 {(floor + _TOP) / 2:.0f}) rotate(-90)" text-anchor="middle">{escape(up)}</text>'
@@ -99,9 +112,3 @@ def _figure(axes: _Axes, across: str, up: str, drawn: str) -> Markup:
     return Markup(
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(up)} by {escape(across)}">{"".join(parts)}{drawn}{labels}</svg>'
     )
-
-
-def _number(value: float, span: float) -> str:
-    """A tick label with as many digits as the span needs."""
-    digits = 0 if span >= 10 else max(0, 1 - math.floor(math.log10(span))) if span > 0 else 2
-    return f"{value:,.{digits}f}"
