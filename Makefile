@@ -10,7 +10,7 @@ GOOGLEAPIS := build/googleapis
 RECIPE ?= plain_resnet
 PAGES = $(shell git ls-files '*.md')
 # Tests of single modules, and tests of the whole: real processes, real sockets, a real Triton.
-UNIT := tests/services tests/clients tests/training tests/deploy tests/project
+UNIT := tests/services tests/clients tests/training tests/deploy tests/project tests/load
 WHOLE := tests/integration tests/chaos tests/hostile
 # Per cent of lines that must be reached; CI sets it, because without the development data some tests skip.
 COVERAGE_FLOOR ?= 0
@@ -76,6 +76,7 @@ nightly: $(VENV)/dev.stamp .triton/installed.stamp ## Run the long forms: full i
 	$(MAKE) check-install java-stubs
 	rm -f build/hostile.jsonl; DL4ALL_HOSTILE_FULL=1 $(BIN)/python -m pytest tests/hostile; cat build/hostile.jsonl
 	$(MAKE) soak-preprocessing bench-slide bench-search bench-releases bench-training bench bench-preprocessing bench-location bench-networks
+	$(MAKE) --keep-going load load-overload soak
 
 lint: $(VENV)/dev.stamp protos-check protos-breaking ## Check style, types, import rules, pages, protos and stubs
 	$(BIN)/ruff check .
@@ -150,6 +151,15 @@ bench-location: $(VENV)/dev.stamp ## Compare locating the cells of a field with 
 soak-preprocessing: $(VENV)/dev.stamp ## Enhance 100,000 crops and print the memory (about 25 minutes)
 	$(BIN)/python -m tests.benchmarks.preprocessing --soak 100000
 
+load: $(VENV)/dev.stamp .triton/installed.stamp ## Measure capacity, latency below it and cost of one process and of five with Triton; writes build/load/load.html
+	$(BIN)/python -m tests.load
+
+load-overload: $(VENV)/dev.stamp .triton/installed.stamp ## Offer four times the capacity while somebody waits for answers; writes build/load/overload.html
+	$(BIN)/python -m tests.load.overload
+
+soak: $(VENV)/dev.stamp .triton/installed.stamp ## Keep 70 % load for MINUTES (30) on each of the two and look for growth; writes build/load/soak.html
+	$(BIN)/python -m tests.load.soak $(if $(filter file,$(origin MINUTES)),,--minutes $(MINUTES))
+
 release: ID ?= $(RECIPE)-mine
 release: $(VENV)/dev.stamp ## Train RECIPE and build its release ID (RECIPE-mine if not given) from DATA=folder of data sets
 	@test ! -e "$${DL4ALL_RELEASES:-$${DL4ALL_HOME:-.}/releases}/$(ID)" || { echo "The release $(ID) is there already; give another ID=..."; exit 1; }
@@ -175,4 +185,4 @@ clean: ## Remove what was built, not what was installed
 
 .PHONY: fuzz help setup setup-dev diagnose triton up serve test test-unit nightly lint lock wheels check-install format \
   protos protos-check protos-breaking bench bench-slide bench-releases bench-search bench-training \
-  bench-networks bench-preprocessing bench-location soak-preprocessing release clean
+  bench-networks bench-preprocessing bench-location soak-preprocessing load load-overload soak release clean

@@ -23,20 +23,23 @@ from pathlib import Path
 import numpy as np
 from rich.progress import track
 
-from dl4all.diagnosis.v1 import diagnosis_pb2, diagnosis_pb2_grpc
-from dl4all_client import diagnose_request
-from dl4all_client.channel import open_aio_channel
-from tests.benchmarks.serving import NEIGHBOURS, PlainLoop, workloads
+from tests.benchmarks.plain_loop import PlainLoop
+from tests.benchmarks.serving import check_same, served
+from tests.benchmarks.workloads import workloads
 from tests.running import Stack
 
 CORES = len(os.sched_getaffinity(0))
 
 
 class Ceiling:
-    """The ceiling of one process: the plain loop in as many threads as cores."""
+    """The ceiling of one process: the plain loop in as many threads as cores.
 
-    def __init__(self) -> None:
-        self._loops = [PlainLoop() for _ in range(CORES)]
+    Args:
+        maps: see ``PlainLoop``.
+    """
+
+    def __init__(self, maps: bool = True) -> None:
+        self._loops = [PlainLoop(maps) for _ in range(CORES)]
         self._threads = ThreadPoolExecutor(CORES)
 
     def run(self, images: Sequence[bytes]) -> None:
@@ -49,30 +52,14 @@ class Ceiling:
         list(self._threads.map(work, self._loops))
 
 
-async def served(address: str, images: Sequence[bytes], in_flight: int) -> tuple[list[float], int]:
-    """Latencies in seconds and number of cells."""
-    slots = asyncio.Semaphore(in_flight)
-    async with open_aio_channel(address) as channel:
-        stub = diagnosis_pb2_grpc.DiagnosisServiceStub(channel)
-
-        async def one(image: bytes) -> tuple[float, int]:
-            request = diagnose_request(image)
-            request.display.CopyFrom(diagnosis_pb2.DisplayOptions(neighbours=NEIGHBOURS, include_maps=True))
-            async with slots:
-                started = time.perf_counter()
-                answer = await stub.Diagnose(request, timeout=60)
-                return time.perf_counter() - started, answer.diagnosis.counts.total
-
-        answers = await asyncio.gather(*(one(image) for image in images))
-    return [latency for latency, _ in answers], sum(cells for _, cells in answers)
-
-
 def compare(stack: Stack, images: list[bytes], rounds: int, in_flight: int, name: str) -> dict[str, object]:
     ceiling = Ceiling()
     address = stack["gateway"].address
     many = images * 2
     ceiling.run(many)
-    asyncio.run(served(address, many, in_flight))
+    _, answers = asyncio.run(served(address, images, in_flight))
+    loop = PlainLoop()
+    check_same([loop.diagnose(image) for image in images], answers)
     ratios, latencies, ceiling_seconds, served_seconds, cells = [], [], [], [], 0
     cpu = dict.fromkeys([*stack.parts, "client"], 0.0)
     ceiling_cpu = 0.0
@@ -83,13 +70,13 @@ def compare(stack: Stack, images: list[bytes], rounds: int, in_flight: int, name
         ceiling_cpu += time.process_time() - cpu_before
         before = {part: running.cpu_seconds() for part, running in stack.parts.items()}
         cpu_before, started = time.process_time(), time.perf_counter()
-        found, counted = asyncio.run(served(address, many, in_flight))
+        found, answers = asyncio.run(served(address, many, in_flight))
         served_seconds.append(time.perf_counter() - started)
         cpu["client"] += time.process_time() - cpu_before
         for part, running in stack.parts.items():
             cpu[part] += running.cpu_seconds() - before[part]
         latencies += found
-        cells += counted
+        cells += sum(answer.counts.total for answer in answers)
         ratios.append(ceiling_seconds[-1] / served_seconds[-1])
     return {
         "workload": name,

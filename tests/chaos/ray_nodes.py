@@ -2,8 +2,8 @@
 
     python -m tests.chaos.ray_nodes --images 20000
 
-Everything runs in a network of its own, because Ray listens on every address. A second batch of the same archive is run by local workers, undisturbed, to
-compare the rows with.
+Everything runs in a network of its own, because Ray listens on every address. Its rows are compared with those of an undisturbed
+batch of the same archive.
 """
 
 from __future__ import annotations
@@ -16,17 +16,16 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from clients.batch.merging import read_results
+from clients.batch.merging import RESULTS
 from clients.batch.plan import read_plan
 from clients.batch.status import StatusReader
 from clients.batch.store import Store
-from tests.chaos.batch import command, compare, make_archive, run_quietly
+from tests.chaos.batch import command, make_archive, report, run_quietly, working_folder
 from tests.network import in_own_network
 from tests.paths import ROOT
 
@@ -109,22 +108,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=20_000)
     parser.add_argument("--shard-size", type=int, default=1000)
+    parser.add_argument("--folder", type=Path, help="of ``tests.chaos.batch``, to compare with its undisturbed batch. Default: a temporary one")
     given = parser.parse_args()
     if _INSIDE not in os.environ:
         inside = in_own_network([sys.executable, "-m", "tests.chaos.ray_nodes", *sys.argv[1:]])
         raise SystemExit(subprocess.run(inside, cwd=ROOT, env={**os.environ, _INSIDE: "1"}, check=False).returncode)
-    with tempfile.TemporaryDirectory(prefix="dl4all-ray-") as temporary:
-        folder = Path(temporary)
-        make_archive(folder, given.images)
+    with working_folder(given.folder) as folder:
+        if not (folder / "archive").exists():
+            make_archive(folder, given.images)
         started = time.monotonic()
         record = disturbed(folder / "archive", folder / "ray", given.shard_size)
         print(json.dumps({"two nodes, seconds": round(time.monotonic() - started), **record}), flush=True)
-        run_quietly(["run", str(folder / "archive"), "--out", str(folder / "quiet")], _LIMIT_SECONDS)
-        tables = [read_results(Store(str(folder / name))) for name in ("quiet", "ray")]
-        found = compare(*tables)
-        whole = tables[1]["line"].to_pylist() == list(range(given.images))
-        print(json.dumps({"rows": found.rows, "lines once each": whole, "largest difference": found.largest, "columns that differ": found.different}))
-        if found.different or not whole:
+        if not (folder / "quiet" / RESULTS).exists():
+            run_quietly(["run", str(folder / "archive"), "--out", str(folder / "quiet")], _LIMIT_SECONDS)
+        if not report(given.images, folder / "quiet", folder / "ray", leave_out=("engine",)):
             raise SystemExit(1)
 
 

@@ -1,0 +1,188 @@
+"""Overload test: four times as many images as the service can answer, and somebody who waits for an answer meanwhile.
+
+    make load-overload                               # about half an hour
+    python -m tests.load.overload --target embedded --short
+
+First the capacity is measured, as the load test does. Then three runs, each of three parts:
+
+  calm       interactive images alone at 70 % of the capacity (open loop)
+  overload   images with priority BATCH at four times the capacity, and interactive images at 20 % of it
+  after      interactive images at 20 % go on alone
+
+Reported are medians of the three runs: answers per second under overload over the capacity, the time to a refusal, the
+99th percentile of interactive calls under overload over that in calm, calls that were lost, memory, and the time until
+latency is as before. Exit status 1 where a threshold does not hold. docs/load.md says what each figure means.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from tests.benchmarks.workloads import LOADS
+from tests.load.arrivals import poisson
+from tests.load.calls import BATCH, Call, Caller
+from tests.load.loops import open_loop
+from tests.load.measuring import IN_FLIGHT, Plan, find_capacity
+from tests.load.metering import Meter
+from tests.load.options import ended_by_signals, parser, targets_of
+from tests.load.overload_page import overload_page
+from tests.load.overload_results import OverloadReport, OverloadResult, OverloadRun, by_second, checks_of, goodput, growth, recovery, refusal_ms
+from tests.load.page import write_page
+from tests.load.progress import Bars, console
+from tests.load.results import Ends, Latency, Machine, WorkloadResult, write
+from tests.load.targets import Target, opened
+from tests.load.watching import watched
+
+SECONDS: Final = 120.0
+SHORT_SECONDS: Final = 15.0
+CALM: Final = 0.7
+LOW: Final = 0.2
+TIMES: Final = 4.0
+RUNS: Final = 3
+AFTER_SECONDS: Final = 10.0
+_SAMPLE_SECONDS: Final = 1.0
+
+
+@dataclass(frozen=True)
+class OverloadPlan:
+    """How long each part lasts, seconds, and how many runs there are."""
+
+    seconds: float
+    calm_seconds: float
+    capacity: Plan
+    after_seconds: float = AFTER_SECONDS
+    runs: int = RUNS
+    times: float = TIMES
+
+    @property
+    def total(self) -> float:
+        """Seconds that all of it takes, about."""
+        return self.capacity.total + self.runs * (self.seconds + self.calm_seconds + self.after_seconds)
+
+
+def plan_of(seconds: float, *, short: bool) -> OverloadPlan:
+    """The plan for overloads of so many seconds."""
+    numbers = (1, 4, 8) if short else IN_FLIGHT
+    return OverloadPlan(seconds, max(seconds / 2, 8.0), Plan(min(seconds, 60.0), min(max(seconds / 6, 2.5), 10.0), numbers, shares=()))
+
+
+def arguments() -> argparse.ArgumentParser:
+    """The parser of this program."""
+    made = parser(__doc__, SECONDS, f"seconds of each overload, above 3; {SHORT_SECONDS:g} with --short", ("mix",))
+    made.add_argument("--times", type=float, default=TIMES, help=f"how many times the capacity is offered (default: {TIMES:g})")
+    made.add_argument("--runs", type=int, default=RUNS, help=f"runs whose medians count (default: {RUNS})")
+    made.add_argument("--short", action="store_true", help=f"overloads of {SHORT_SECONDS:g} s, and a shorter search for the capacity")
+    return made
+
+
+async def overload(target: Target, images: Sequence[bytes], plan: OverloadPlan, bars: Bars, result: OverloadResult) -> None:
+    """Fill a result run by run."""
+    name, found = f"{target.name}, {result.workload}", WorkloadResult(target.name, result.workload)
+    async with Caller(target, images) as interactive, Caller(target, images) as batch:
+        for image in range(min(len(images), 8)):
+            await interactive.call(float(image))
+        await find_capacity(interactive, target, name, plan.capacity, bars, found)
+        result.capacity = found.capacity
+        if result.capacity is None or result.capacity.rate <= 0:
+            return
+        bars.say(f"{name}: {result.capacity.rate:.1f} images/s with {result.capacity.in_flight} in flight")
+        for number in range(plan.runs):
+            result.runs.append(await _run(target, interactive, batch, result.capacity.rate, plan, bars, name, number))
+            result.checks = checks_of(result)
+
+
+async def _run(
+    target: Target, interactive: Caller, batch: Caller, rate: float, plan: OverloadPlan, bars: Bars, name: str, number: int
+) -> OverloadRun:
+    calm: list[Call] = []
+    async with bars.phase(f"{name}, run {number + 1}: calm, {CALM:.0%}", plan.calm_seconds):
+        interactive.start()
+        await open_loop(interactive, poisson(CALM * rate, plan.calm_seconds, seed=3 * number), calm.append)
+    usual = Latency.of(calm)
+
+    own: list[Call] = []
+    others: list[Call] = []
+    watched_seconds = plan.seconds + plan.after_seconds
+    async with (
+        bars.phase(f"{name}, run {number + 1}: {plan.times:g} times the capacity", watched_seconds),
+        watched(target.leaders, _SAMPLE_SECONDS, lambda: interactive.now) as memory,
+    ):
+        meter = Meter(target)
+        interactive.start()
+        batch.start()
+        await asyncio.gather(
+            open_loop(interactive, poisson(LOW * rate, watched_seconds, seed=3 * number + 1), own.append),
+            open_loop(batch, poisson(plan.times * rate, plan.seconds, seed=3 * number + 2), others.append, BATCH),
+        )
+    under = [call for call in own if call.intended < plan.seconds]
+    both = Ends.of(under), Ends.of(others)
+    normal = 0.0 if usual is None else usual.p95 / 1000.0
+    return OverloadRun(
+        calm=usual,
+        calm_ends=Ends.of(calm),
+        interactive=Latency.of(under),
+        goodput=round(goodput([*own, *others], plan.seconds), 3),
+        refusal_ms=refusal_ms(others),
+        interactive_ends=both[0],
+        batch_ends=both[1],
+        growth=growth(list(memory.values()), plan.seconds),
+        recovery=recovery(own, plan.seconds, plan.after_seconds, normal),
+        usage=meter.usage(sum(end.answered for end in both)),
+        seconds=by_second(own, others, watched_seconds),
+        memory=memory,
+    )
+
+
+def run(given: argparse.Namespace) -> int:
+    """Measure, write the results, and return the exit status."""
+    seconds = float(given.seconds or (SHORT_SECONDS if given.short else SECONDS))
+    if seconds <= 3:
+        raise SystemExit("--seconds must be above 3.")
+    base = plan_of(seconds, short=given.short)
+    plan = OverloadPlan(base.seconds, base.calm_seconds, base.capacity, runs=given.runs, times=given.times)
+    names = targets_of(given)
+    workloads = list(dict.fromkeys(given.workloads or ["mix"]))
+    options = {"seconds": f"{seconds:g}", "times the capacity": f"{plan.times:g}", "runs": str(plan.runs)}
+    report = OverloadReport(Machine.here(), options, seconds)
+    interrupted = False
+    try:
+        with Bars(plan.total * len(names) * len(workloads)) as bars:
+            for name in names:
+                bars.say(f"{name}: starting")
+                with opened(name, given.address) as target:
+                    for workload in workloads:
+                        result = OverloadResult(name, workload)
+                        report.results.append(result)
+                        asyncio.run(overload(target, LOADS[workload](), plan, bars, result))
+        report.complete = True
+    except KeyboardInterrupt:
+        interrupted = True
+    finally:
+        write(report, given.out / "overload.json")
+        write_page(overload_page(report), given.out / "overload.html")
+        console.print(f"{given.out / 'overload.json'}\n{given.out / 'overload.html'}", highlight=False)
+    checks = [check for result in report.results for check in result.checks]
+    for check in checks:
+        print(f"{'    ' if check.holds else 'NOT '}{check.what}")
+    if interrupted:
+        return 130
+    return 0 if checks and all(check.holds for check in checks) else 1
+
+
+def main() -> int:
+    """Entry point."""
+    given = arguments().parse_args()
+    try:
+        with ended_by_signals():
+            return run(given)
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
