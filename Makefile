@@ -76,7 +76,7 @@ nightly: $(VENV)/dev.stamp .triton/installed.stamp ## Run the long forms: full i
 	$(MAKE) check-install java-stubs
 	rm -f build/hostile.jsonl; DL4ALL_HOSTILE_FULL=1 $(BIN)/python -m pytest tests/hostile; cat build/hostile.jsonl
 	$(MAKE) soak-preprocessing bench-slide bench-search bench-releases bench-training bench bench-preprocessing bench-location bench-networks
-	$(MAKE) --keep-going load load-overload soak
+	$(MAKE) --keep-going bench-batch batch-kills load load-overload soak
 
 lint: $(VENV)/dev.stamp protos-check protos-breaking ## Check style, types, import rules, pages, protos and stubs
 	$(BIN)/ruff check .
@@ -157,6 +157,13 @@ load: $(VENV)/dev.stamp .triton/installed.stamp ## Measure capacity, latency bel
 load-overload: $(VENV)/dev.stamp .triton/installed.stamp ## Offer four times the capacity while somebody waits for answers; writes build/load/overload.html
 	$(BIN)/python -m tests.load.overload
 
+bench-batch: $(VENV)/dev.stamp .triton/installed.stamp ## Compare a batch with the ceiling of one process, and with the streams of five processes
+	$(BIN)/python -m tests.benchmarks.batch
+
+batch-kills: $(VENV)/dev.stamp .triton/installed.stamp ## Score 20,000 images while everything is killed once, and on two Ray nodes of which one is killed
+	$(BIN)/python -m tests.chaos.batch --folder build/batch-kills
+	$(BIN)/python -m tests.chaos.ray_nodes --folder build/batch-kills
+
 soak: $(VENV)/dev.stamp .triton/installed.stamp ## Keep 70 % load for MINUTES (30) on each of the two and look for growth; writes build/load/soak.html
 	$(BIN)/python -m tests.load.soak $(if $(filter file,$(origin MINUTES)),,--minutes $(MINUTES))
 
@@ -185,4 +192,5 @@ clean: ## Remove what was built, not what was installed
 
 .PHONY: fuzz help setup setup-dev diagnose triton up serve test test-unit nightly lint lock wheels check-install format \
   protos protos-check protos-breaking bench bench-slide bench-releases bench-search bench-training \
-  bench-networks bench-preprocessing bench-location soak-preprocessing load load-overload soak release clean
+  bench-networks bench-preprocessing bench-location soak-preprocessing bench-batch batch-kills load \
+  load-overload soak release clean

@@ -22,7 +22,7 @@ from services.common.server import Registration
 from services.common.service import run_service, serve_until_signal
 from services.common.settings import CommonSettings, ServiceSettings, TlsSettings
 from services.common.workers import Workers
-from services.gateway.image_slots import ImageSlots
+from services.gateway.image_admission import ImageAdmission
 from services.gateway.library_servicer import LibraryServicer
 from services.gateway.servicer import DiagnosisServicer
 from services.gateway.settings import GatewaySettings
@@ -104,7 +104,7 @@ async def embedded_services(settings: CommonSettings, tls: TlsSettings | None = 
         inner_stubs: dict[str, Any] = {name: LocalStub(r.servicer, r.descriptor) for name, r in registrations.items()}
         needs = composed({name: r.needs for name, r in registrations.items()})
         gateway = GatewaySettings()
-        composing = (gateway, releases, Stubs(**inner_stubs), ImageSlots(gateway.images_in_flight))
+        composing = (gateway, releases, Stubs(**inner_stubs), ImageAdmission(gateway.image_limits()))
         outward = {"gateway": DiagnosisServicer(*composing).registration(needs), "library": LibraryServicer(*composing).registration(needs)}
         stubs = {**inner_stubs, **{name: LocalStub(r.servicer, r.descriptor) for name, r in outward.items()}}
         servicers = {name: r.servicer for name, r in (*registrations.items(), *outward.items())}

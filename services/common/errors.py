@@ -59,9 +59,19 @@ class AlreadyExistsError(DomainError):
 
 
 class OverloadedError(DomainError):
-    """The service has as much work as it accepts; try again later."""
+    """The service has as much work as it accepts; try again later.
+
+    Args:
+        retry_after: seconds after which to try again, above 0; None where nobody can tell.
+    """
 
     code = "RESOURCE_EXHAUSTED"
+
+    def __init__(
+        self, reason: str, message: str, *, field: str = "", metadata: Mapping[str, str] | None = None, retry_after: float | None = None
+    ) -> None:
+        super().__init__(reason, message, field=field, metadata=metadata)
+        self.retry_after = retry_after
 
 
 class DependencyUnavailableError(DomainError):

@@ -15,6 +15,7 @@ import structlog
 from google.rpc import status_pb2
 
 from services.common import metrics
+from services.common.admission.priority import enter_priority
 from services.common.errors import DeadlineError, DomainError, InternalError
 from services.common.status import status_of
 from services.common.tracing import SpanScope, extract, note_outcome, server_span
@@ -68,12 +69,12 @@ class ServedContext(Protocol):
 async def guarded(
     method: str, request_id: str = "", context: ServedContext | None = None, *, scope: SpanScope = SpanScope.BLOCK
 ) -> AsyncIterator[GuardedCall]:
-    """Run a call: trace, count and log it, and turn every exception into ``CallFailedError``.
+    """Run a call: trace, count and log it, give it its priority, and turn every exception into ``CallFailedError``.
 
     Args:
         method: full method name.
         request_id: the caller's identifier, where it is known already.
-        context: of the call; it tells a passed deadline from a cancellation and carries the caller's trace.
+        context: of the call; it tells a passed deadline from a cancellation and carries the caller's trace and priority.
         scope: see ``tracing.SpanScope``.
 
     Raises:
@@ -82,7 +83,10 @@ async def guarded(
     started = time.perf_counter()
     call = GuardedCall(request_id)
     service, _, rpc = method.lstrip("/").partition("/")
-    parent = None if context is None else extract(context.invocation_metadata())
+    parent = None
+    if context is not None:
+        parent = extract(context.invocation_metadata())
+        enter_priority(context.invocation_metadata())
     code = "OK"
     with server_span(method, parent, scope) as span, metrics.IN_PROGRESS.labels(service, rpc).track_inprogress():
         try:

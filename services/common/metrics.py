@@ -39,7 +39,11 @@ CELLS_PER_IMAGE: Final = Histogram("dl4all_image_cells", "Cells of an image.", b
 ABSTENTIONS: Final = Counter("dl4all_cell_abstentions", "Reasons of indeterminate cells.", ("release", "reason"))
 FINDINGS: Final = Counter("dl4all_findings", "Findings per image.", ("release", "finding"))
 FINDING_REASONS: Final = Counter("dl4all_finding_reasons", "Reasons of findings per image.", ("release", "reason"))
-IMAGES_WAITING: Final = Gauge("dl4all_images_waiting", "Images that were accepted and wait for a slot of the gateway.")
+IMAGES_WAITING: Final = Gauge("dl4all_images_waiting", "Images that were accepted and wait for their turn.", ("priority",))
+IMAGES_REFUSED: Final = Counter("dl4all_images_refused", "Images refused because they would wait too long.", ("priority",))
+IMAGES_EXPECTED_WAIT: Final = Gauge(
+    "dl4all_images_expected_wait_seconds", "How long a further image is expected to wait for its turn.", ("priority",)
+)
 IMAGES_IN_FLIGHT: Final = Gauge("dl4all_images_in_flight", "Images that the gateway works on: judges, locates, enhances or embeds.")
 DEPENDENCY_ERRORS: Final = Counter("dl4all_dependency_errors", "Calls of other parts that failed.", ("dependency", "code"))
 

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import Final
 
 import grpc
-from google.protobuf import any_pb2
+from google.protobuf import any_pb2, duration_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
@@ -16,6 +16,8 @@ from services.common.errors import DomainError
 DOMAIN: Final = "dl4all"
 OVERLOADED: Final = "OVERLOADED"
 """Reason of a server that has as many calls under way as it accepts (``guard.py``); other reasons concern the request itself."""
+DEPENDENCY_RETRY_SECONDS: Final = 1.0
+"""When to try again where a dependency is overloaded and does not say when."""
 _STATUS_LOST: Final = "Internal error from Core"
 """Text of asyncio gRPC, instead of the service's status, where a service ended a call that was still being written to (grpc/grpc#36066)."""
 STATUS_METADATA_KEY: Final = "grpc-status-details-bin"
@@ -31,11 +33,15 @@ _BY_CODE: Final[dict[str, type[DomainError]]] = {
 
 
 def status_of(error: DomainError) -> status_pb2.Status:
-    """Rich status of a domain error: ErrorInfo always, BadRequest where a field is at fault."""
+    """Rich status of a domain error: ErrorInfo always, BadRequest where a field is at fault, RetryInfo where it says when to try again."""
     details = [_pack(error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata))]
     if error.field:
         violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=error.message)
         details.append(_pack(error_details_pb2.BadRequest(field_violations=[violation])))
+    if isinstance(error, errors.OverloadedError) and error.retry_after is not None:
+        delay = duration_pb2.Duration()
+        delay.FromNanoseconds(round(1e9 * error.retry_after))
+        details.append(_pack(error_details_pb2.RetryInfo(retry_delay=delay)))
     return status_pb2.Status(code=code_pb2.Code.Value(error.code), message=error.message, details=details)
 
 
@@ -48,12 +54,17 @@ def error_of(status: status_pb2.Status) -> DomainError:
     """Domain error that a rich status carries; a code without a domain error becomes an internal error."""
     kind = _BY_CODE.get(code_pb2.Code.Name(status.code), errors.InternalError)
     reason, field, metadata = "INTERNAL", "", {}
+    retry_after: float | None = None
     for detail in status.details:
-        info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
+        info, bad, retry = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest(), error_details_pb2.RetryInfo()
         if detail.Unpack(info):
             reason, metadata = info.reason, dict(info.metadata)
         elif detail.Unpack(bad) and bad.field_violations:
             field = bad.field_violations[0].field
+        elif detail.Unpack(retry):
+            retry_after = retry.retry_delay.ToNanoseconds() / 1e9
+    if kind is errors.OverloadedError:
+        return errors.OverloadedError(reason, status.message, field=field, metadata=metadata, retry_after=retry_after)
     return _rebuilt(kind, reason, status.message, field, metadata)
 
 
@@ -91,15 +102,23 @@ def error_of_rpc(error: grpc.aio.AioRpcError, dependency: str, *, of_caller: Col
         return errors.DependencyUnavailableError("DEPENDENCY_UNAVAILABLE", message, metadata={"dependency": dependency})
     if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
         message = f"The {dependency} service has as much work as it accepts; try again later."
-        return errors.OverloadedError("DEPENDENCY_OVERLOADED", message, metadata={"dependency": dependency})
+        return errors.OverloadedError("DEPENDENCY_OVERLOADED", message, metadata={"dependency": dependency}, retry_after=_retry_after(status))
     return errors.InternalError("INTERNAL", f"The {dependency} service failed with {error.code().name}.")
+
+
+def _retry_after(status: status_pb2.Status | None) -> float:
+    """Seconds after which an overloaded dependency wants to be called again."""
+    said = None if status is None else error_of(status)
+    if isinstance(said, errors.OverloadedError) and said.retry_after is not None:
+        return said.retry_after
+    return DEPENDENCY_RETRY_SECONDS
 
 
 def _rebuilt(kind: type[DomainError], reason: str, message: str, field: str, metadata: dict[str, str]) -> DomainError:
     return kind(reason, message, field=field, metadata=metadata)
 
 
-def _pack(message: error_details_pb2.ErrorInfo | error_details_pb2.BadRequest) -> any_pb2.Any:
+def _pack(message: error_details_pb2.ErrorInfo | error_details_pb2.BadRequest | error_details_pb2.RetryInfo) -> any_pb2.Any:
     packed = any_pb2.Any()
     packed.Pack(message)
     return packed

@@ -16,6 +16,7 @@ from opentelemetry.context import Context, attach
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from services.common.admission.priority import priority_metadata
 from services.common.errors import ConfigurationError
 
 _PROPAGATOR: Final = TraceContextTextMapPropagator()
@@ -72,8 +73,8 @@ def trace_id() -> str:
 
 
 def metadata() -> tuple[tuple[str, str], ...]:
-    """The current trace context as metadata of a call; empty outside a trace. Passed by hand: asyncio interceptors cost a task a call."""
-    return tuple(headers().items())
+    """The current trace context and priority as metadata of a call. Passed by hand: asyncio interceptors cost a task a call."""
+    return (*headers().items(), *priority_metadata())
 
 
 class SpanScope(Enum):

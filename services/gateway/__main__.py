@@ -10,7 +10,7 @@ from services.common.server import Registration
 from services.common.service import run_service
 from services.common.settings import CommonSettings, TlsSettings
 from services.gateway.dependencies import open_dependencies
-from services.gateway.image_slots import ImageSlots
+from services.gateway.image_admission import ImageAdmission
 from services.gateway.library_servicer import LibraryServicer
 from services.gateway.servicer import DiagnosisServicer
 from services.gateway.settings import GatewaySettings
@@ -22,8 +22,8 @@ async def opened(common: CommonSettings, tls: TlsSettings) -> AsyncIterator[Sequ
     settings = GatewaySettings()
     releases = ReleaseStore(common.releases, common.model_repository)
     async with open_dependencies(settings, common, tls, releases) as (stubs, needs):
-        slots = ImageSlots(settings.images_in_flight)
-        servicers = (DiagnosisServicer(settings, releases, stubs, slots), LibraryServicer(settings, releases, stubs, slots))
+        composing = (settings, releases, stubs, ImageAdmission(settings.image_limits()))
+        servicers = (DiagnosisServicer(*composing), LibraryServicer(*composing))
         yield [servicer.registration(needs) for servicer in servicers]
 
 

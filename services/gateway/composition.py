@@ -16,8 +16,8 @@ from services.gateway.answer_checks import check_total
 from services.gateway.cell_calls import CellCalls
 from services.gateway.cells import counts_of
 from services.gateway.decision import Counts, DecidedImage, ImageRule, Reason, decide_image
+from services.gateway.image_admission import ImageAdmission, ImageWork
 from services.gateway.image_quality import Quality, poor_reasons
-from services.gateway.image_slots import ImageSlots
 from services.gateway.judging import CellAnswer, CellJudge
 from services.gateway.locating import located_pieces, ran_locator
 from services.gateway.patches import JudgedPatch, PatchJudge
@@ -75,16 +75,16 @@ class Composer:
 
     Args:
         stubs: the four services.
-        slots: how many images are judged at once.
+        admission: lets images in.
         batches_in_flight: batches of one image that are judged at once.
     """
 
-    def __init__(self, stubs: Stubs, slots: ImageSlots, batches_in_flight: int) -> None:
+    def __init__(self, stubs: Stubs, admission: ImageAdmission, batches_in_flight: int) -> None:
         self._stubs = stubs
         self._calls = CellCalls(stubs)
         self._judge_cells = CellJudge(self._calls)
         self._judge_patches = PatchJudge(stubs)
-        self._slots = slots
+        self._admission = admission
         self._batches_in_flight = batches_in_flight
 
     async def judge(self, image: EncodedImage, context: RequestContext) -> JudgedImage:
@@ -95,13 +95,13 @@ class Composer:
             context: of the checked request.
 
         Raises:
-            DomainError: a service refused a call, or is down; no other rule replaces that of the release.
-            TimeoutError: the deadline passed before a slot was free.
+            DomainError: the image is refused for overload, a service refused a call, or is down; no other rule replaces that of the release.
+            TimeoutError: the deadline passed before it was the turn of the image.
         """
-        async with self._slots.taken(context.deadline):
-            return await self._judge(image, context)
+        async with self._admission.let_in(image, context) as work:
+            return await self._judge(image, context, work)
 
-    async def _judge(self, image: EncodedImage, context: RequestContext) -> JudgedImage:
+    async def _judge(self, image: EncodedImage, context: RequestContext, work: ImageWork) -> JudgedImage:
         slots = asyncio.Semaphore(self._batches_in_flight)
         judged: JudgedImage | None = None
         batches: list[asyncio.Task[list[CellAnswer]]] = []
@@ -111,12 +111,14 @@ class Composer:
         if context.release.patches is not None:
             patches = await self._judge_patches.judge(image, context.release.patches, context, stats)
             image, activations = replace(image, kind=patches.kind), patches.activations
+            work.found(len(patches.patches))
         started = time.perf_counter()
         try:
             async for piece in located_pieces(self._stubs.patching, image, context, activations=activations):
                 if judged is None:
                     judged = JudgedImage(piece.header, stats=stats)
                     ran_locator(piece.header.locator, context.release, stats)
+                    work.found(piece.header.cell_count + (0 if patches is None else len(patches.patches)), _pixels(piece.header))
                 announced += len(piece.cells)
                 stats.note("locate", started)
                 raise_first_failure(batches)
@@ -144,6 +146,10 @@ class Composer:
             return await self._judge_cells.judge(piece.cells, piece.crops, context, stats)
         finally:
             slots.release()
+
+
+def _pixels(header: patching_pb2.LocateCellsHeader) -> int:
+    return header.quality.width * header.quality.height
 
 
 def raise_first_failure(batches: Sequence[asyncio.Task[Any]]) -> None:

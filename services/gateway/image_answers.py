@@ -15,6 +15,7 @@ from services.gateway.composition import Composer
 from services.gateway.counting import count_image
 from services.gateway.decision import DecidedImage
 from services.gateway.image_room import ImageRoom
+from services.gateway.request_context import UNKNOWN
 from services.gateway.requests import RequestReader
 from services.gateway.rules import image_rule
 from services.gateway.run_stats import RunStats
@@ -43,18 +44,21 @@ class ImageAnswers:
         self._room = room
         self._window = window
 
-    async def answer(self, request: diagnosis_pb2.DiagnoseRequest, left: float | None) -> tuple[diagnosis_pb2.Diagnosis, DecidedImage, RunStats]:
+    async def answer(
+        self, request: diagnosis_pb2.DiagnoseRequest, left: float | None, caller: Caller = UNKNOWN
+    ) -> tuple[diagnosis_pb2.Diagnosis, DecidedImage, RunStats]:
         """Diagnose one image.
 
         Args:
             request: the image.
             left: seconds until the caller's deadline; None where it sets none.
+            caller: who sends the image.
 
         Raises:
-            DomainError: the image is refused, or a service is down.
+            DomainError: the image is refused, the gateway is overloaded, or a service is down.
         """
         started = time.perf_counter()
-        encoded, context = self._requests.diagnose(request, left)
+        encoded, context = self._requests.diagnose(request, left, caller)
         image = await self._composer.judge(encoded, context)
         decided = image.decide(image_rule(context.release))
         message = diagnosis_message(image, decided, context, 1000.0 * (time.perf_counter() - started))
@@ -73,18 +77,24 @@ class ImageAnswers:
             tally: adds up the images.
         """
         deadline = None if left is None else time.monotonic() + left
-        answer = partial(self._streamed, deadline, method, tally)
+        answer = partial(self._streamed, deadline, caller, method, tally)
         room = self._room.of(caller)
         return answered(requests, identify=lambda request: request.request_id, answer=answer, refuse=answer, room=room, window=self._window)
 
     async def _streamed(
-        self, deadline: float | None, method: str, tally: Tally, request: diagnosis_pb2.DiagnoseRequest, refusal: DomainError | None = None
+        self,
+        deadline: float | None,
+        caller: Caller,
+        method: str,
+        tally: Tally,
+        request: diagnosis_pb2.DiagnoseRequest,
+        refusal: DomainError | None = None,
     ) -> Answer:
         try:
             async with guarded(f"{method}#image", request.request_id):
                 if refusal is not None:
                     raise refusal
-                diagnosis, decided, stats = await self.answer(request, None if deadline is None else deadline - time.monotonic())
+                diagnosis, decided, stats = await self.answer(request, None if deadline is None else deadline - time.monotonic(), caller)
                 tally.add(decided, stats)
                 return Answer(request_id=request.request_id, diagnosis=diagnosis)
         except CallFailedError as failed:

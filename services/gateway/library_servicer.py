@@ -21,7 +21,7 @@ from services.common.server import Registration
 from services.common.tracing import metadata
 from services.gateway.answer_checks import check_library, readable
 from services.gateway.calling import REFUSES_ADDITIONS, call
-from services.gateway.image_slots import ImageSlots
+from services.gateway.image_admission import ImageAdmission
 from services.gateway.request_context import RequestContext
 from services.gateway.requests import RequestReader
 from services.gateway.settings import GatewaySettings
@@ -40,13 +40,13 @@ class LibraryServicer(library_pb2_grpc.LibraryServiceServicer):
         settings: of the gateway.
         releases: the releases that can be chosen.
         stubs: the four services.
-        slots: how many images are worked on at once.
+        admission: lets images in.
     """
 
-    def __init__(self, settings: GatewaySettings, releases: ReleaseStore, stubs: Stubs, slots: ImageSlots) -> None:
+    def __init__(self, settings: GatewaySettings, releases: ReleaseStore, stubs: Stubs, admission: ImageAdmission) -> None:
         self._settings = settings
         self._requests = RequestReader(settings, releases)
-        self._single_cells = SingleCells(stubs, slots)
+        self._single_cells = SingleCells(stubs, admission)
         self._stubs = stubs
 
     def registration(self, needs: NeedsNow) -> Registration:
@@ -63,7 +63,7 @@ class LibraryServicer(library_pb2_grpc.LibraryServiceServicer):
         """See ``library.proto``. Where the caller sets no deadline, each image has the usual time."""
         messages = _in_time(request_iterator, self._settings.default_deadline_seconds)
         start = await _start(messages)
-        request_context = self._requests.context(start.request_id, start.release, context.time_remaining())
+        request_context = self._requests.context(start.request_id, start.release, context.time_remaining(), caller=caller_of(context))
         library = await self._library(request_context)
         check_library(library.sha256, request_context.release)
         if not library.takes_additions:

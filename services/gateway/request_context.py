@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
+from services.common.admission.caller import Caller
+from services.common.admission.priority import Priority
 from services.common.releases import Release
 from services.gateway.deadline import Deadline
+
+UNKNOWN: Final = Caller("")
+"""The caller of a call that nobody's connection brought."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +55,13 @@ class RequestContext:
         release: the release that decides.
         display: the display options.
         deadline: when the call ends.
+        caller: who calls.
+        priority: how soon the answer is wanted.
     """
 
     request_id: str
     release: Release
     display: Display
     deadline: Deadline
+    caller: Caller = UNKNOWN
+    priority: Priority = Priority.INTERACTIVE

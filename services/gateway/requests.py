@@ -12,11 +12,13 @@ from typing import Final
 from dl4all.diagnosis.v1 import diagnosis_pb2
 from dl4all.imaging.v1 import imaging_pb2
 from dl4all.patching.v1 import patching_pb2
+from services.common.admission.caller import Caller
+from services.common.admission.priority import Priority
 from services.common.checks import check_identifier, check_microns_per_pixel
 from services.common.errors import InvalidImageError, InvalidRequestError
 from services.common.releases import ReleaseStore
 from services.gateway.deadline import Deadline
-from services.gateway.request_context import Display, EncodedImage, RequestContext
+from services.gateway.request_context import UNKNOWN, Display, EncodedImage, RequestContext
 from services.gateway.settings import GatewaySettings
 from services.gateway.slides import MAX_EXPLAINED
 from services.gateway.specimens import Specimen
@@ -24,6 +26,11 @@ from services.gateway.specimens import Specimen
 MAX_NEIGHBOURS: Final = 20
 START_SECONDS: Final = 60.0
 """Within which the start of a slide must come."""
+_PRIORITIES: Final[dict[int, Priority]] = {
+    diagnosis_pb2.PRIORITY_UNSPECIFIED: Priority.INTERACTIVE,
+    diagnosis_pb2.PRIORITY_INTERACTIVE: Priority.INTERACTIVE,
+    diagnosis_pb2.PRIORITY_BATCH: Priority.BATCH,
+}
 _NOTHING_SHOWN: Final = diagnosis_pb2.DisplayOptions()
 
 
@@ -54,7 +61,16 @@ class RequestReader:
         self._settings = settings
         self._releases = releases
 
-    def context(self, request_id: str, release: str, left: float | None, display: diagnosis_pb2.DisplayOptions = _NOTHING_SHOWN) -> RequestContext:
+    def context(
+        self,
+        request_id: str,
+        release: str,
+        left: float | None,
+        display: diagnosis_pb2.DisplayOptions = _NOTHING_SHOWN,
+        *,
+        caller: Caller = UNKNOWN,
+        priority: int = diagnosis_pb2.PRIORITY_INTERACTIVE,
+    ) -> RequestContext:
         """The context of a call.
 
         Args:
@@ -62,18 +78,23 @@ class RequestReader:
             release: release id, system, or empty for the default.
             left: seconds until the caller's deadline; None where it sets none.
             display: the display options.
+            caller: who calls.
+            priority: a value of the contract's ``Priority``.
         """
         check_identifier(request_id, "request_id")
         check_identifier(release, "release")
         if not 0 <= display.neighbours <= MAX_NEIGHBOURS:
             raise InvalidRequestError("NEIGHBOURS_OUT_OF_RANGE", f"display.neighbours must lie in 0..{MAX_NEIGHBOURS}.", field="display.neighbours")
+        if priority not in _PRIORITIES:
+            raise InvalidRequestError("PRIORITY_UNKNOWN", "priority must be INTERACTIVE or BATCH.", field="priority")
         shown = Display(display.neighbours, display.include_maps, display.include_crops, display.include_latent_map)
-        return RequestContext(request_id or uuid.uuid4().hex, self._releases.resolve(release), shown, self.deadline(left))
+        resolved, end = self._releases.resolve(release), self.deadline(left)
+        return RequestContext(request_id or uuid.uuid4().hex, resolved, shown, end, caller, _PRIORITIES[priority])
 
-    def diagnose(self, request: diagnosis_pb2.DiagnoseRequest, left: float | None) -> tuple[EncodedImage, RequestContext]:
-        """The image of a request and its context; ``left`` as for ``context``."""
+    def diagnose(self, request: diagnosis_pb2.DiagnoseRequest, left: float | None, caller: Caller = UNKNOWN) -> tuple[EncodedImage, RequestContext]:
+        """The image of a request and its context; ``left`` and ``caller`` as for ``context``."""
         check_identifier(request.specimen, "specimen")
-        context = self.context(request.request_id, request.release, left, request.display)
+        context = self.context(request.request_id, request.release, left, request.display, caller=caller, priority=request.priority)
         return self.image(request.image, request.kind, request.microns_per_pixel), context
 
     def specimen(self, request: diagnosis_pb2.DiagnoseRequest) -> Specimen:

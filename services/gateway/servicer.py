@@ -25,9 +25,9 @@ from services.gateway.answers import (
 )
 from services.gateway.composition import Composer
 from services.gateway.counting import count_decision
+from services.gateway.image_admission import ImageAdmission
 from services.gateway.image_answers import ImageAnswers
 from services.gateway.image_room import ImageRoom
-from services.gateway.image_slots import ImageSlots
 from services.gateway.requests import RequestReader, SpecimenReader, image_requests, slide_parts, slide_start
 from services.gateway.rules import image_rule
 from services.gateway.settings import GatewaySettings
@@ -49,16 +49,16 @@ class DiagnosisServicer(diagnosis_pb2_grpc.DiagnosisServiceServicer):
         settings: of the gateway.
         releases: the releases that can be chosen.
         stubs: the four services.
-        slots: how many images are worked on at once.
+        admission: lets images in.
     """
 
-    def __init__(self, settings: GatewaySettings, releases: ReleaseStore, stubs: Stubs, slots: ImageSlots) -> None:
+    def __init__(self, settings: GatewaySettings, releases: ReleaseStore, stubs: Stubs, admission: ImageAdmission) -> None:
         self._releases = releases
         self._max_answer_bytes = settings.max_answer_bytes
         self._requests = RequestReader(settings, releases)
         self._slides = SlideComposer(stubs, settings.slides_in_flight, settings.batches_in_flight)
-        self._single_cells = SingleCells(stubs, slots)
-        composer = Composer(stubs, slots, settings.batches_in_flight)
+        self._single_cells = SingleCells(stubs, admission)
+        composer = Composer(stubs, admission, settings.batches_in_flight)
         room = ImageRoom(settings.stream_bytes, settings.unread_seconds)
         self._images = ImageAnswers(self._requests, composer, settings.max_answer_bytes, room, settings.stream_window)
 
@@ -68,7 +68,7 @@ class DiagnosisServicer(diagnosis_pb2_grpc.DiagnosisServiceServicer):
 
     async def Diagnose(self, request: diagnosis_pb2.DiagnoseRequest, context: _Context) -> diagnosis_pb2.DiagnoseResponse:
         """See ``diagnosis.proto``."""
-        diagnosis, _, _ = await self._images.answer(request, context.time_remaining())
+        diagnosis, _, _ = await self._images.answer(request, context.time_remaining(), caller_of(context))
         return diagnosis_pb2.DiagnoseResponse(diagnosis=diagnosis)
 
     async def DiagnoseStream(
@@ -109,20 +109,20 @@ class DiagnosisServicer(diagnosis_pb2_grpc.DiagnosisServiceServicer):
     async def LocateCells(self, request: diagnosis_pb2.LocateCellsRequest, context: _Context) -> diagnosis_pb2.LocateCellsResponse:
         """See ``diagnosis.proto``."""
         image = self._requests.image(request.image, request.kind, request.microns_per_pixel)
-        request_context = self._requests.context(request.request_id, "", context.time_remaining())
+        request_context = self._requests.context(request.request_id, "", context.time_remaining(), caller=caller_of(context))
         return located_message(await self._single_cells.locate(image, request_context), request_context)
 
     async def MeasureFocus(self, request: diagnosis_pb2.MeasureFocusRequest, context: _Context) -> diagnosis_pb2.MeasureFocusResponse:
         """See ``diagnosis.proto``."""
         image = self._requests.image(request.image)
-        request_context = self._requests.context(request.request_id, "", context.time_remaining())
+        request_context = self._requests.context(request.request_id, "", context.time_remaining(), caller=caller_of(context))
         score = await self._single_cells.measure_focus(image, request_context)
         return diagnosis_pb2.MeasureFocusResponse(score=score, request_id=request_context.request_id)
 
     async def EnhanceCell(self, request: diagnosis_pb2.EnhanceCellRequest, context: _Context) -> diagnosis_pb2.EnhanceCellResponse:
         """See ``diagnosis.proto``."""
         image = self._requests.image(request.image, microns_per_pixel=request.microns_per_pixel)
-        request_context = self._requests.context(request.request_id, request.release, context.time_remaining())
+        request_context = self._requests.context(request.request_id, request.release, context.time_remaining(), caller=caller_of(context))
         found = await self._single_cells.enhance(image, request_context)
         return enhanced_message(found, request_context, crop=request.include_crop)
 

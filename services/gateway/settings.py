@@ -5,8 +5,10 @@ from __future__ import annotations
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
+from services.common.admission.priority import Priority
 from services.common.parts import PARTS, default_address
 from services.common.settings import ServiceSettings
+from services.gateway.image_admission import ImageLimits
 
 
 class GatewaySettings(ServiceSettings):
@@ -42,7 +44,35 @@ class GatewaySettings(ServiceSettings):
     """Seconds until the deadline of a call whose caller set none."""
 
     images_in_flight: int = Field(default=16, ge=1, le=256)
-    """Images that are worked on at once, over all calls; others wait. With ``batches_in_flight`` it bounds the calls of the inner services."""
+    """Most images that are worked on at once, over all calls, however small they are; others wait. With ``batches_in_flight`` it bounds the calls
+    of the inner services."""
+
+    batch_images_in_flight: int = Field(default=2, ge=1, le=256)
+    """Most images of batches (``PRIORITY_BATCH``) that are worked on at once: enough to keep all cores busy, and few, because an interactive image
+    waits for their work that is in the worker threads already."""
+
+    batch_images_waiting: int = Field(default=16, ge=0, le=256)
+    """Most images of batches that wait for their turn; more are refused at once with RESOURCE_EXHAUSTED. Those that wait hold slots of calls
+    (``DL4ALL_MAX_CONCURRENT_CALLS``), which interactive calls need too."""
+
+    work_in_flight: int = Field(default=32_000_000, ge=1_000_000)
+    """Work that is done at once, over all images, in pixels; others wait. The work of an image is its pixels, ``image_pixels``, and ``cell_pixels``
+    for each of its cells and patches. 16 million for each core, about 0.8 CPU-seconds, is enough. One image counts as at most a quarter. A ninth is
+    a reserve for callers below their fair share, and a quarter is kept for interactive images."""
+
+    image_pixels: int = Field(default=500_000, ge=1)
+    """Work of any image, whatever its size, in pixels: what reading a small image takes beyond its pixels."""
+
+    cell_pixels: int = Field(default=200_000, ge=1)
+    """Work of a cell, or of a patch, in pixels. All services in one process took 62 ms of CPU for a field, 47 for each megapixel of it and 9.5 for
+    each of its cells; a single cell of 264 x 264 px took 35 (least squares over drawn fields of 0.2 to 12 megapixels with 0 to 48 cells,
+    plain-resnet-1, two cores, 2026-11-30)."""
+
+    interactive_wait_seconds: float = Field(default=4.0, gt=0.0)
+    """An interactive image that would wait longer than this for its turn is refused at once with RESOURCE_EXHAUSTED."""
+
+    batch_wait_seconds: float = Field(default=4.0, gt=0.0)
+    """The same for an image of a batch."""
 
     batches_in_flight: int = Field(default=2, ge=1, le=16)
     """Batches of one image that are judged at once."""
@@ -65,3 +95,17 @@ class GatewaySettings(ServiceSettings):
 
     slide_deadline_seconds: float = Field(default=3600.0, gt=0.0)
     """Longest time for a slide, and the deadline of one whose caller set none."""
+
+    def image_limits(self) -> ImageLimits:
+        """How much is worked on at once."""
+        waits = {Priority.INTERACTIVE: self.interactive_wait_seconds, Priority.BATCH: self.batch_wait_seconds}
+        batch_images = min(self.batch_images_in_flight, self.images_in_flight)
+        return ImageLimits(
+            work=self.work_in_flight,
+            image_pixels=self.image_pixels,
+            cell_pixels=self.cell_pixels,
+            images=self.images_in_flight,
+            batch_images=batch_images,
+            batch_waiting=self.batch_images_waiting,
+            longest_wait=waits,
+        )

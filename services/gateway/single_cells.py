@@ -15,7 +15,7 @@ from services.common.tracing import metadata
 from services.gateway.answer_checks import check_total, readable
 from services.gateway.calling import REFUSES_IMAGES, call
 from services.gateway.cell_calls import CellCalls
-from services.gateway.image_slots import ImageSlots
+from services.gateway.image_admission import ImageAdmission
 from services.gateway.locating import located_pieces
 from services.gateway.request_context import EncodedImage, RequestContext
 from services.gateway.run_stats import RunStats
@@ -50,27 +50,27 @@ class EnhancedSingleCell:
 class SingleCells:
     """Looks at the cells of images without judging them.
 
-    Every method raises DomainError where a service refused a call or is down, and TimeoutError where the deadline passed first.
+    Every method raises DomainError where the image is refused for overload, or a service refused a call or is down, and TimeoutError where the deadline passed first.
 
     Args:
         stubs: the four services.
-        slots: how many images are worked on at once.
+        admission: lets images in.
     """
 
-    def __init__(self, stubs: Stubs, slots: ImageSlots) -> None:
+    def __init__(self, stubs: Stubs, admission: ImageAdmission) -> None:
         self._stubs = stubs
         self._calls = CellCalls(stubs)
-        self._slots = slots
+        self._admission = admission
 
     async def locate(self, image: EncodedImage, context: RequestContext, *, with_crops: bool = False) -> LocatedCells:
         """Locate the cells of an image."""
-        async with self._slots.taken(context.deadline):
+        async with self._admission.let_in(image, context):
             return await self._locate(image, context, with_crops=with_crops)
 
     async def measure_focus(self, image: EncodedImage, context: RequestContext) -> float:
         """FQPath focus score of an image as it is."""
         request = preprocessing_pb2.MeasureFocusRequest(request_id=context.request_id, image=image.content)
-        async with self._slots.taken(context.deadline):
+        async with self._admission.let_in(image, context):
             called = self._stubs.preprocessing.MeasureFocus(request, timeout=context.deadline.left, metadata=metadata())
             answer = await call("preprocessing", called, of_caller=REFUSES_IMAGES)
         if not math.isfinite(readable(answer, "preprocessing").score):
@@ -83,7 +83,7 @@ class SingleCells:
         Raises:
             NotFoundError: NO_CELLS.
         """
-        async with self._slots.taken(context.deadline):
+        async with self._admission.let_in(image, context):
             return await self._enhance(image, context)
 
     async def embed(self, image: EncodedImage, context: RequestContext) -> tuple[EnhancedSingleCell, classification_pb2.ClassifiedCell]:
@@ -93,7 +93,7 @@ class SingleCells:
             NotFoundError: NO_CELLS.
             InvalidImageError: CELL_NOT_ACCEPTED: no network may judge the cell.
         """
-        async with self._slots.taken(context.deadline):
+        async with self._admission.let_in(image, context):
             found = await self._enhance(image, context)
             if not found.enhanced.accepted:
                 reasons = ", ".join(found.enhanced.reasons)

@@ -45,20 +45,22 @@ _SEED: Final = 1
 _LOOK_SECONDS: Final = 0.05
 _DOWN_SECONDS: Final = 1.0
 _PATIENCE_SECONDS: Final = 14_400.0
-_REAL: Final = ("all_idb", "bccd_fields", "aml_cells", "pbc_cells")
+_REAL: Final = ("bccd_fields", "aml_cells", "pbc_cells")
+"""Development data whose images are fields of 640 x 480 px or crops of single cells."""
+_CROPS_TO_A_FIELD: Final = 5
 
 
-def make_archive(folder: Path, count: int, pool: int = 100) -> list[Path]:
-    """Images under ``count`` names: fields of 640 x 480 px and crops of single cells by turns; links to a pool of phantoms and of real images."""
+def make_archive(folder: Path, count: int, pool: int = 200) -> list[Path]:
+    """Images under ``count`` names: four crops of single cells to one field of 640 x 480 px, and some real images; links to a pool of them."""
     kinds = list(CellKind)
     sources = folder / "pool"
     sources.mkdir(parents=True)
     made = []
-    for number in range(min(pool, -(-count // 2))):
-        for name, image in (("field", smear_field(number, FIELD)), ("cell", single_cell(number, kinds[number % len(kinds)]))):
-            made.append(sources / f"{name}-{number:04d}.png")
-            made[-1].write_bytes(encode_png(image))
-    for number, real in enumerate(_real_images(pool // 5)):
+    for number in range(min(pool, count)):
+        image = smear_field(number, FIELD) if number % _CROPS_TO_A_FIELD == 0 else single_cell(number, kinds[number % len(kinds)])
+        made.append(sources / f"phantom-{number:04d}.png")
+        made[-1].write_bytes(encode_png(image))
+    for number, real in enumerate(_real_images(pool // 10)):
         made.append(sources / f"real-{number:04d}{real.suffix}")
         shutil.copyfile(real, made[-1])
     archive = folder / "archive"

@@ -10,6 +10,7 @@ from contextlib import closing
 from pathlib import Path
 
 import grpc
+import numpy as np
 import pytest
 import tritonclient.grpc as tritonclient
 from tritonclient.utils import InferenceServerException
@@ -78,17 +79,25 @@ async def test_triton_batches_across_images(stack: Stack) -> None:
     """Classification is called directly: on two cores location is the bottleneck, and Triton would have nothing to put together."""
     triton = Difference(stack[TRITON])
     count = 60
-    request = classification_pb2.ClassifyRequest(release="plain-resnet-1", cells=[classification_pb2.ClassifyCell(pixels=bytes(128 * 128 * 3))])
+    random = np.random.default_rng(0)
+    cells = [classification_pb2.ClassifyCell(cell_id=n, pixels=random.bytes(128 * 128 * 3)) for n in range(count)]
+
+    def of(*chosen: classification_pb2.ClassifyCell) -> classification_pb2.ClassifyRequest:
+        return classification_pb2.ClassifyRequest(release="plain-resnet-1", cells=chosen)
+
     async with open_aio_channel(stack["classification"].address) as channel:
         stub = classification_pb2_grpc.ClassificationServiceStub(channel)
-        await asyncio.gather(*(stub.Classify(request, timeout=60) for _ in range(count)))
-    eventually(lambda: triton("nv_inference_request_success") >= count, what="Triton counts a batch after it has answered it")
-    assert triton("nv_inference_request_success") == count
-    assert triton("nv_inference_exec_count") < count
+        alone = [(await stub.Classify(of(cell), timeout=60)).cells[0] for cell in cells]
+        at_once = await asyncio.gather(*(stub.Classify(of(cell), timeout=60) for cell in cells))
+    for one, answer in zip(alone, at_once, strict=True):
+        np.testing.assert_allclose(answer.cells[0].embedding, one.embedding, atol=1e-5)
+    eventually(lambda: triton("nv_inference_request_success") >= 2 * count, what="Triton counts a batch after it has answered it")
+    assert triton("nv_inference_count") == triton("nv_inference_request_success") == 2 * count
+    assert triton("nv_inference_exec_count") < 2 * count, "each of those that came alone was one execution"
 
 
 async def test_overload_is_refused_fast_and_what_was_accepted_is_finished(stack: Stack, phantom_field: bytes) -> None:
-    accepted, sent = 64, 100
+    accepted, sent = 32, 100
     gained = Difference(stack["gateway"])
     refused_after = []
 
@@ -110,6 +119,7 @@ async def test_overload_is_refused_fast_and_what_was_accepted_is_finished(stack:
     assert len(answered) >= accepted
     assert refused
     assert {(e.code, e.reason) for e in refused} == {("RESOURCE_EXHAUSTED", "OVERLOADED")}
+    assert all(e.retry_after is not None and 0.1 <= e.retry_after <= 10.0 for e in refused)
     assert max(refused_after) < took / 2
     assert gained("dl4all_requests_refused_total") == len(refused)
     for name in SERVICES:

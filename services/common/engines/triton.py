@@ -20,6 +20,7 @@ from services.common.errors import DeadlineError, DependencyUnavailableError, Do
 from services.common.model_repository import SHA256, ModelConfig, fits, read_model_config
 from services.common.releases import Model, Role
 from services.common.settings import CommonSettings, TlsSettings
+from services.common.status import DEPENDENCY_RETRY_SECONDS
 from services.common.tls import channel_credentials
 from services.common.tracing import client_span, headers
 
@@ -175,7 +176,8 @@ def _domain_error(code: str, message: str, model: Model) -> DomainError:
     if code in ("UNAVAILABLE", "NOT_FOUND", "CANCELLED"):
         return DependencyUnavailableError("MODEL_UNAVAILABLE", f"The model {model.model} cannot be run now; try again later.", metadata=metadata)
     if code == "RESOURCE_EXHAUSTED":
-        return OverloadedError("DEPENDENCY_OVERLOADED", "Triton has as much work as it accepts; try again later.", metadata=metadata)
+        text = "Triton has as much work as it accepts; try again later."
+        return OverloadedError("DEPENDENCY_OVERLOADED", text, metadata=metadata, retry_after=DEPENDENCY_RETRY_SECONDS)
     return InternalError("INTERNAL", f"Triton: {code}: {message}", metadata=metadata)
 
 

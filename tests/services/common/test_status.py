@@ -107,3 +107,25 @@ def test_what_is_wrong_between_services_is_internal(kind: type[errors.DomainErro
     back = error_of_rpc(_rpc_error(grpc.StatusCode[kind.code], status), "retrieval")
     assert (type(back), back.reason) == (errors.InternalError, "INTERNAL")
     assert "Inner" not in back.message
+
+
+def test_when_to_try_again_survives_the_way_there_and_back() -> None:
+    status = status_of(errors.OverloadedError("OVERLOADED", "Busy.", retry_after=1.25))
+    retry = error_details_pb2.RetryInfo()
+    assert status.details[1].Unpack(retry)
+    assert (retry.retry_delay.seconds, retry.retry_delay.nanos) == (1, 250_000_000)
+    back = error_of(status)
+    assert isinstance(back, errors.OverloadedError)
+    assert (back.reason, back.retry_after) == ("OVERLOADED", 1.25)
+    unknown = error_of(status_of(errors.OverloadedError("DISK_FULL", "Full.")))
+    assert isinstance(unknown, errors.OverloadedError)
+    assert unknown.retry_after is None
+
+
+@pytest.mark.parametrize(("said", "told"), [(2.5, 2.5), (None, 1.0)])
+def test_a_busy_dependency_says_when_to_try_again_or_soon_is_assumed(said: float | None, told: float) -> None:
+    status = status_of(errors.OverloadedError("OVERLOADED", "Busy.", retry_after=said))
+    for given in (status, None) if said is None else (status,):
+        back = error_of_rpc(_rpc_error(grpc.StatusCode.RESOURCE_EXHAUSTED, given), "patching")
+        assert isinstance(back, errors.OverloadedError)
+        assert (back.reason, back.retry_after) == ("DEPENDENCY_OVERLOADED", told)

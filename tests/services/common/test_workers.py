@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from services.common.admission.priority import Priority, working_for
 from services.common.workers import Workers
 
 
@@ -144,3 +145,49 @@ async def test_a_cancelled_caller_keeps_its_place_until_its_work_ends_and_a_fail
     finally:
         gate.set()
         pool.close()
+
+
+async def test_waiting_work_of_interactive_requests_begins_before_that_of_batches(workers: Workers) -> None:
+    go, order = threading.Event(), list[str]()
+    workers.submit("test", go.wait, 20)
+    with working_for(Priority.BATCH):
+        batch = [workers.submit("test", order.append, name) for name in ("first of a batch", "second of a batch")]
+    interactive = [workers.submit("test", order.append, name) for name in ("first", "second")]
+    go.set()
+    await asyncio.gather(*(asyncio.wrap_future(one) for one in (*batch, *interactive)))
+    assert order == ["first", "second", "first of a batch", "second of a batch"]
+
+
+async def test_the_priority_is_that_of_the_task_that_asks(workers: Workers) -> None:
+    go, order = threading.Event(), list[str]()
+    workers.submit("test", go.wait, 20)
+
+    async def ask(name: str, priority: Priority) -> None:
+        with working_for(priority):
+            await workers.run("test", order.append, name)
+
+    tasks = [asyncio.create_task(ask("batch", Priority.BATCH)), asyncio.create_task(ask("interactive", Priority.INTERACTIVE))]
+    await asyncio.sleep(0.01)
+    go.set()
+    await asyncio.gather(*tasks)
+    assert order == ["interactive", "batch"]
+
+
+async def test_closing_drops_what_waits_whatever_its_priority() -> None:
+    pool, go, started = Workers(1), threading.Event(), threading.Event()
+
+    def work() -> None:
+        started.set()
+        go.wait(20)
+
+    running = pool.submit("test", work)
+    assert await asyncio.to_thread(started.wait, 20)
+    with working_for(Priority.BATCH):
+        waiting = [pool.submit("test", lambda: "never") for _ in range(2)]
+    waiting.append(pool.submit("test", lambda: "never"))
+    closing = asyncio.create_task(asyncio.to_thread(pool.close))
+    await asyncio.sleep(0.05)
+    go.set()
+    await closing
+    assert running.done()
+    assert all(one.cancelled() for one in waiting)

@@ -15,10 +15,14 @@ from dl4all.imaging.v1 import imaging_pb2
 from dl4all.patching.v1 import patching_pb2
 from dl4all.preprocessing.v1 import enhanced_cell_pb2, preprocessing_pb2
 from dl4all.retrieval.v1 import library_pb2, neighbour_pb2, retrieval_pb2
+from services.common.admission.caller import Caller
+from services.common.admission.priority import Priority
 from services.common.maps import feature_map_message
 from services.common.releases import Release, ReleaseStore, Role
 from services.gateway.deadline import Deadline
-from services.gateway.request_context import Display, EncodedImage, RequestContext
+from services.gateway.image_admission import ImageAdmission
+from services.gateway.request_context import UNKNOWN, Display, EncodedImage, RequestContext
+from services.gateway.settings import GatewaySettings
 from services.gateway.stubs import Stubs
 from tests.paths import ROOT
 
@@ -173,6 +177,11 @@ class FakeServices:
         return answer
 
 
+def admission(images: int = 1, **settings: Any) -> ImageAdmission:
+    """Lets so many images in at once."""
+    return ImageAdmission(GatewaySettings(images_in_flight=images, **settings).image_limits())
+
+
 def located(*numbers: int, total: int | None = None, **header: Any) -> patching_pb2.LocateCellsResponse:
     """A piece of located cells; the first one, with a header, where ``total`` is given."""
     piece = patching_pb2.LocateCellsResponse()
@@ -191,9 +200,11 @@ def slide_cells(*numbers: int) -> patching_pb2.LocateSlideResponse:
     return patching_pb2.LocateSlideResponse(cells=patching_pb2.SlideCells(cells=piece.cells, crops=piece.crops))
 
 
-def context(release: Release = RELEASE, seconds: float = 30.0, **display: Any) -> RequestContext:
+def context(
+    release: Release = RELEASE, seconds: float = 30.0, caller: Caller = UNKNOWN, priority: Priority = Priority.INTERACTIVE, **display: Any
+) -> RequestContext:
     """The context of a request."""
-    return RequestContext("r", release, Display(**display), Deadline(seconds))
+    return RequestContext("r", release, Display(**display), Deadline(seconds), caller, priority)
 
 
 def feature_map(*values: float) -> imaging_pb2.SpatialMap:

@@ -8,17 +8,17 @@ import pytest
 
 from dl4all.imaging.v1 import imaging_pb2
 from dl4all.patching.v1 import patching_pb2
+from services.common.admission.priority import Priority, current_priority
 from services.common.errors import DependencyUnavailableError, InternalError
 from services.gateway.composition import Composer, JudgedImage
 from services.gateway.decision import Counts
-from services.gateway.image_slots import ImageSlots
 from services.gateway.request_context import RequestContext
 from services.gateway.rules import image_rule
-from tests.services.gateway.fakes import BLAST, IMAGE, NORMAL, PATCH_RELEASE, RELEASE, Down, FakeServices, context, located
+from tests.services.gateway.fakes import BLAST, IMAGE, NORMAL, PATCH_RELEASE, RELEASE, Down, FakeServices, admission, context, located
 
 
 async def _judge(services: FakeServices, wanted: RequestContext | None = None, images: int = 4, batches: int = 2) -> JudgedImage:
-    return await Composer(services.stubs, ImageSlots(images), batches).judge(IMAGE, wanted or context(services.release))
+    return await Composer(services.stubs, admission(images), batches).judge(IMAGE, wanted or context(services.release))
 
 
 async def test_cells_of_all_pieces_come_in_order() -> None:
@@ -63,7 +63,7 @@ async def test_only_so_many_batches_of_an_image_are_judged_at_once() -> None:
 async def test_only_so_many_images_are_judged_at_once_and_others_wait_their_turn() -> None:
     services = FakeServices([located(0, total=1)])
     services.gate = asyncio.Event()
-    composer = Composer(services.stubs, ImageSlots(1), 2)
+    composer = Composer(services.stubs, admission(1), 2)
     first, second = (asyncio.create_task(composer.judge(IMAGE, context())) for _ in range(2))
     for _ in range(50):
         await asyncio.sleep(0)
@@ -76,11 +76,11 @@ async def test_only_so_many_images_are_judged_at_once_and_others_wait_their_turn
 async def test_an_image_whose_deadline_passes_before_it_has_a_slot_calls_no_service() -> None:
     services = FakeServices([located(0, total=1)])
     services.gate = asyncio.Event()
-    composer = Composer(services.stubs, ImageSlots(1), 2)
+    composer = Composer(services.stubs, admission(1), 2)
     first = asyncio.create_task(composer.judge(IMAGE, context()))
     await asyncio.sleep(0)
     with pytest.raises(TimeoutError):
-        await composer.judge(IMAGE, context(seconds=0.01))
+        await composer.judge(IMAGE, context(seconds=0.2))
     services.gate.set()
     await first
     assert len(services.requests("LocateCells")) == 1
@@ -90,7 +90,7 @@ async def test_an_image_whose_deadline_passes_before_it_has_a_slot_calls_no_serv
 async def test_a_failed_batch_ends_the_image_and_frees_its_slot() -> None:
     services = FakeServices([located(0, total=3), located(1), located(2)])
     services.failures["Classify"] = Down()
-    composer = Composer(services.stubs, ImageSlots(1), 1)
+    composer = Composer(services.stubs, admission(1), 1)
     with pytest.raises(DependencyUnavailableError):
         await composer.judge(IMAGE, context())
     assert len(services.requests("Classify")) == 1, "the rest would be wasted work"
@@ -153,3 +153,27 @@ def test_an_image_is_decided_by_what_its_header_says_of_it() -> None:
     cell = JudgedImage(located(total=0, quality=notes, kind=imaging_pb2.IMAGE_KIND_CELL).header).decide(image_rule(RELEASE))
     assert "SINGLE_CELL" in {str(reason) for reason in cell.decision.reasons}
     assert cell.poor == (), "a crop is judged by the focus of its cell"
+
+
+async def test_the_work_of_an_image_grows_by_its_cells_and_patches() -> None:
+    services = FakeServices([located(0, 1, total=2)], release=PATCH_RELEASE)
+    side = PATCH_RELEASE.patches.side if PATCH_RELEASE.patches else 0
+    services.patches, services.gate = [_cut(side, 0, 1, 2)], asyncio.Event()
+    images = admission(1, image_pixels=1, cell_pixels=1000)
+    judging = asyncio.create_task(Composer(services.stubs, images, 2).judge(IMAGE, context(PATCH_RELEASE)))
+    while not services.requests("Enhance"):
+        await asyncio.sleep(0)
+    assert images._budget.held == 1 + 5 * 1000
+    services.gate.set()
+    await judging
+    assert images._budget.held == 0
+
+
+async def test_the_other_services_are_told_the_priority_of_an_image() -> None:
+    services, told = FakeServices([located(0, total=1)]), list[Priority]()
+    services.changes["Classify"] = lambda _: told.append(current_priority())
+    composer = Composer(services.stubs, admission(1), 2)
+    for priority in Priority:
+        await composer.judge(IMAGE, context(priority=priority))
+    assert told == list(Priority)
+    assert current_priority() is Priority.INTERACTIVE

@@ -10,10 +10,9 @@ import pytest
 
 from dl4all.diagnosis.v1 import library_pb2
 from services.common.errors import DomainError
-from services.gateway.image_slots import ImageSlots
 from services.gateway.library_servicer import LibraryServicer
 from services.gateway.settings import GatewaySettings
-from tests.services.gateway.fakes import RELEASE, STORE, FakeServices, located
+from tests.services.gateway.fakes import RELEASE, STORE, FakeServices, admission, located
 from tests.services.gateway.test_servicer import Context
 
 Request = library_pb2.AddReferencesRequest
@@ -22,7 +21,7 @@ CELL = Request(reference=library_pb2.ReferenceImage(image=b"x", is_blast=True, c
 
 
 def _servicer(services: FakeServices) -> LibraryServicer:
-    return LibraryServicer(GatewaySettings(), STORE, services.stubs, ImageSlots(1))
+    return LibraryServicer(GatewaySettings(), STORE, services.stubs, admission(1))
 
 
 async def _add(services: FakeServices, *requests: Request) -> library_pb2.AddReferencesResponse:
@@ -65,7 +64,7 @@ async def test_a_caller_who_sends_nothing_more_is_not_waited_for() -> None:
         yield START
         await asyncio.sleep(60)
 
-    servicer = LibraryServicer(GatewaySettings(default_deadline_seconds=0.05), STORE, FakeServices().stubs, ImageSlots(1))
+    servicer = LibraryServicer(GatewaySettings(default_deadline_seconds=0.05), STORE, FakeServices().stubs, admission(1))
     with pytest.raises(DomainError) as caught:
         await servicer.AddReferences(requests(), cast(Any, Context()))
     assert caught.value.reason == "DEADLINE_EXCEEDED"

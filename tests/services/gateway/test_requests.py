@@ -10,6 +10,8 @@ import pytest
 
 from dl4all.diagnosis.v1 import diagnosis_pb2
 from dl4all.imaging.v1 import imaging_pb2
+from services.common.admission.caller import Caller
+from services.common.admission.priority import Priority
 from services.common.errors import DomainError
 from services.gateway.request_context import Display
 from services.gateway.requests import RequestReader, slide_parts, slide_start
@@ -43,6 +45,19 @@ def test_what_is_left_out_is_made_up_or_the_usual() -> None:
 
 
 @pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        (diagnosis_pb2.PRIORITY_UNSPECIFIED, Priority.INTERACTIVE),
+        (diagnosis_pb2.PRIORITY_INTERACTIVE, Priority.INTERACTIVE),
+        (diagnosis_pb2.PRIORITY_BATCH, Priority.BATCH),
+    ],
+)
+def test_the_priority_and_the_caller_go_with_the_request(said: diagnosis_pb2.Priority.ValueType, meant: Priority) -> None:
+    _, context = READER.diagnose(diagnosis_pb2.DiagnoseRequest(image=b"x", priority=said), None, Caller("a"))
+    assert (context.priority, context.caller) == (meant, Caller("a"))
+
+
+@pytest.mark.parametrize(
     ("changed", "reason", "field"),
     [
         ({"request_id": "\n"}, "IDENTIFIER_INVALID", "request_id"),
@@ -52,6 +67,7 @@ def test_what_is_left_out_is_made_up_or_the_usual() -> None:
         ({"microns_per_pixel": 11.0}, "MICRONS_PER_PIXEL_OUT_OF_RANGE", "microns_per_pixel"),
         ({"display": diagnosis_pb2.DisplayOptions(neighbours=21)}, "NEIGHBOURS_OUT_OF_RANGE", "display.neighbours"),
         ({"kind": 9}, "KIND_UNKNOWN", "kind"),
+        ({"priority": 3}, "PRIORITY_UNKNOWN", "priority"),
         ({"image": bytes(1025)}, "IMAGE_TOO_LARGE", "image"),
     ],
 )

@@ -19,13 +19,13 @@ from services.common.releases import ReleaseStore
 from services.gateway.cells import JudgedCell
 from services.gateway.composition import JudgedImage
 from services.gateway.fusion import CellVerdict
-from services.gateway.image_slots import ImageSlots
 from services.gateway.judging import CellAnswer, CellEvidence
 from services.gateway.request_context import EncodedImage, RequestContext
 from services.gateway.run_stats import RunStats, ServedFile
 from services.gateway.servicer import DiagnosisServicer
 from services.gateway.settings import GatewaySettings
 from tests.paths import ROOT
+from tests.services.gateway.fakes import admission
 from training.releases.write import activate
 
 SHARP = imaging_pb2.ImageQuality(red_cell_radius=30.0)
@@ -80,7 +80,7 @@ def specimen(
 ) -> tuple[diagnosis_pb2.SpecimenDiagnosis, list[Any], list[str]]:
     limits: dict[str, Any] = {"max_answer_bytes": max_answer_bytes} if max_answer_bytes else {}
     settings = GatewaySettings(stream_window=1, **limits)
-    servicer = DiagnosisServicer(settings, store, cast(Any, None), ImageSlots(1))
+    servicer = DiagnosisServicer(settings, store, cast(Any, None), admission(1))
     judged = Judged({str(i): judged for i, judged in enumerate(images)}, before)
     servicer._images._composer = cast(Any, judged)
 
@@ -153,7 +153,7 @@ def test_images_of_a_specimen_are_counted_as_such(store: tuple[ReleaseStore, Pat
 
 
 def test_a_part_that_this_version_does_not_know_ends_the_specimen_before_anything_is_counted(store: tuple[ReleaseStore, Path]) -> None:
-    servicer = DiagnosisServicer(GatewaySettings(), store[0], cast(Any, None), ImageSlots(1))
+    servicer = DiagnosisServicer(GatewaySettings(), store[0], cast(Any, None), admission(1))
 
     async def requests() -> AsyncIterator[diagnosis_pb2.DiagnoseSpecimenRequest]:
         yield diagnosis_pb2.DiagnoseSpecimenRequest()

@@ -6,13 +6,12 @@ import pytest
 
 from dl4all.imaging.v1 import imaging_pb2
 from services.common.errors import DependencyUnavailableError, InternalError, InvalidImageError, NotFoundError
-from services.gateway.image_slots import ImageSlots
 from services.gateway.single_cells import SingleCells
-from tests.services.gateway.fakes import IMAGE, RELEASE, Down, FakeServices, context, located
+from tests.services.gateway.fakes import IMAGE, RELEASE, Down, FakeServices, admission, context, located
 
 
 def _single_cells(services: FakeServices) -> SingleCells:
-    return SingleCells(services.stubs, ImageSlots(1))
+    return SingleCells(services.stubs, admission(1))
 
 
 async def test_cells_of_all_pieces_are_located_without_crops_and_no_model_runs() -> None:
