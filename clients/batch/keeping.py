@@ -29,6 +29,7 @@ class Keeper:
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="dl4all-journal")
+        self._writing = asyncio.Lock()
         self._rows: list[Row] = []
         self.attempts: dict[int, int] = journal.attempts()
         self.done, self.failed = journal.counts()
@@ -62,13 +63,16 @@ class Keeper:
         self._rows.append(row)
 
     async def write(self) -> None:
-        """Write finished rows to disk."""
-        rows, self._rows = self._rows, []
-        if rows:
-            await self._run(self._journal.finish, rows)
-            for row in rows:
-                self.attempts.pop(row["line"], None)
-            self.done, self.failed = await self._run(self._journal.counts)
+        """Write finished rows to disk. Rows stay here until they are there: a cancelled writing loses none, and a repeated one changes nothing."""
+        async with self._writing:
+            count = len(self._rows)
+            if count:
+                rows = self._rows[:count]
+                await self._run(self._journal.finish, rows)
+                del self._rows[:count]
+                for row in rows:
+                    self.attempts.pop(row["line"], None)
+                self.done, self.failed = await self._run(self._journal.counts)
 
     async def write_on(self) -> None:
         """Write finished rows again and again, until cancelled."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from clients.batch.errors import BatchError
 from clients.batch.gateways import Gateway
-from clients.batch.images import read_image
+from clients.batch.images import is_remote, read_image
 from clients.batch.keeping import Keeper
 from clients.batch.manifest import Line
 from clients.batch.plan import Plan
@@ -20,6 +20,7 @@ from clients.batch.rows import answered_row, refused_row, set_aside_row
 from clients.batch.window import Window
 from dl4all.diagnosis.v1 import diagnosis_pb2
 from dl4all_client import ServiceError, diagnose_request
+from dl4all_client.requests import Answer
 
 ATTEMPTS: Final = 3
 """Attempts of an image before it is set aside."""
@@ -145,10 +146,13 @@ class Scorer:
             self._is_feeding = True
             await self._keeper.begin(lines)
             for line, image in zip(lines, await asyncio.gather(*(asyncio.to_thread(_read, line) for line in lines)), strict=True):
-                if isinstance(image, ServiceError):
+                if not isinstance(image, ServiceError):
+                    self._ready.append((line, image))
+                elif image.code in _FINAL:
                     self._keeper.finish(refused_row(line, self._keeper.attempts[line.number], image))
                 else:
-                    self._ready.append((line, image))
+                    await self._keeper.note({line.number: str(image)})
+                    self._doubtful.append(line)
             self._is_feeding = False
             self._fed.set()
 
@@ -171,10 +175,27 @@ class Scorer:
             await self._stream()
 
     async def _stream(self) -> None:
-        """One turn of one stream."""
+        """One turn of one stream. What it could not finish stays under way until it is known what becomes of it."""
         turn = _Turn(time.monotonic() + _TURN_SECONDS)
         answers = self._client.diagnose_stream(self._requests(turn))
         failure: ServiceError | None = None
+        try:
+            try:
+                failure = await self._read_answers(turn, answers)
+            except BaseException:
+                self._abandoned.extend(one.line for one in turn.sent.values())
+                raise
+            finally:
+                turn.is_over = True
+                await answers.aclose()
+            if failure is not None:
+                await self._failed(list(turn.sent.values()), failure)
+        finally:
+            for _ in turn.sent:
+                self._window.leave()
+
+    async def _read_answers(self, turn: _Turn, answers: AsyncGenerator[Answer, None]) -> ServiceError | None:
+        """Read the answers of a stream to its end; what failed, if anything did."""
         try:
             while True:
                 async with asyncio.timeout(_STALLED_SECONDS):
@@ -188,23 +209,11 @@ class Scorer:
                 finally:
                     self._window.leave()
         except StopAsyncIteration:
-            if turn.sent:
-                failure = ServiceError("UNAVAILABLE", "STREAM_ENDED", "The stream ended before all its images were answered.")
+            return ServiceError("UNAVAILABLE", "STREAM_ENDED", "The stream ended before all its images were answered.") if turn.sent else None
         except TimeoutError:
-            failure = ServiceError("DEADLINE_EXCEEDED", "STREAM_STALLED", f"No image of a stream was answered for {_STALLED_SECONDS:.0f} s.")
+            return ServiceError("DEADLINE_EXCEEDED", "STREAM_STALLED", f"No image of a stream was answered for {_STALLED_SECONDS:.0f} s.")
         except ServiceError as error:
-            failure = error
-        except BaseException:
-            self._abandoned.extend(one.line for one in turn.sent.values())
-            raise
-        finally:
-            turn.is_over = True
-            await answers.aclose()
-            lost = list(turn.sent.values())
-            for _ in lost:
-                self._window.leave()
-        if failure is not None:
-            await self._failed(lost, failure)
+            return error
 
     async def _requests(self, turn: _Turn) -> AsyncIterator[diagnosis_pb2.DiagnoseRequest]:
         """The images of one turn of a stream, each with an attempt that is on disk."""
@@ -269,10 +278,12 @@ class Scorer:
 
 
 def _read(line: Line) -> bytes | ServiceError:
+    """The image of a line, or why it cannot be read; a failure of a store may pass."""
     try:
         image = read_image(line.uri)
-    except (OSError, BatchError) as error:
-        return ServiceError("NOT_FOUND", "FILE_UNREADABLE", f"The image cannot be read: {error}.")
+    except Exception as error:
+        passes = is_remote(line.uri) and not isinstance(error, FileNotFoundError | PermissionError | BatchError)
+        return ServiceError("UNAVAILABLE" if passes else "NOT_FOUND", "FILE_UNREADABLE", f"The image cannot be read: {error}.")
     if len(image) > _MAX_BYTES:
         return ServiceError("INVALID_ARGUMENT", "IMAGE_TOO_LARGE", f"The encoded image has {len(image)} bytes; slides are for `dl4all slide`.")
     return image

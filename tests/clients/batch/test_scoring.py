@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +153,8 @@ async def test_a_failure_inside_is_tried_again(shard: Shard) -> None:
 async def test_interrupted_in_order_costs_no_attempt_and_goes_on(shard: Shard) -> None:
     fake = FakeGateway(seconds=0.05)
     scoring = asyncio.ensure_future(shard.score(fake))
-    await asyncio.sleep(0.12)
+    while sum(fake.came.values()) < 12:
+        await asyncio.sleep(0.005)
     scoring.cancel()
     with pytest.raises(asyncio.CancelledError):
         await scoring
@@ -195,3 +198,55 @@ async def test_a_release_that_is_missing_for_a_moment_is_waited_for(shard: Shard
     await shard.score(FakeGateway(lambda request, came: missing if number(request) == 0 and came == 1 else diagnosis()))
     assert all(row["status"] == "answered" for row in shard.rows())
     assert len(shard.rows()) == 30
+
+
+async def test_a_stream_that_is_refused_at_the_very_end_is_opened_again(shard: Shard, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All images of the last stream come back when nothing else is under way any more; the disk is slow just then."""
+    fake = FakeGateway()
+    calls = 0
+    real = fake.diagnose_stream
+
+    async def refusing(requests: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            await anext(requests)
+            raise OVERLOADED
+        async for answer in real(requests):
+            yield answer
+
+    fake.diagnose_stream = refusing  # type: ignore[method-assign]
+    taking_back = Journal.take_back
+
+    def slowly(journal: Journal, numbers: Any) -> None:
+        time.sleep(0.2)
+        taking_back(journal, numbers)
+
+    monkeypatch.setattr(Journal, "take_back", slowly)
+    shard.lines = shard.lines[:1]
+    await shard.score(fake)
+    assert [row["status"] for row in shard.rows()] == ["answered"]
+
+
+async def test_a_store_that_fails_for_a_moment_is_asked_again(shard: Shard, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: Counter[str] = Counter()
+
+    def reading(uri: str) -> bytes:
+        asked[uri] += 1
+        if uri.endswith("/5.png") and asked[uri] == 1:
+            raise ConnectionError("the store does not answer")
+        if uri.endswith("/6.png"):
+            raise ConnectionError("the store does not answer")
+        if uri.endswith("/7.png"):
+            raise FileNotFoundError(uri)
+        return uri.rpartition("/")[2].removesuffix(".png").encode()
+
+    monkeypatch.setattr("clients.batch.scoring.read_image", reading)
+    shard.lines = [Line(line.number, f"s3://bucket/{line.number}.png") for line in shard.lines]
+    await shard.score(FakeGateway())
+    rows = {row["line"]: row for row in shard.rows()}
+    assert len(rows) == 30
+    assert (rows[5]["status"], rows[5]["attempts"]) == ("answered", 2)
+    assert (rows[6]["status"], rows[6]["attempts"]) == ("set_aside", 3)
+    assert "the store does not answer" in rows[6]["error_message"]
+    assert (rows[7]["status"], rows[7]["attempts"]) == ("refused", 1)
