@@ -15,6 +15,7 @@ from clients.batch.errors import BatchError
 from clients.common.opening import open_client
 from dl4all_client import AsyncDiagnosisClient, Tls
 from dl4all_client.channel import open_aio_channel
+from dl4all_client.requests import Priority
 
 _HEALTH_SECONDS = 5.0
 
@@ -26,10 +27,12 @@ class Gateway:
     Attributes:
         client: calls it.
         is_ready: whether it can use a release now, by its health.
+        priority: of the images. Services that serve nobody else have no interactive work to keep room for.
     """
 
     client: AsyncDiagnosisClient
     is_ready: Callable[[str], Awaitable[bool]]
+    priority: Priority = "batch"
 
 
 @asynccontextmanager
@@ -45,7 +48,7 @@ async def open_gateway(address: str | None) -> AsyncIterator[Gateway]:
     """
     async with open_client(address) as client:
         if address is None:
-            yield Gateway(client, _always)
+            yield Gateway(client, _always, "interactive")
             return
         async with open_aio_channel(address, Tls.from_environment(os.environ)) as channel:
             stub: Any = health_pb2_grpc.HealthStub(channel)

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -31,7 +32,7 @@ _TURN_SECONDS: Final = 45.0
 _READ_AHEAD: Final = 8
 _STALLED_SECONDS: Final = 300.0
 _PAUSE_SECONDS: Final = 0.5
-_POLL_SECONDS: Final = 0.01
+_LOOK_SECONDS: Final = 0.05
 _MAX_BYTES: Final = 23 * 1024 * 1024
 _OVERLOADED: Final = "RESOURCE_EXHAUSTED"
 _FINAL: Final = ("INVALID_ARGUMENT", "NOT_FOUND", "ALREADY_EXISTS", "OUT_OF_RANGE")
@@ -83,7 +84,7 @@ class Scorer:
     """
 
     def __init__(self, gateway: Gateway, plan: Plan, keeper: Keeper, window: Window, recovery: Recovery) -> None:
-        self._client = gateway.client
+        self._gateway = gateway
         self._plan = plan
         self._keeper = keeper
         self._window = window
@@ -92,6 +93,7 @@ class Scorer:
         self._ready: deque[tuple[Line, bytes]] = deque()
         self._is_feeding = False
         self._fed = asyncio.Event()
+        self._wanted = asyncio.Event()
         self._abandoned: list[Line] = []
         self._doubtful: list[Line] = []
 
@@ -121,8 +123,7 @@ class Scorer:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._feed())
-                for place in range(-(-int(self._window.most) // _IMAGES_OF_STREAM)):
-                    group.create_task(self._streams(place))
+                group.create_task(self._streams())
         except BaseExceptionGroup as errors:
             raise errors.exceptions[0] from errors
         finally:
@@ -140,7 +141,9 @@ class Scorer:
         """Count the attempts of the next images, and read them, ahead of the streams."""
         while not self._is_over:
             if not self._todo or len(self._ready) >= _READ_AHEAD:
-                await asyncio.sleep(_POLL_SECONDS)
+                self._wanted.clear()
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._wanted.wait(), _LOOK_SECONDS)
                 continue
             lines = [self._todo.popleft() for _ in range(min(_READ_AHEAD, len(self._todo)))]
             self._is_feeding = True
@@ -163,21 +166,33 @@ class Scorer:
                 return None
             self._fed.clear()
             await self._fed.wait()
+        self._wanted.set()
         return self._ready.popleft()
 
-    async def _streams(self, place: int) -> None:
-        """Stream after stream, while the window is wide enough for this place and there is work."""
-        while not self._is_over:
-            if place * _IMAGES_OF_STREAM >= int(self._window.limit) or not (self._todo or self._ready or self._is_feeding):
-                await asyncio.sleep(_POLL_SECONDS)
-                continue
-            await self._recovery.passed()
-            await self._stream()
+    async def _streams(self) -> None:
+        """As many streams as the window has room for, one after the other, while there is work."""
+        running: set[asyncio.Task[None]] = set()
+        try:
+            while not self._is_over:
+                await self._recovery.passed()
+                wanted = -(-int(self._window.limit) // _IMAGES_OF_STREAM) if self._todo or self._ready or self._is_feeding else 0
+                while len(running) < wanted:
+                    running.add(asyncio.create_task(self._stream()))
+                if not running:
+                    await asyncio.sleep(_LOOK_SECONDS)
+                    continue
+                done, running = await asyncio.wait(running, timeout=_LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    task.result()
+        finally:
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
 
     async def _stream(self) -> None:
         """One turn of one stream. What it could not finish stays under way until it is known what becomes of it."""
         turn = _Turn(time.monotonic() + _TURN_SECONDS)
-        answers = self._client.diagnose_stream(self._requests(turn))
+        answers = self._gateway.client.diagnose_stream(self._requests(turn))
         failure: ServiceError | None = None
         try:
             try:
@@ -244,7 +259,7 @@ class Scorer:
                 specimen=line.specimen,
                 microns_per_pixel=line.microns_per_pixel,
                 neighbours=self._plan.options.neighbours,
-                priority="batch",
+                priority=self._gateway.priority,
             )
 
     async def _answered(self, sent: _Sent, answer: diagnosis_pb2.Diagnosis | ServiceError) -> None:

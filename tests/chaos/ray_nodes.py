@@ -28,9 +28,11 @@ from clients.batch.store import Store
 from tests.chaos.batch import command, make_archive, report, run_quietly, working_folder
 from tests.network import in_own_network
 from tests.paths import ROOT
+from tests.running import eventually
 
 _INSIDE: Final = "DL4ALL_TEST_OWN_NETWORK"
 _LIMIT_SECONDS: Final = 14_400.0
+_START_SECONDS: Final = 180.0
 _KILL_AT: Final = 0.3
 _OBJECT_STORE: Final = 100 * 1024 * 1024
 
@@ -46,6 +48,11 @@ def descendants(process: int) -> list[int]:
     for one in found:
         found += [child for child, parent in parents.items() if parent == one]
     return found
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as connection:
+        return connection.connect_ex(("127.0.0.1", port)) == 0
 
 
 class Node:
@@ -79,9 +86,8 @@ def disturbed(archive: Path, out: Path, shard_size: int) -> dict[str, object]:
     head = Node("--head", f"--port={port}", "--include-dashboard=false")
     nodes = [head]
     try:
-        time.sleep(15)
+        eventually(lambda: _listens(port), _START_SECONDS, "the head of the cluster listens")
         nodes.append(Node(f"--address=127.0.0.1:{port}"))
-        time.sleep(15)
         arguments = ("run", str(archive), "--out", str(out), "--shard-size", str(shard_size), "--engine", "ray", "--cluster", f"127.0.0.1:{port}")
         driver = subprocess.Popen(command(*arguments), cwd=ROOT)
         killed_at, end = None, time.monotonic() + _LIMIT_SECONDS

@@ -88,7 +88,7 @@ async def test_every_line_is_asked_once_with_its_options(shard: Shard) -> None:
 
 
 async def test_more_are_under_way_while_nothing_is_refused(shard: Shard) -> None:
-    fake = FakeGateway(seconds=0.01)
+    fake = FakeGateway(seconds=0.1)
     await shard.score(fake, Window(limit=4.0))
     assert fake.most_under_way > 4
     fake = FakeGateway(seconds=0.01)
