@@ -13,7 +13,7 @@ WIDTH: Final = 680
 HEIGHT: Final = 200
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 14, 12, 40
 _INK, _SOFT, _GRID = "#1d5f8a", "#bcd7e8", "#d8d8d8"
-_TICKS: Final = 4
+_TICKS: Final = 6
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def line_chart(points: Sequence[tuple[float, float]], across: str, up: str) -> M
 
 
 def ticks(low: float, high: float) -> list[float]:
-    """Round numbers, evenly spaced, that hold a range; about five."""
+    """Round numbers, evenly spaced, that hold a range: four to eight."""
     span = high - low if high - low > 1e-9 * max(abs(low), abs(high)) else max(1.0, abs(high))
     scale = 10.0 ** math.floor(math.log10(span / _TICKS))
     step = scale * next(m for m in (1.0, 2.0, 5.0, 10.0) if scale * m >= span / _TICKS * 0.999)
@@ -76,8 +76,15 @@ def ticks(low: float, high: float) -> list[float]:
 class _Axes:
     left: float
     right: float
-    bottom: float
-    top: float
+    levels: tuple[float, ...]
+
+    @property
+    def bottom(self) -> float:
+        return self.levels[0]
+
+    @property
+    def top(self) -> float:
+        return self.levels[-1]
 
     def place(self, x: float, y: float) -> tuple[float, float]:
         across = (x - self.left) / ((self.right - self.left) or 1.0)
@@ -90,14 +97,13 @@ class _Axes:
 
 def _around(left: float, right: float, low: float, high: float) -> _Axes:
     """Axes whose vertical one begins and ends at a tick."""
-    found = ticks(low, high)
-    return _Axes(left, right, found[0], found[-1])
+    return _Axes(left, right, tuple(ticks(low, high)))
 
 
 def _figure(axes: _Axes, across: str, up: str, drawn: str) -> Markup:
     right, floor = WIDTH - _RIGHT, HEIGHT - _BOTTOM
     parts = []
-    for value in ticks(axes.bottom, axes.top):
+    for value in axes.levels:
         _, y = axes.place(axes.left, value)
         parts.append(f'<line x1="{_LEFT}" y1="{y:.1f}" x2="{right}" y2="{y:.1f}" stroke="{_GRID}"/>')
         parts.append(f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{value:,.6g}</text>')

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -17,7 +18,9 @@ from dl4all_client import AsyncDiagnosisClient, Tls
 from dl4all_client.channel import open_aio_channel
 from dl4all_client.requests import Priority
 
-_HEALTH_SECONDS = 5.0
+_HEALTH_SECONDS: Final = 5.0
+_MOST_HERE: Final = 16.0
+"""More images at once in one process only wait for each other."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +31,13 @@ class Gateway:
         client: calls it.
         is_ready: whether it can use a release now, by its health.
         priority: of the images. Services that serve nobody else have no interactive work to keep room for.
+        most: images that it can make use of at once.
     """
 
     client: AsyncDiagnosisClient
     is_ready: Callable[[str], Awaitable[bool]]
     priority: Priority = "batch"
+    most: float = math.inf
 
 
 @asynccontextmanager
@@ -48,7 +53,7 @@ async def open_gateway(address: str | None) -> AsyncIterator[Gateway]:
     """
     async with open_client(address) as client:
         if address is None:
-            yield Gateway(client, _always, "interactive")
+            yield Gateway(client, _always, "interactive", _MOST_HERE)
             return
         async with open_aio_channel(address, Tls.from_environment(os.environ)) as channel:
             stub: Any = health_pb2_grpc.HealthStub(channel)

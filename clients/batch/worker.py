@@ -87,7 +87,7 @@ class Worker:
 
     def __post_init__(self) -> None:
         self.claimer = Claimer(self.store)
-        self.window = Window(self.work.most)
+        self.window = Window(min(self.work.most, self.gateway.most))
 
     async def work_shards(self, first: int = 0) -> None:
         """Work until every shard is finished, by this worker or by others.
