@@ -11,6 +11,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from clients.batch.merging import read_results
+from clients.batch.shard_file import find_finished
+from clients.batch.store import Store
 from clients.cli.main import app
 from services.common.phantom import CellKind, PhantomOptions, encode_png, single_cell, smear_field
 from services.common.phantom.slide import PhantomSlide, SlideOptions
@@ -28,6 +31,10 @@ COMMANDS = {
     "release list": ["release", "list", "--json"],
     "library show": ["library", "show", "--release", "dss", "--json"],
     "library add": ["library", "add", "cell.png", *FACTS],
+    "batch plan": ["batch", "plan", "*.png", "--out", "batch", "--release", "histotnet", "--shard-size", "2"],
+    "batch work": ["batch", "work", "batch", "--shard", "0"],
+    "batch resume": ["batch", "resume", "batch"],
+    "batch run": ["batch", "run", "*.png", "--out", "another"],
 }
 
 
@@ -67,6 +74,10 @@ def _run(arguments: list[str], gateway: Running, folder: Path, monkeypatch: pyte
     return CliRunner().invoke(app, [*arguments, "--address", gateway.address])
 
 
+def _releases(batch: Path) -> list[str]:
+    return read_results(Store(str(batch)))["release"].to_pylist()  # type: ignore[no-any-return]
+
+
 def test_all_commands_that_take_an_address_are_tried() -> None:
     assert set(_with_address(typer.main.get_command(app))) == set(COMMANDS)
 
@@ -97,6 +108,12 @@ def test_the_address_of_the_gateway_is_enough(name: str, gateway: Running, folde
         case "library add":
             (kept,) = AdditionStore(folder / "additions.sqlite").read(withdrawn=False)
             assert (kept.reference.patient, kept.source, kept.confirmed_by) == ("n1", "here", "Dr A")
+        case "batch work":
+            assert find_finished(Store(str(folder / "batch")), 0)
+        case "batch resume":
+            assert _releases(folder / "batch") == ["histotnet-1"] * 3
+        case "batch run":
+            assert _releases(folder / "another") == ["plain-resnet-1"] * 3
 
 
 def test_a_reference_that_is_refused_is_named_and_nothing_is_kept(gateway: Running, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
