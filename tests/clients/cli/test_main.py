@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from clients.cli.main import app
 from tests.paths import ROOT
 
-EVERY_DAY = ["diagnose", "serve", "up", "slide", "cells", "focus", "enhance", "phantom", "call"]
+EVERY_DAY = ["diagnose", "serve", "up", "slide", "cells", "focus", "enhance", "phantom", "call", "batch"]
 NOUNS = ["data", "train", "release", "library", "study"]
 
 
