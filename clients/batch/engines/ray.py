@@ -69,6 +69,7 @@ class RayEngine:
                 self._ray.init(address=self._cluster, log_to_driver=False, configure_logging=False)
             else:
                 self._ray.init(
+                    address="local",
                     num_cpus=self._workers,
                     include_dashboard=False,
                     object_store_memory=OBJECT_STORE_BYTES,
