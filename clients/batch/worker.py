@@ -51,7 +51,6 @@ class Work:
     Attributes:
         location: of the batch, a path or a URI.
         address: of the gateway; None for the one of the plan.
-        embedded: whether the services run in the worker, whatever the plan says.
         folder: for journals, where the batch lies on an object store; None for one that is deleted at the end.
         most: images under way at most.
         patience: seconds without a finished image before the worker gives up.
@@ -59,7 +58,6 @@ class Work:
 
     location: str
     address: str | None = None
-    embedded: bool = False
     folder: Path | None = None
     most: float = MOST
     patience: float = PATIENCE_SECONDS
@@ -187,7 +185,7 @@ async def work_on(work: Work, shard: int | None = None, first: int = 0) -> None:
     plan = read_plan(store)
     with tempfile.TemporaryDirectory(prefix="dl4all-batch-") as temporary:
         folder = store.folder or work.folder or Path(temporary)
-        async with open_gateway(None if work.embedded else work.address or plan.address) as gateway:
+        async with open_gateway(work.address or plan.address) as gateway:
             await _check_releases(gateway, plan, work.patience)
             worker = Worker(store, plan, gateway, work, folder)
             await (worker.work_shards(first) if shard is None else worker.wait_and_work(shard))
@@ -234,7 +232,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m clients.batch.worker", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("location", help="the batch: a folder, or a URI of an object store")
     parser.add_argument("--address", help="HOST:PORT of the gateway; default: as planned")
-    parser.add_argument("--embedded", action="store_true", help="run the services in this process")
     parser.add_argument("--folder", type=Path, help="for journals, where the batch lies on an object store; keep it for the next start")
     parser.add_argument("--in-flight", type=float, default=MOST, help="images under way at most")
     parser.add_argument("--patience", type=float, default=PATIENCE_SECONDS, help="seconds without a finished image before the worker gives up")
@@ -242,7 +239,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     index = os.environ.get(INDEX_VARIABLE)
     parser.add_argument("--shard", type=int, default=index, help=f"the only shard to work on; default: {INDEX_VARIABLE}, if it is set, else all")
     given = parser.parse_args(arguments)
-    work = Work(given.location, given.address, given.embedded, given.folder, given.in_flight, given.patience)
+    work = Work(given.location, given.address, given.folder, given.in_flight, given.patience)
     return run(work, given.shard, given.first)
 
 

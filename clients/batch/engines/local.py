@@ -11,7 +11,7 @@ from typing import IO, Final
 
 from clients.batch.engines.base import OnLook
 from clients.batch.errors import BatchError, GatewayNotReadyError
-from clients.batch.plan import Plan, read_plan
+from clients.batch.plan import Plan
 from clients.batch.status import StatusReader
 from clients.batch.store import Store
 from clients.batch.worker import NOT_READY_STATUS, Work
@@ -48,8 +48,7 @@ class LocalEngine:
 
     def run(self, plan: Plan, work: Work, on_look: OnLook) -> None:
         """See ``Engine``."""
-        store = Store(work.location)
-        status = StatusReader(store, read_plan(store))
+        status = StatusReader(Store(work.location), plan)
         count = max(1, min(self._workers, plan.shards))
         running = {place: _start(work, place * plan.shards // count) for place in range(count)}
         restarts, done = 0, status.read().done
@@ -86,7 +85,6 @@ def _raise_if_told(status: int, words: str) -> None:
 def _start(work: Work, first: int) -> _Process:
     options = [f"--first={first}", f"--in-flight={work.most}", f"--patience={work.patience}"]
     options += [] if work.address is None else [f"--address={work.address}"]
-    options += ["--embedded"] if work.embedded else []
     options += [] if work.folder is None else [f"--folder={work.folder}"]
     said = tempfile.TemporaryFile(prefix="dl4all-worker-")  # noqa: SIM115 - it lives as long as the worker
     command = bound_to_this_process([sys.executable, "-m", "clients.batch.worker", work.location, *options])
