@@ -24,12 +24,13 @@ from typing import Final
 from tests.benchmarks.workloads import LOADS
 from tests.load.checks import checks_of, failures, unusable_calls
 from tests.load.measuring import IN_FLIGHT, SHARES, Plan, measure
-from tests.load.options import ended_by_signals, parser, targets_of
+from tests.load.options import parser, targets_of
 from tests.load.page import load_tables, machine_facts, page, write_page
 from tests.load.plots import load_plots
+from tests.load.program import INTERRUPTED, ended, measure_all
 from tests.load.progress import Bars, console
 from tests.load.results import LoadReport, Machine, WorkloadResult, write
-from tests.load.targets import EMBEDDED, TARGETS, Target, opened
+from tests.load.targets import EMBEDDED, TARGETS, Target
 
 SECONDS: Final = 60.0
 _SEARCH_SHARE: Final = 0.25
@@ -69,25 +70,19 @@ def run(given: argparse.Namespace) -> int:
     workloads = list(dict.fromkeys(given.workloads or (["mix"] if short else LOADS)))
     options = {"seconds": f"{plan.seconds:g}", "arrivals": plan.arrivals, "seed": str(plan.seed)}
     report = LoadReport(Machine.here(), options)
-    interrupted = False
-    try:
-        with Bars(plan.total * len(names) * len(workloads)) as bars:
-            for name in names:
-                bars.say(f"{name}: starting")
-                with opened(name, given.address) as target:
-                    for workload in workloads:
-                        measure_one(target, workload, plan, bars, report, attempts=ATTEMPTS if short else 1)
-        report.complete = True
-    except KeyboardInterrupt:
-        interrupted = True
-    finally:
+
+    def measure_workload(target: Target, workload: str, bars: Bars) -> None:
+        measure_one(target, workload, plan, bars, report, attempts=ATTEMPTS if short else 1)
+
+    def finish() -> None:
         report.checks = [check for result in report.results for check in checks_of(result)] if short else []
         write(report, given.out / "load.json")
         facts = machine_facts(report.machine, report.options, complete=report.complete)
         write_page(page("Load test", facts, load_tables(report), load_plots(report), report.checks), given.out / "load.html")
         console.print(f"{given.out / 'load.json'}\n{given.out / 'load.html'}", highlight=False)
-    if interrupted:
-        return 130
+
+    if measure_all(report, names, workloads, plan.total, measure_workload, finish, given.address):
+        return INTERRUPTED
     for sentence in failures(report.checks):
         print(sentence, file=sys.stderr)
     return 1 if failures(report.checks) else 0
@@ -110,12 +105,7 @@ def measure_one(target: Target, workload: str, plan: Plan, bars: Bars, report: L
 
 def main() -> int:
     """Entry point."""
-    given = arguments().parse_args()
-    try:
-        with ended_by_signals():
-            return run(given)
-    except KeyboardInterrupt:
-        return 130
+    return ended(run, arguments().parse_args())
 
 
 if __name__ == "__main__":

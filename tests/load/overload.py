@@ -29,13 +29,14 @@ from tests.load.calls import BATCH, Call, Caller
 from tests.load.loops import open_loop
 from tests.load.measuring import IN_FLIGHT, Plan, find_capacity
 from tests.load.metering import Meter
-from tests.load.options import ended_by_signals, parser, targets_of
+from tests.load.options import parser, targets_of
 from tests.load.overload_page import overload_page
 from tests.load.overload_results import OverloadReport, OverloadResult, OverloadRun, by_second, checks_of, goodput, growth, recovery, refusal_ms
 from tests.load.page import write_page
+from tests.load.program import ended, measure_all, say_checks
 from tests.load.progress import Bars, console
 from tests.load.results import Ends, Latency, Machine, WorkloadResult, write
-from tests.load.targets import Target, opened
+from tests.load.targets import Target
 from tests.load.watching import watched
 
 SECONDS: Final = 120.0
@@ -149,39 +150,24 @@ def run(given: argparse.Namespace) -> int:
     workloads = list(dict.fromkeys(given.workloads or ["mix"]))
     options = {"seconds": f"{seconds:g}", "times the capacity": f"{plan.times:g}", "runs": str(plan.runs)}
     report = OverloadReport(Machine.here(), options, seconds)
-    interrupted = False
-    try:
-        with Bars(plan.total * len(names) * len(workloads)) as bars:
-            for name in names:
-                bars.say(f"{name}: starting")
-                with opened(name, given.address) as target:
-                    for workload in workloads:
-                        result = OverloadResult(name, workload)
-                        report.results.append(result)
-                        asyncio.run(overload(target, LOADS[workload](), plan, bars, result))
-        report.complete = True
-    except KeyboardInterrupt:
-        interrupted = True
-    finally:
+
+    def measure(target: Target, workload: str, bars: Bars) -> None:
+        result = OverloadResult(target.name, workload)
+        report.results.append(result)
+        asyncio.run(overload(target, LOADS[workload](), plan, bars, result))
+
+    def finish() -> None:
         write(report, given.out / "overload.json")
         write_page(overload_page(report), given.out / "overload.html")
         console.print(f"{given.out / 'overload.json'}\n{given.out / 'overload.html'}", highlight=False)
-    checks = [check for result in report.results for check in result.checks]
-    for check in checks:
-        print(f"{'    ' if check.holds else 'NOT '}{check.what}")
-    if interrupted:
-        return 130
-    return 0 if checks and all(check.holds for check in checks) else 1
+
+    interrupted = measure_all(report, names, workloads, plan.total, measure, finish, given.address)
+    return say_checks([check for result in report.results for check in result.checks], interrupted)
 
 
 def main() -> int:
     """Entry point."""
-    given = arguments().parse_args()
-    try:
-        with ended_by_signals():
-            return run(given)
-    except KeyboardInterrupt:
-        return 130
+    return ended(run, arguments().parse_args())
 
 
 if __name__ == "__main__":

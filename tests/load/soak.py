@@ -24,12 +24,13 @@ from tests.load.calls import Caller
 from tests.load.loops import open_loop
 from tests.load.measuring import IN_FLIGHT, Plan, find_capacity
 from tests.load.metering import Meter
-from tests.load.options import ended_by_signals, parser, targets_of
+from tests.load.options import parser, targets_of
 from tests.load.page import write_page
+from tests.load.program import ended, measure_all, say_checks
 from tests.load.progress import Bars, console
 from tests.load.results import Machine, WorkloadResult, write
 from tests.load.soak_results import SoakReport, SoakResult, Totals, conclude, soak_page
-from tests.load.targets import EMBEDDED, Target, opened
+from tests.load.targets import EMBEDDED, Target
 from tests.load.watching import watched
 
 MINUTES: Final = 30.0
@@ -82,39 +83,24 @@ def run(given: argparse.Namespace) -> int:
         raise SystemExit("The soak test looks into processes, so it starts them itself: give --target instead of --address.")
     workloads = list(dict.fromkeys(given.workloads or ["mix"]))
     report = SoakReport(Machine.here(), {"minutes": f"{given.minutes:g}", "load": f"{SHARE:.0%} of capacity" if given.rate is None else "given"})
-    interrupted = False
-    try:
-        with Bars(60.0 * given.minutes * len(names) * len(workloads)) as bars:
-            for name in names:
-                bars.say(f"{name}: starting")
-                with opened(name) as target:
-                    for workload in workloads:
-                        result = SoakResult(name, workload)
-                        report.results.append(result)
-                        asyncio.run(soak(target, LOADS[workload](), given, bars, result))
-        report.complete = True
-    except KeyboardInterrupt:
-        interrupted = True
-    finally:
+
+    def measure(target: Target, workload: str, bars: Bars) -> None:
+        result = SoakResult(target.name, workload)
+        report.results.append(result)
+        asyncio.run(soak(target, LOADS[workload](), given, bars, result))
+
+    def finish() -> None:
         write(report, given.out / "soak.json")
         write_page(soak_page(report), given.out / "soak.html")
         console.print(f"{given.out / 'soak.json'}\n{given.out / 'soak.html'}", highlight=False)
-    checks = [check for result in report.results for check in result.checks]
-    for check in checks:
-        print(f"{'    ' if check.holds else 'NOT '}{check.what}")
-    if interrupted:
-        return 130
-    return 0 if checks and all(check.holds for check in checks) else 1
+
+    interrupted = measure_all(report, names, workloads, 60.0 * given.minutes, measure, finish)
+    return say_checks([check for result in report.results for check in result.checks], interrupted)
 
 
 def main() -> int:
     """Entry point."""
-    given = arguments().parse_args()
-    try:
-        with ended_by_signals():
-            return run(given)
-    except KeyboardInterrupt:
-        return 130
+    return ended(run, arguments().parse_args())
 
 
 if __name__ == "__main__":
