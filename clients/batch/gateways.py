@@ -41,17 +41,18 @@ class Gateway:
 
 
 @asynccontextmanager
-async def open_gateway(address: str | None) -> AsyncIterator[Gateway]:
+async def open_gateway(address: str | None, threads: int | None = None) -> AsyncIterator[Gateway]:
     """Open a gateway; it need not be ready yet.
 
     Args:
         address: host:port, or None to run the services in this process.
+        threads: see ``open_client``.
 
     Raises:
         ServiceError: the services cannot be started here, or the address is none.
         OSError: a TLS file cannot be read.
     """
-    async with open_client(address) as client:
+    async with open_client(address, threads) as client:
         if address is None:
             yield Gateway(client, _always, "interactive", _MOST_HERE)
             return

@@ -54,6 +54,7 @@ class Work:
         folder: for journals, where the batch lies on an object store; None for one that is deleted at the end.
         most: images under way at most.
         patience: seconds without a finished image before the worker gives up.
+        threads: for images, where the services run in the worker; None for the setting of the services.
     """
 
     location: str
@@ -61,6 +62,7 @@ class Work:
     folder: Path | None = None
     most: float = MOST
     patience: float = PATIENCE_SECONDS
+    threads: int | None = None
 
 
 @dataclass
@@ -185,7 +187,7 @@ async def work_on(work: Work, shard: int | None = None, first: int = 0) -> None:
     plan = read_plan(store)
     with tempfile.TemporaryDirectory(prefix="dl4all-batch-") as temporary:
         folder = store.folder or work.folder or Path(temporary)
-        async with open_gateway(work.address or plan.address) as gateway:
+        async with open_gateway(work.address or plan.address, work.threads) as gateway:
             await _check_releases(gateway, plan, work.patience)
             worker = Worker(store, plan, gateway, work, folder)
             await (worker.work_shards(first) if shard is None else worker.wait_and_work(shard))
@@ -235,11 +237,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--folder", type=Path, help="for journals, where the batch lies on an object store; keep it for the next start")
     parser.add_argument("--in-flight", type=float, default=MOST, help="images under way at most")
     parser.add_argument("--patience", type=float, default=PATIENCE_SECONDS, help="seconds without a finished image before the worker gives up")
+    parser.add_argument("--threads", type=int, help="for images, where the services run in the worker; default: DL4ALL_WORKERS")
     parser.add_argument("--first", type=int, default=0, help="the shard to begin with")
     index = os.environ.get(INDEX_VARIABLE)
     parser.add_argument("--shard", type=int, default=index, help=f"the only shard to work on; default: {INDEX_VARIABLE}, if it is set, else all")
     given = parser.parse_args(arguments)
-    work = Work(given.location, given.address, given.folder, given.in_flight, given.patience)
+    work = Work(given.location, given.address, given.folder, given.in_flight, given.patience, given.threads)
     return run(work, given.shard, given.first)
 
 

@@ -11,18 +11,19 @@ from dl4all_client import AsyncDiagnosisClient, ServiceError, Tls
 
 
 @asynccontextmanager
-async def open_client(address: str | None) -> AsyncIterator[AsyncDiagnosisClient]:
+async def open_client(address: str | None, threads: int | None = None) -> AsyncIterator[AsyncDiagnosisClient]:
     """Open a client.
 
     Args:
         address: host:port of a gateway, or None to run the services in this process. TLS is used where ``DL4ALL_TLS_CA`` is set.
+        threads: for images, where the services run in this process; None for their setting ``DL4ALL_WORKERS``.
 
     Raises:
         ServiceError: the services cannot be started here, or the address is none.
         OSError: a TLS file cannot be read.
     """
     if address is None:
-        async with _embedded() as client:
+        async with _embedded(threads) as client:
             yield client
         return
     try:
@@ -46,7 +47,7 @@ async def find_release(client: AsyncDiagnosisClient, release_id: str) -> diagnos
 
 
 @asynccontextmanager
-async def _embedded() -> AsyncIterator[AsyncDiagnosisClient]:
+async def _embedded(threads: int | None) -> AsyncIterator[AsyncDiagnosisClient]:
     from services.common.errors import DomainError
     from services.common.logs import configure_logs
     from services.common.settings import CommonSettings, TlsSettings
@@ -54,7 +55,8 @@ async def _embedded() -> AsyncIterator[AsyncDiagnosisClient]:
 
     configure_logs("ERROR")
     try:
-        async with embedded_services(CommonSettings(), TlsSettings()) as services:
+        settings = CommonSettings() if threads is None else CommonSettings(workers=threads)
+        async with embedded_services(settings, TlsSettings()) as services:
             yield AsyncDiagnosisClient.over(services.stubs["gateway"], services.stubs["library"])
     except DomainError as error:
         raise ServiceError(error.code, error.reason, error.message) from error

@@ -68,6 +68,15 @@ def fresh_server() -> Iterator[ServerProcess]:
         running.wait()
 
 
+@pytest.fixture
+def patient_server() -> Iterator[ServerProcess]:
+    """A server that refuses no image because of its expected wait, which depends on the speed of the machine."""
+    running = start_server(DL4ALL_GATEWAY_INTERACTIVE_WAIT_SECONDS="1000")
+    yield running
+    running.terminate()
+    running.wait()
+
+
 @pytest.fixture(scope="session")
 def phantom_field() -> bytes:
     return encode_png(smear_field(3, PhantomOptions(width=800, height=600, cells=8)))

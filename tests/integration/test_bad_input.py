@@ -192,14 +192,14 @@ async def test_a_cancelled_call_frees_its_slot(server, phantom_field, phantom_ce
     assert answer.diagnosis.counts.total == 1
 
 
-async def test_overload_is_refused_fast_and_accepted_calls_are_finished(fresh_server, phantom_field):
-    async with grpc.aio.insecure_channel(fresh_server.address) as channel:
+async def test_overload_is_refused_fast_and_accepted_calls_are_finished(patient_server, phantom_field):
+    async with grpc.aio.insecure_channel(patient_server.address) as channel:
         stub = diagnosis_pb2_grpc.DiagnosisServiceStub(channel)
         outcomes = await asyncio.gather(*(stub.Diagnose(diagnose_request(phantom_field), timeout=120) for _ in range(90)), return_exceptions=True)
     answered = [o for o in outcomes if isinstance(o, diagnosis_pb2.DiagnoseResponse)]
     refused = [ServiceError.from_rpc(o) for o in outcomes if isinstance(o, grpc.aio.AioRpcError)]
     assert len(answered) + len(refused) == 90
-    assert len(answered) >= 64  # all slots but the reserve
+    assert len(answered) >= 64, "all slots but the reserve: this server takes as long as it needs"
     assert {(e.code, e.reason) for e in refused} <= {("RESOURCE_EXHAUSTED", "OVERLOADED")}
 
 

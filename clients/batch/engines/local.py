@@ -86,6 +86,7 @@ def _start(work: Work, first: int) -> _Process:
     options = [f"--first={first}", f"--in-flight={work.most}", f"--patience={work.patience}"]
     options += [] if work.address is None else [f"--address={work.address}"]
     options += [] if work.folder is None else [f"--folder={work.folder}"]
+    options += [] if work.threads is None else [f"--threads={work.threads}"]
     said = tempfile.TemporaryFile(prefix="dl4all-worker-")  # noqa: SIM115 - it lives as long as the worker
     command = bound_to_this_process([sys.executable, "-m", "clients.batch.worker", work.location, *options])
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=said, start_new_session=True)

@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -56,8 +57,10 @@ AddressOption = Annotated[
     str | None, typer.Option(help="HOST:PORT of a running gateway; without it the services run in the workers.", show_default=False)
 ]
 Neighbours = Annotated[int, typer.Option(help="Known cells that are named for each cell, 1..20; 0: the service's number.", min=0, max=20)]
-ShardSize = Annotated[int, typer.Option(help="Images of a shard.", min=1, max=100_000)]
-Workers = Annotated[int, typer.Option(help="Worker processes; 0: one for every four cores where the services run in them, else one.", min=0, max=256)]
+ShardSize = Annotated[
+    int, typer.Option(help="Images of a shard; 0: 2000, or fewer in a small batch, so that every worker has some.", min=0, max=100_000)
+]
+Workers = Annotated[int, typer.Option(help="Worker processes; 0: one for every core where the services run in them, else one.", min=0, max=256)]
 InFlight = Annotated[int, typer.Option(help="Images under way at most, per worker. The number adapts to what the gateway accepts.", min=1, max=1024)]
 Patience = Annotated[float, typer.Option(help="Seconds without a finished image before a worker gives up.", min=1.0)]
 Mix = Annotated[bool, typer.Option("--mix", help="Allow results of another release or of other options beside the old ones.")]
@@ -80,7 +83,7 @@ def run_batch(
     engine: EngineOption = EngineName.LOCAL,
     cluster: Cluster = None,
     workers: Workers = 0,
-    shard_size: ShardSize = 2000,
+    shard_size: ShardSize = 0,
     in_flight: InFlight = 64,
     patience: Patience = 600.0,
     folder: Folder = None,
@@ -93,7 +96,7 @@ def run_batch(
     Ctrl-C keeps what is finished. Exit status 0: every image has a row, though it may be an error.
     """
     with _explained():
-        plan = _planned(source, out, release, kind, neighbours, address, shard_size, mix=mix, discard=discard)
+        plan = _planned(source, out, release, kind, neighbours, address, shard_size, workers, mix=mix, discard=discard)
         _run(out, plan, _work(out, address, folder, in_flight, patience), engine, cluster, workers, mix=mix)
 
 
@@ -105,13 +108,13 @@ def plan_batch(
     kind: KindOption = Kind.AUTO,
     neighbours: Neighbours = 0,
     address: AddressOption = None,
-    shard_size: ShardSize = 2000,
+    shard_size: ShardSize = 0,
     mix: Mix = False,
     discard: Annotated[bool, typer.Option("--discard", help="Delete the old batch in DIR and begin anew.")] = False,
 ) -> None:
     """Plan a batch without running it: read the manifest, name the releases, split it into shards."""
     with _explained():
-        plan = _planned(source, out, release, kind, neighbours, address, shard_size, mix=mix, discard=discard)
+        plan = _planned(source, out, release, kind, neighbours, address, shard_size, 0, mix=mix, discard=discard)
         say(
             f"{plan.images:,} images in {plan.shards:,} shards; run them with `dl4all batch resume {out}`, or one each with `dl4all batch work {out}`"
         )
@@ -219,6 +222,7 @@ def _planned(
     neighbours: int,
     address: str | None,
     shard_size: int,
+    workers: int,
     *,
     mix: bool,
     discard: bool,
@@ -227,6 +231,7 @@ def _planned(
     from clients.batch.errors import BatchError
     from clients.batch.manifest import read_source
     from clients.batch.plan import Options, differences, find_plan, make_plan, rewrite_plan, write_plan
+    from clients.batch.sharing import usual_shard_size, usual_workers
     from clients.batch.store import Store
 
     store = Store(out)
@@ -235,7 +240,8 @@ def _planned(
         say(f"passed over: {found.passed_over}", "yellow")
     releases = asyncio.run(_releases(address, {release, *(line.release for line in found.lines)}))
     named = {name: made for name, made in releases.items() if name and any(line.release == name for line in found.lines)}
-    new = make_plan(found.lines, Options(releases[release], kind.value, neighbours), named, address, shard_size)
+    size = shard_size or usual_shard_size(len(found.lines), workers or usual_workers(address))
+    new = make_plan(found.lines, Options(releases[release], kind.value, neighbours), named, address, size)
     old = None if discard else find_plan(store)
     if old is not None and (different := differences(old, new)):
         if not mix or old.manifest_sha256 != new.manifest_sha256:
@@ -281,6 +287,7 @@ def _work(location: str, address: str | None, folder: Path | None, in_flight: in
 
 
 def _run(location: str, plan: Plan, work: Work, name: EngineName, cluster: str | None, workers: int, *, mix: bool) -> None:
+    from clients.batch.sharing import THREADS, THREADS_VARIABLE, usual_workers
     from clients.batch.status import StatusReader
     from clients.batch.store import Store
 
@@ -292,23 +299,26 @@ def _run(location: str, plan: Plan, work: Work, name: EngineName, cluster: str |
     status = StatusReader(store, plan)
     began = time.monotonic()
     before = status.read().done
+    address = work.address or plan.address
+    count = workers or usual_workers(address)
+    if address is None and THREADS_VARIABLE not in os.environ and (name is EngineName.RAY or min(count, plan.shards) > 1):
+        work = replace(work, threads=THREADS)
     with _progress(status) as on_look:
-        _engine(name, cluster, workers, work.address or plan.address).run(plan, work, on_look)
+        _engine(name, cluster, count).run(plan, work, on_look)
     now, seconds = status.read(), time.monotonic() - began
     done = now.done - before
     say(f"{done:,} images in {seconds:.1f} s ({done / seconds:.1f} a second); {now.failed:,} of {now.images:,} without a diagnosis", "green")
     _merge(store, plan, mix=mix)
 
 
-def _engine(name: EngineName, cluster: str | None, workers: int, address: str | None) -> Engine:
-    count = workers or (1 if address is not None else max(1, len(os.sched_getaffinity(0)) // 4))
+def _engine(name: EngineName, cluster: str | None, workers: int) -> Engine:
     if name is EngineName.RAY:
         from clients.batch.engines.ray import RayEngine
 
-        return RayEngine(cluster, count)
+        return RayEngine(cluster, workers)
     from clients.batch.engines.local import LocalEngine
 
-    return LocalEngine(count)
+    return LocalEngine(workers)
 
 
 def _merge(store: Store, plan: Plan, *, mix: bool) -> None:

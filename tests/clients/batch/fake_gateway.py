@@ -47,7 +47,7 @@ class FakeGateway:
         return Gateway(self, is_ready)  # type: ignore[arg-type]
 
     @asynccontextmanager
-    async def opened(self, _: str | None) -> AsyncIterator[Gateway]:
+    async def opened(self, _: str | None, __: int | None) -> AsyncIterator[Gateway]:
         yield self.gateway()
 
     async def list_releases(self) -> list[diagnosis_pb2.Release]:
