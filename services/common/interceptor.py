@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from functools import partial
 from typing import Any, NoReturn
@@ -23,6 +23,7 @@ _HEALTH = "/grpc.health."
 _PUSHBACK = (("grpc-retry-pushback-ms", "-1"),)
 """Tells the caller's channel not to retry: a service's own answer would be the same some milliseconds later, and retries of every hop would
 multiply. Calls that no service answered are retried (``channel.py``)."""
+EarlyCheck = Callable[[Any], None]
 _Requests = AsyncIterator[Received]
 
 
@@ -34,10 +35,12 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
     Args:
         admission: what is admitted.
         longest_seconds: longest time for a stream.
+        early: by full name of a method of one message, a check of a call on its headers; it raises DomainError.
     """
 
-    def __init__(self, admission: Admission, longest_seconds: float) -> None:
+    def __init__(self, admission: Admission, longest_seconds: float, early: Mapping[str, EarlyCheck] | None = None) -> None:
         self._admission = admission
+        self._early = early or {}
         self._longest_seconds = longest_seconds
 
     async def intercept_service(self, continuation: Any, handler_call_details: grpc.HandlerCallDetails) -> Any:
@@ -77,12 +80,15 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
     async def _one_to_one(
         self, method: str, behavior: Callable[[Any, Any], Awaitable[Any]], answer: _Answer, requests: _Requests, context: Any
     ) -> Any:
-        async with guarded(method, context=context, scope=SpanScope.TASK) as call, self._admission.one(requests, context) as (request, answers):
-            call.request_id = request_id_of(request)
-            response = await behavior(request, context)
-            answers.last(context)
-            answer.answers = answers
-            return response
+        async with guarded(method, context=context, scope=SpanScope.TASK) as call:
+            if (check := self._early.get(method)) is not None:
+                check(context)
+            async with self._admission.one(requests, context) as (request, answers):
+                call.request_id = request_id_of(request)
+                response = await behavior(request, context)
+                answers.last(context)
+                answer.answers = answers
+                return response
 
     async def _many_to_one(self, method: str, behavior: Callable[[Any, Any], Awaitable[Any]], requests: _Requests, context: Any) -> Any:
         async with (

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import grpc
@@ -18,7 +18,7 @@ from services.common.addresses import host_and_port, is_loopback, why_not_listen
 from services.common.admission.admission import Admission
 from services.common.errors import ConfigurationError
 from services.common.health import HealthServicer, Needs, NeedsNow, Readiness
-from services.common.interceptor import GuardInterceptor
+from services.common.interceptor import EarlyCheck, GuardInterceptor
 from services.common.metrics import serve_metrics
 from services.common.settings import CommonSettings, TlsSettings
 from services.common.tls import server_credentials
@@ -31,12 +31,17 @@ _HANDSHAKE_MS: Final = 10_000
 
 @dataclass(frozen=True)
 class Registration:
-    """A servicer, its service, the generated function that adds it to a server, and what it needs to be ready."""
+    """A servicer, its service, the generated function that adds it to a server, what it needs to be ready, and checks of calls on their headers.
+
+    Attributes:
+        early: see ``GuardInterceptor``, by the short name of the method.
+    """
 
     descriptor: ServiceDescriptor
     add: Callable[[Any, Any], None]
     servicer: object
     needs: NeedsNow = Needs
+    early: Mapping[str, EarlyCheck] = field(default_factory=dict)
 
     @property
     def service(self) -> str:
@@ -65,7 +70,8 @@ class Server:
         self._metrics_port = metrics_port
         self._names = [r.service for r in registrations]
         self._admission = Admission(settings)
-        interceptor = GuardInterceptor(self._admission, settings.longest_call_seconds)
+        early = {f"/{r.service}/{name}": check for r in registrations for name, check in r.early.items()}
+        interceptor = GuardInterceptor(self._admission, settings.longest_call_seconds, early)
         self._server = grpc.aio.server(interceptors=[interceptor], options=_options(settings))
         for registration in registrations:
             registration.add(registration.servicer, self._server)

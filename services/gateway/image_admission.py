@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Any, Final
+
+import grpc
 
 from services.common import metrics
 from services.common.admission.budget import Budget, Holding, WorkRules
-from services.common.admission.priority import Priority, working_for
+from services.common.admission.caller import caller_of
+from services.common.admission.priority import Priority, current_priority, working_for
 from services.common.errors import OverloadedError
 from services.common.image_size import stored_pixels
 from services.gateway.request_context import EncodedImage, RequestContext
@@ -85,6 +89,22 @@ class ImageAdmission:
         self._budget = Budget(limits.work, limits.work // _RESERVE, name="image work", kept=limits.work // _KEPT, work=rules)
         for priority in Priority:
             metrics.IMAGES_EXPECTED_WAIT.labels(priority.label).set_function(partial(self._budget.expected_wait, priority, limits.image_pixels))
+
+    def refuse_early(self, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        """Refuse a call on its headers, before its message is read, where no image would be let in, however small.
+
+        Args:
+            context: of the call; its metadata may say ``dl4all-priority: batch``.
+
+        Raises:
+            OverloadedError: as ``let_in``.
+        """
+        priority, left = current_priority(), context.time_remaining()
+        try:
+            self._budget.check(caller_of(context), work_of(self._limits, 0), priority=priority, left=math.inf if left is None else left)
+        except OverloadedError:
+            metrics.IMAGES_REFUSED.labels(priority.label).inc()
+            raise
 
     @asynccontextmanager
     async def let_in(self, image: EncodedImage, context: RequestContext) -> AsyncIterator[ImageWork]:

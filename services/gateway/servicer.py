@@ -39,6 +39,7 @@ from services.gateway.stubs import Stubs
 DESCRIPTOR: Final = diagnosis_pb2.DESCRIPTOR.services_by_name["DiagnosisService"]
 _STREAM: Final = f"/{DESCRIPTOR.full_name}/DiagnoseStream"
 _SPECIMEN: Final = f"/{DESCRIPTOR.full_name}/DiagnoseSpecimen"
+_ONE_IMAGE: Final = ("Diagnose", "LocateCells", "MeasureFocus", "EnhanceCell")
 _Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -60,11 +61,12 @@ class DiagnosisServicer(diagnosis_pb2_grpc.DiagnosisServiceServicer):
         self._single_cells = SingleCells(stubs, admission)
         composer = Composer(stubs, admission, settings.batches_in_flight)
         room = ImageRoom(settings.stream_bytes, settings.unread_seconds)
+        self._early = dict.fromkeys(_ONE_IMAGE, admission.refuse_early)
         self._images = ImageAnswers(self._requests, composer, settings.max_answer_bytes, room, settings.stream_window)
 
     def registration(self, needs: NeedsNow) -> Registration:
         """Registration at a server; ready while the composed services are ready."""
-        return Registration(DESCRIPTOR, diagnosis_pb2_grpc.add_DiagnosisServiceServicer_to_server, self, needs)
+        return Registration(DESCRIPTOR, diagnosis_pb2_grpc.add_DiagnosisServiceServicer_to_server, self, needs, self._early)
 
     async def Diagnose(self, request: diagnosis_pb2.DiagnoseRequest, context: _Context) -> diagnosis_pb2.DiagnoseResponse:
         """See ``diagnosis.proto``."""

@@ -17,6 +17,7 @@ from grpc_status import rpc_status
 
 from dl4all.diagnosis.v1 import diagnosis_pb2, diagnosis_pb2_grpc
 from dl4all_client.channel import MAX_MESSAGE_BYTES, Tls
+from dl4all_client.requests import priority_metadata
 from tests.benchmarks.workloads import explained_request
 from tests.load.targets import Target
 
@@ -114,7 +115,7 @@ class Caller:
         number = turn % len(self._images)
         request = self._request(number, priority)
         try:
-            answer = await self._stubs[turn % CONNECTIONS].Diagnose(request, timeout=self._timeout)
+            answer = await self._stubs[turn % CONNECTIONS].Diagnose(request, timeout=self._timeout, metadata=priority_metadata(request))
         except grpc.aio.AioRpcError as error:
             refused, retry_seconds = _refusal(error)
             return Call(intended, self.now, Outcome.REFUSED if refused else Outcome.LOST, error.code().name, priority, retry_seconds)

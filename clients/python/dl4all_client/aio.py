@@ -31,6 +31,7 @@ from dl4all_client.requests import (
     diagnose_request,
     enhance_request,
     locate_request,
+    priority_metadata,
     read_answer,
     read_specimen,
     reference_request,
@@ -90,7 +91,9 @@ class AsyncDiagnosisClient:
     async def diagnose(self, image: bytes, **options: Unpack[DiagnoseOptions]) -> diagnosis_pb2.Diagnosis:
         """See ``DiagnosisClient.diagnose``."""
         with _errors(self._note):
-            answer: diagnosis_pb2.DiagnoseResponse = await self._diagnosis.Diagnose(diagnose_request(image, **options), timeout=self._timeout)
+            request = diagnose_request(image, **options)
+            called = self._diagnosis.Diagnose(request, timeout=self._timeout, metadata=priority_metadata(request))
+            answer: diagnosis_pb2.DiagnoseResponse = await called
         return answer.diagnosis
 
     async def diagnose_stream(

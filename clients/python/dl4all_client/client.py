@@ -30,6 +30,7 @@ from dl4all_client.requests import (
     diagnose_request,
     enhance_request,
     locate_request,
+    priority_metadata,
     read_answer,
     read_specimen,
     reference_request,
@@ -75,7 +76,8 @@ class DiagnosisClient:
     def diagnose(self, image: bytes, **options: Unpack[DiagnoseOptions]) -> diagnosis_pb2.Diagnosis:
         """Diagnose one encoded image; options: see ``DiagnoseOptions``."""
         with _errors(self._note):
-            return self._diagnosis.Diagnose(diagnose_request(image, **options), timeout=self._timeout).diagnosis
+            request = diagnose_request(image, **options)
+            return self._diagnosis.Diagnose(request, timeout=self._timeout, metadata=priority_metadata(request)).diagnosis
 
     def diagnose_stream(self, requests: Iterable[diagnosis_pb2.DiagnoseRequest], *, timeout: float | None = None) -> Generator[Answer, None, None]:
         """Diagnose many images over one stream.

@@ -29,6 +29,8 @@ _PRIORITIES: Final = {
     "batch": diagnosis_pb2.PRIORITY_BATCH,
 }
 
+_BATCH_METADATA: Final = (("dl4all-priority", "batch"),)
+
 
 class SharedOptions(TypedDict, total=False):
     """Options of images and slides.
@@ -154,6 +156,11 @@ def diagnose_request(image: bytes, **options: Unpack[DiagnoseOptions]) -> diagno
         display=_display(options.get("explain", False), options.get("neighbours", 0)),
         priority=_priority(options.get("priority", "interactive")),
     )
+
+
+def priority_metadata(request: diagnosis_pb2.DiagnoseRequest) -> tuple[tuple[str, str], ...]:
+    """The priority of a request as metadata of its call, so that a busy gateway can refuse it before it reads the image."""
+    return _BATCH_METADATA if request.priority == diagnosis_pb2.PRIORITY_BATCH else ()
 
 
 def stream_request(request: diagnosis_pb2.DiagnoseRequest) -> diagnosis_pb2.DiagnoseStreamRequest:

@@ -150,6 +150,19 @@ class Budget:
             raise self._refusal(self._waiting, amount, Priority.INTERACTIVE)
         return self._hold(caller, amount, Priority.INTERACTIVE, end)
 
+    def check(self, caller: Caller, amount: int, *, priority: Priority = Priority.INTERACTIVE, left: float = math.inf) -> None:
+        """Raise what ``wait`` would raise at once; arguments as there.
+
+        Raises:
+            OverloadedError: OVERLOADED: there will be no room in time, or too many wait.
+        """
+        amount = self._possible(amount, priority)
+        if self._is_open_to(caller, amount, priority):
+            return
+        ahead = self._ahead_of(caller, priority)
+        if self._is_full(priority) or self._is_too_late(ahead, amount, priority, left):
+            raise self._refusal(ahead, amount, priority)
+
     async def wait(
         self,
         caller: Caller,
@@ -174,12 +187,10 @@ class Budget:
         Raises:
             OverloadedError: OVERLOADED: there was no room in time, there will be none in time, or too many wait.
         """
+        self.check(caller, amount, priority=priority, left=left)
         amount = self._possible(amount, priority)
-        ahead = self._ahead_of(caller, priority)
-        if not ahead and self._has_room(caller, amount, priority):
+        if self._is_open_to(caller, amount, priority):
             return self._hold(caller, amount, priority, end)
-        if self._is_full(priority) or self._is_too_late(ahead, amount, priority, left):
-            raise self._refusal(ahead, amount, priority)
         waiter = _Waiter(caller, amount, priority, end)
         self._waiting.append(waiter)
         self._grant()
@@ -244,6 +255,10 @@ class Budget:
 
     def _wait_behind(self, ahead: Sequence[_Waiter], amount: int, priority: Priority) -> float:
         return self._pace.wait(time.monotonic(), [*((w.priority, w.amount) for w in ahead), (priority, amount)], priority)
+
+    def _is_open_to(self, caller: Caller, amount: int, priority: Priority) -> bool:
+        """Whether nobody is served before a caller, and there is room now."""
+        return not self._ahead_of(caller, priority) and self._has_room(caller, amount, priority)
 
     def _is_full(self, priority: Priority) -> bool:
         """Whether as many wait as may."""

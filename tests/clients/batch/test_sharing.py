@@ -24,7 +24,9 @@ def test_one_worker_for_a_gateway() -> None:
     assert usual_workers("127.0.0.1:50051") == 1
 
 
-@pytest.mark.parametrize(("images", "workers", "size"), [(1, 2, 100), (150, 2, 100), (600, 2, 150), (601, 2, 151), (20_000, 2, 2000), (5000, 1, 2000)])
+@pytest.mark.parametrize(
+    ("images", "workers", "size"), [(1, 2, 100), (150, 2, 100), (600, 2, 150), (601, 2, 151), (20_000, 2, 2000), (5000, 1, 2000)]
+)
 def test_small_batches_have_small_shards(images: int, workers: int, size: int) -> None:
     assert usual_shard_size(images, workers) == size
 

@@ -54,10 +54,14 @@ class FakeStub:
         self.fails = False
         self.requests: list[Any] = []
         self.timeouts: list[float | None] = []
+        self.metadata: tuple[tuple[str, str], ...] = ()
         self.streams: list[Stream] = []
 
-    def Diagnose(self, request: diagnosis_pb2.DiagnoseRequest, timeout: float) -> diagnosis_pb2.DiagnoseResponse:
+    def Diagnose(
+        self, request: diagnosis_pb2.DiagnoseRequest, timeout: float, metadata: tuple[tuple[str, str], ...]
+    ) -> diagnosis_pb2.DiagnoseResponse:
         self._note(request, timeout)
+        self.metadata = metadata
         return diagnosis_pb2.DiagnoseResponse(diagnosis=_diagnosis(request.request_id))
 
     @streaming

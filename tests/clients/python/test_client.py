@@ -64,6 +64,13 @@ def test_an_image_is_sent_as_asked_and_its_diagnosis_returned(call: Call, stub: 
     display = request.display
     assert (display.neighbours, display.include_maps, display.include_crops, display.include_latent_map) == (7, True, True, True)
     assert stub.timeouts == [9.0]
+    assert stub.metadata == ()
+
+
+def test_an_image_of_a_batch_says_so_in_the_headers_as_well(call: Call, stub: FakeStub) -> None:
+    call("diagnose", b"pixels", priority="batch")
+    assert stub.requests[0].priority == diagnosis_pb2.PRIORITY_BATCH
+    assert stub.metadata == (("dl4all-priority", "batch"),)
 
 
 def test_a_stream_gives_a_diagnosis_or_an_error_for_each_image(call: Call) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -18,9 +18,10 @@ from dl4all.diagnosis.v1 import diagnosis_pb2, diagnosis_pb2_grpc
 from dl4all.patching.v1 import patching_pb2, patching_pb2_grpc
 from services.common import errors, guard
 from services.common.admission.admission import Admission
+from services.common.admission.priority import Priority, current_priority
 from services.common.errors import DomainError
 from services.common.guard import CallFailedError, guarded, request_id_of
-from services.common.interceptor import GuardInterceptor
+from services.common.interceptor import EarlyCheck, GuardInterceptor
 from services.common.local_stub import LocalContext, LocalStub
 from services.common.settings import CommonSettings
 from services.common.status import error_of
@@ -105,17 +106,23 @@ async def _local(service: str, servicer: object) -> AsyncIterator[Any]:
 
 
 @asynccontextmanager
-async def _wired(service: str, servicer: object, limit: int = 64) -> AsyncIterator[Any]:
+async def _channel(service: str, servicer: object, limit: int = 64, early: Mapping[str, EarlyCheck] | None = None) -> AsyncIterator[Any]:
     admission = Admission(CommonSettings(max_concurrent_calls=limit))
-    server = grpc.aio.server(interceptors=[GuardInterceptor(admission, 60.0)])
+    server = grpc.aio.server(interceptors=[GuardInterceptor(admission, 60.0, early)])
     getattr(_ADD[service][1], f"add_{service}Servicer_to_server")(servicer, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            yield getattr(_ADD[service][1], f"{service}Stub")(channel)
+            yield channel
     finally:
         await server.stop(0)
+
+
+@asynccontextmanager
+async def _wired(service: str, servicer: object, limit: int = 64) -> AsyncIterator[Any]:
+    async with _channel(service, servicer, limit) as channel:
+        yield getattr(_ADD[service][1], f"{service}Stub")(channel)
 
 
 both = pytest.mark.parametrize("opened", [_local, _wired], ids=["local", "wired"])
@@ -156,6 +163,27 @@ ERRORS: list[DomainError] = [
     errors.DeadlineError("DEADLINE_EXCEEDED", "Over."),
     errors.InternalError("INTERNAL", "Internal error; the log names it under request id r1."),
 ]
+
+
+async def test_a_call_is_refused_on_its_headers_before_its_message_has_come() -> None:
+    seen: list[tuple[Priority, float]] = []
+
+    def refuse(context: Any) -> None:
+        seen.append((current_priority(), context.time_remaining()))
+        raise errors.OverloadedError("OVERLOADED", "Later.", retry_after=2.0)
+
+    async def no_message() -> AsyncIterator[bytes]:
+        await asyncio.sleep(60)
+        yield b""
+
+    method, servicer = "/dl4all.classification.v1.ClassificationService/Classify", FakeClassification()
+    async with _channel("ClassificationService", servicer, early={method: refuse}) as channel:
+        failed = await _failure(channel.stream_unary(method)(no_message(), timeout=10, metadata=(("dl4all-priority", "batch"),)))
+    assert not servicer.started.is_set()
+    refusal = error_of(_rich(failed))
+    assert isinstance(refusal, errors.OverloadedError)
+    assert (failed.code(), refusal.retry_after) == (grpc.StatusCode.RESOURCE_EXHAUSTED, 2.0)
+    assert [(priority, 5 < left <= 10) for priority, left in seen] == [(Priority.BATCH, True)]
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda e: type(e).__name__)

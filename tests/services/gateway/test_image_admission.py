@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import io
-from contextlib import AsyncExitStack
-from typing import Any
+from contextlib import AsyncExitStack, nullcontext
+from typing import Any, cast
 
 import pytest
 from PIL import Image
@@ -13,8 +13,9 @@ from PIL import Image
 from services.common import metrics
 from services.common.admission.budget import Holding
 from services.common.admission.caller import Caller
-from services.common.admission.priority import Priority
+from services.common.admission.priority import Priority, enter_priority
 from services.common.errors import OverloadedError
+from services.common.local_stub import LocalContext
 from services.gateway.image_admission import ImageAdmission, ImageWork, work_of
 from services.gateway.request_context import EncodedImage
 from services.gateway.settings import GatewaySettings
@@ -156,6 +157,27 @@ async def test_who_would_wait_too_long_is_refused_at_once_and_is_told_when_to_co
     assert later.value.retry_after is not None
     assert 0.2 < caught.value.retry_after < 0.5 < later.value.retry_after < 2.0
     assert {p: _value(metrics.IMAGES_REFUSED, p) - before[p] for p in Priority} == {Priority.INTERACTIVE: 1, Priority.BATCH: 1}
+
+
+@pytest.mark.parametrize(
+    ("priority", "seconds", "is_refused"), [("batch", 60, True), ("batch", None, True), ("other", 60, False), ("other", 0.01, True)]
+)
+async def test_a_call_is_refused_on_its_headers_where_no_image_would_be_let_in(priority: str, seconds: float | None, is_refused: bool) -> None:
+    images = admission(1, work_in_flight=4 * MEGAPIXEL, batch_wait_seconds=0.2)
+
+    async def call() -> None:
+        enter_priority([("dl4all-priority", priority)])
+        images.refuse_early(cast(Any, LocalContext(seconds, ())))
+
+    def refused() -> float:
+        return sum(_value(metrics.IMAGES_REFUSED, p) for p in Priority if p.label == priority or priority == "other")
+
+    before = refused()
+    async with images.let_in(IMAGE, context()):
+        with pytest.raises(OverloadedError) if is_refused else nullcontext():
+            await asyncio.create_task(call())
+    assert refused() == before + is_refused
+    await asyncio.create_task(call())
 
 
 async def test_few_images_of_batches_wait() -> None:
