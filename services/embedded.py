@@ -122,7 +122,7 @@ async def _opened(common: CommonSettings, tls: TlsSettings) -> AsyncIterator[Seq
 
 async def serve(common: CommonSettings, tls: TlsSettings, settings: EmbeddedSettings) -> None:
     """Serve all five on one port until SIGTERM or SIGINT, then finish the accepted calls."""
-    await serve_until_signal(NAME, common, tls, settings.port, settings.metrics_port, _opened)
+    await serve_until_signal(NAME, common, tls, settings, _opened)
 
 
 if __name__ == "__main__":

@@ -13,8 +13,8 @@ import structlog
 
 from services.common.addresses import is_of_this_machine
 from services.common.errors import ConfigurationError
+from services.common.renewed_channel import RenewedChannel
 from services.common.settings import CommonSettings, TlsSettings
-from services.common.tls import channel_credentials
 
 Options = list[tuple[str, Any]]
 
@@ -105,7 +105,7 @@ def say_proxy(address: str) -> None:
 
 
 def open_channel(address: str, tls: TlsSettings, common: CommonSettings) -> grpc.aio.Channel:
-    """Open a channel; it connects when it is first used.
+    """Open a channel; it connects when it is first used. When its TLS files are replaced, further calls use the new ones.
 
     Args:
         address: ``dns:///name:port`` (round robin over all addresses of the name), ``ipv4:a:port,b:port`` or ``host:port``.
@@ -113,12 +113,17 @@ def open_channel(address: str, tls: TlsSettings, common: CommonSettings) -> grpc
         common: limits and keepalive.
 
     Raises:
-        ConfigurationError: a TLS file cannot be read, or the address is none.
+        ConfigurationError: the address is none, or a TLS file cannot be read or fits no other.
     """
     check_address(address)
     options = [*channel_options(common, tls), *proxy_options(address)]
     say_proxy(address)
-    credentials = channel_credentials(tls)
-    if credentials is None:
-        return grpc.aio.insecure_channel(address, options=options)
-    return grpc.aio.secure_channel(address, credentials, options=options)
+
+    def make(credentials: grpc.ChannelCredentials | None) -> grpc.aio.Channel:
+        if credentials is None:
+            return grpc.aio.insecure_channel(address, options=options)
+        return grpc.aio.secure_channel(address, credentials, options=options)
+
+    if tls.ca is None:
+        return make(None)
+    return RenewedChannel(tls, make, common.longest_call_seconds)

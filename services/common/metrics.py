@@ -19,6 +19,7 @@ REQUEST_SECONDS: Final = Histogram("dl4all_request_seconds", "Duration of RPCs."
 IN_PROGRESS: Final = Gauge("dl4all_requests_in_progress", "RPCs under way.", ("service", "method"))
 REFUSED: Final = Counter("dl4all_requests_refused", "RPCs refused because all slots were taken, or no memory was left for their messages.")
 HELD: Final = Gauge("dl4all_admission_held", "Slots or bytes that callers hold.", ("budget",))
+CERTIFICATES_RENEWED: Final = Counter("dl4all_certificates_renewed", "New TLS files that were taken in while the process ran.")
 ENDED_IDLE: Final = Counter("dl4all_requests_ended_idle", "RPCs ended because they only waited for their callers while others waited for room.")
 
 STAGE_SECONDS: Final = Histogram("dl4all_stage_seconds", "Duration of a stage, waiting included.", ("stage",), buckets=_SECONDS)

@@ -14,13 +14,15 @@ from google.protobuf.descriptor import ServiceDescriptor
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from services.common.addresses import host_and_port, is_loopback, why_not_listening
+from services.common.addresses import host_and_port, is_loopback
 from services.common.admission.admission import Admission
 from services.common.errors import ConfigurationError
 from services.common.health import HealthServicer, Needs, NeedsNow, Readiness
+from services.common.health_port import HealthPort
 from services.common.interceptor import EarlyCheck, GuardInterceptor
+from services.common.listening import check_host, listen
 from services.common.metrics import serve_metrics
-from services.common.settings import CommonSettings, TlsSettings
+from services.common.settings import CommonSettings, ServiceSettings, TlsSettings
 from services.common.tls import server_credentials
 
 _log = structlog.get_logger("dl4all")
@@ -55,8 +57,7 @@ class Server:
     Args:
         registrations: the servicers.
         settings: how to listen and how much to accept.
-        port: where to listen; 0 for any free port.
-        metrics_port: where to serve metrics; 0 for any free port.
+        ports: where to listen.
         tls: certificates; plaintext without.
 
     Raises:
@@ -64,10 +65,10 @@ class Server:
     """
 
     def __init__(
-        self, registrations: Sequence[Registration], settings: CommonSettings, port: int, metrics_port: int, tls: TlsSettings | None = None
+        self, registrations: Sequence[Registration], settings: CommonSettings, ports: ServiceSettings, tls: TlsSettings | None = None
     ) -> None:
         self._settings = settings
-        self._metrics_port = metrics_port
+        self._metrics_port = ports.metrics_port
         self._names = [r.service for r in registrations]
         self._admission = Admission(settings)
         early = {f"/{r.service}/{name}": check for r in registrations for name, check in r.early.items()}
@@ -82,7 +83,8 @@ class Server:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if settings.reflection:
             reflection.enable_server_reflection([*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME], self._server)
-        self.port = self._listen(port, tls or TlsSettings())
+        self.port = self._listen(ports.port, tls or TlsSettings())
+        self.health_port = None if ports.health_port is None else HealthPort(self._health, interceptor, settings.host, ports.health_port)
         self._stop_metrics: Callable[[], None] = lambda: None
 
     async def start(self) -> None:
@@ -92,7 +94,11 @@ class Server:
             metrics_port, self._stop_metrics = serve_metrics(self._settings.host, self._metrics_port)
         await self._health.start()
         await self._server.start()
-        _log.info("serving", address=host_and_port(self._settings.host, self.port), tls=self._tls, metrics_port=metrics_port, services=self._names)
+        ports = {"metrics_port": metrics_port}
+        if self.health_port is not None:
+            await self.health_port.start()
+            ports["health_port"] = self.health_port.port
+        _log.info("serving", address=host_and_port(self._settings.host, self.port), tls=self._tls, services=self._names, **ports)
 
     async def stop(self) -> None:
         """Say NOT_SERVING, serve for a moment until callers have noticed, refuse new calls, finish the accepted ones."""
@@ -104,6 +110,8 @@ class Server:
             await self._health.stop()
         finally:
             await self._server.stop(self._settings.drain_seconds)
+            if self.health_port is not None:
+                await self.health_port.stop()
             self._stop_metrics()
         _log.info("stopped", address=host_and_port(self._settings.host, self.port))
 
@@ -119,9 +127,7 @@ class Server:
 
     def _listen(self, port: int, tls: TlsSettings) -> int:
         credentials, host = server_credentials(tls), self._settings.host
-        refused = why_not_listening(host, port)
-        if refused is not None and refused[0] == "HOST_UNKNOWN":
-            raise ConfigurationError("HOST_UNKNOWN", f"The server cannot listen: {refused[1]}. Give an address of this machine in DL4ALL_HOST.")
+        check_host(host)
         if credentials is None and not (self._settings.plaintext or is_loopback(host)):
             raise ConfigurationError(
                 "PLAINTEXT_REFUSED",
@@ -129,17 +135,7 @@ class Server:
                 " and DL4ALL_TLS_CA, or set DL4ALL_PLAINTEXT=true where a closed network protects the server.",
             )
         self._tls = "off" if credentials is None else "mutual" if tls.mutual else "on"
-        address = host_and_port(host, port)
-        try:
-            if credentials is None:
-                return int(self._server.add_insecure_port(address))
-            return int(self._server.add_secure_port(address, credentials))
-        except RuntimeError as error:
-            taken = why_not_listening(host, port)
-            if taken is None and credentials is not None:
-                raise ConfigurationError("TLS_FILE_UNREADABLE", f"The server cannot listen on {address}: the TLS files are not PEM.") from error
-            words = "another server runs there" if taken is None else taken[1]
-            raise ConfigurationError("PORT_TAKEN", f"The server cannot listen on {address}: {words}.") from error
+        return listen(self._server, host, port, credentials)
 
 
 def _options(settings: CommonSettings) -> list[tuple[str, Any]]:

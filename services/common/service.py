@@ -33,22 +33,21 @@ def run_service(name: str, kind: type[ServiceSettings], opener: Opener) -> None:
     try:
         settings, common, tls = kind(), CommonSettings(), TlsSettings()
         configure_logs(common.log_level, name)
-        asyncio.run(serve_until_signal(name, common, tls, settings.port, settings.metrics_port, opener))
+        asyncio.run(serve_until_signal(name, common, tls, settings, opener))
     except ValidationError as error:
         raise SystemExit(f"{name}: a setting is wrong: {_in_words(error)}") from error
     except DomainError as error:
         raise SystemExit(f"{name}: {error.message} ({error.reason})") from error
 
 
-async def serve_until_signal(name: str, common: CommonSettings, tls: TlsSettings, port: int, metrics_port: int, opener: Opener) -> None:
+async def serve_until_signal(name: str, common: CommonSettings, tls: TlsSettings, ports: ServiceSettings, opener: Opener) -> None:
     """Serve what the opener opens.
 
     Args:
         name: ``dl4all-<name>`` is the service's name in traces.
         common: how to listen and how much to accept.
         tls: certificates.
-        port: where to listen.
-        metrics_port: where to serve metrics.
+        ports: where to listen.
         opener: opens the servicers.
 
     Raises:
@@ -57,7 +56,7 @@ async def serve_until_signal(name: str, common: CommonSettings, tls: TlsSettings
     end_tracing = configure_tracing(f"dl4all-{name}", common.tracing)
     try:
         async with opener(common, tls) as registrations:
-            await Server(registrations, common, port, metrics_port, tls).run_until_signal()
+            await Server(registrations, common, ports, tls).run_until_signal()
     finally:
         end_tracing()
 

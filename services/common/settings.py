@@ -138,8 +138,14 @@ class TlsSettings(BaseSettings):
 class ServiceSettings(BaseSettings):
     """Where one service listens; each service sets its own defaults and prefix ``DL4ALL_<SERVICE>_``."""
 
+    model_config = SettingsConfigDict(extra="ignore", use_attribute_docstrings=True)
+
     port: int = Field(default=0, ge=0, le=65535)
     """Port to listen on; 0 for any free one."""
 
     metrics_port: int = Field(default=0, ge=0, le=65535)
     """Port of the Prometheus metrics; 0 for any free one."""
+
+    health_port: int | None = Field(default=None, ge=0, le=65535)
+    """Port that serves health alone, without TLS, for the probes of Kubernetes, which present no certificate; 0 for any free one. None by default:
+    health is on the port of the service in any case."""

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from pathlib import Path
 
@@ -24,8 +23,8 @@ OF_THE_ENGINE = ("engine",)
 def test_whatever_is_killed_every_line_has_one_row(stack: Stack, tmp_path: Path) -> None:
     make_archive(tmp_path, IMAGES, pool=60)
     quiet, disturbed = tmp_path / "quiet", tmp_path / "disturbed"
-    by_ray = command("run", str(tmp_path / "archive"), "--out", str(quiet), "--engine", "ray", "--workers", "1", "--shard-size", "150")
-    ray = subprocess.run(in_own_network(by_ray), cwd=ROOT, env={**os.environ, "DL4ALL_WORKERS": "2"}, capture_output=True, text=True, timeout=900)
+    by_ray = command("run", str(tmp_path / "archive"), "--out", str(quiet), "--engine", "ray", "--workers", "2", "--shard-size", "150")
+    ray = subprocess.run(in_own_network(by_ray), cwd=ROOT, capture_output=True, text=True, timeout=900)
     assert ray.returncode == 0, ray.stderr
     batch = Disturbed(stack, tmp_path / "archive", disturbed, ("--address", stack["gateway"].address, "--shard-size", "60"))
     try:

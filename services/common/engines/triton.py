@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
+import grpc
 import numpy as np
 import tritonclient.grpc.aio as tritonclient
 from numpy.typing import NDArray
@@ -21,12 +22,15 @@ from services.common.model_repository import SHA256, ModelConfig, fits, read_mod
 from services.common.releases import Model, Role
 from services.common.settings import CommonSettings, TlsSettings
 from services.common.status import DEPENDENCY_RETRY_SECONDS
-from services.common.tls import channel_credentials
+from services.common.tls import Renewed
 from services.common.tracing import client_span, headers
 
 ENGINE: Final = "triton"
 _RETRIED: Final = (*RETRIED, "NOT_FOUND")
 """A Triton that is ending or still loading answers NOT_FOUND for its models; another replica may have them."""
+
+_REPLACED_SECONDS: Final = 60.0
+"""How long a client whose certificates were replaced stays open for the inferences that it has under way."""
 
 
 @dataclass(frozen=True)
@@ -58,16 +62,14 @@ class TritonEngine:
         self._repository = common.model_repository
         self._configs: dict[str, ModelConfig] = {}
         self._fits: dict[tuple[str, int], bool] = {}
+        self._ending: set[asyncio.Task[None]] = set()
         check_address(where.address)
-        channel_credentials(tls)  # raises a readable error for a file that cannot be read
-        self._client = tritonclient.InferenceServerClient(
-            where.address,
-            ssl=tls.ca is not None,
-            root_certificates=None if tls.ca is None else str(tls.ca),
-            private_key=None if tls.key is None else str(tls.key),
-            certificate_chain=None if tls.certificate is None else str(tls.certificate),
-            channel_args=[*channel_options(common, tls, _RETRIED), *proxy_options(where.address)],
-        )
+        options = [*channel_options(common, tls, _RETRIED), *proxy_options(where.address)]
+
+        def make(credentials: grpc.ChannelCredentials | None) -> tritonclient.InferenceServerClient:
+            return tritonclient.InferenceServerClient(where.address, creds=credentials, channel_args=options)
+
+        self._client = Renewed(tls, make, self._end)
         say_proxy(where.address)
 
     @property
@@ -88,9 +90,9 @@ class TritonEngine:
         """Whether Triton has this model in this version, with the file that the release names, on the device that is expected."""
         version, limit = str(model.version), self._where.readiness_seconds
         try:
-            if not await self._client.is_model_ready(model.model, version, client_timeout=limit):
+            if not await self._client.now().is_model_ready(model.model, version, client_timeout=limit):
                 return False
-            served = (await self._client.get_model_config(model.model, version, client_timeout=limit)).config
+            served = (await self._client.now().get_model_config(model.model, version, client_timeout=limit)).config
         except InferenceServerException:
             return False
         kinds = {group.kind for group in served.instance_group}
@@ -130,7 +132,20 @@ class TritonEngine:
 
     async def close(self) -> None:
         """Close the channel."""
-        await self._client.close()
+        for task in self._ending:
+            task.cancel()
+        await self._client.held.close()
+
+    def _end(self, replaced: tritonclient.InferenceServerClient) -> None:
+        """Close a replaced client when its inferences have ended."""
+
+        async def close() -> None:
+            await asyncio.sleep(_REPLACED_SECONDS)
+            await replaced.close()
+
+        task = asyncio.get_running_loop().create_task(close())
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
 
     def _config(self, model: Model) -> ModelConfig:
         if model.model not in self._configs:
@@ -146,7 +161,7 @@ class TritonEngine:
         left = None if end is None else max(0.001, end - time.perf_counter())
         try:
             with client_span("triton.infer"):
-                answer = await self._client.infer(
+                answer = await self._client.now().infer(
                     model.model,
                     [given],
                     model_version=str(model.version),

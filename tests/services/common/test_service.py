@@ -16,7 +16,7 @@ from services.common.addresses import is_loopback
 from services.common.channel import open_channel
 from services.common.errors import ConfigurationError
 from services.common.server import Server
-from services.common.settings import CommonSettings, TlsSettings
+from services.common.settings import CommonSettings, ServiceSettings, TlsSettings
 from tests.paths import ROOT
 
 pytestmark = pytest.mark.processes
@@ -85,7 +85,7 @@ def test_a_host_that_is_not_here_is_told_and_no_port_is_blamed(host: str) -> Non
 
 @pytest.mark.parametrize("host", ["::1", "[::1]"])
 async def test_a_server_listens_on_ipv6_with_its_metrics(host: str) -> None:
-    server = Server([], CommonSettings(host=host, drain_delay_seconds=0.0, drain_seconds=0.0), 0, 0)
+    server = Server([], CommonSettings(host=host, drain_delay_seconds=0.0, drain_seconds=0.0), ServiceSettings())
     await server.start()
     try:
         async with open_channel(f"[::1]:{server.port}", TlsSettings(), CommonSettings()) as channel:
@@ -101,7 +101,7 @@ async def test_files_of_tls_that_are_no_certificates_are_told_and_no_port_is_bla
         (tmp_path / name).write_text("no PEM", encoding="utf-8")
     tls = TlsSettings(key=tmp_path / "key", certificate=tmp_path / "certificate", ca=tmp_path / "ca")
     with pytest.raises(ConfigurationError, match="not PEM") as caught:
-        Server([], CommonSettings(), 0, 0, tls)
+        Server([], CommonSettings(), ServiceSettings(), tls)
     assert caught.value.reason == "TLS_FILE_UNREADABLE"
 
 
