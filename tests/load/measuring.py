@@ -75,7 +75,7 @@ async def find_capacity(caller: Caller, target: Target, name: str, plan: Plan, b
     for in_flight in plan.in_flight:
         best = max((step.rate for step in result.search), default=0.0)
         async with bars.phase(f"{name}: {in_flight} in flight", plan.search_seconds):
-            step, _ = await _closed(caller, target, in_flight, plan.search_seconds)
+            step, _ = await closed_step(caller, target, in_flight, plan.search_seconds)
         result.search.append(step)
         if step.rate <= 0.0:
             break
@@ -86,7 +86,7 @@ async def find_capacity(caller: Caller, target: Target, name: str, plan: Plan, b
             break
     chosen = fewest_for_capacity([(step.in_flight, step.rate) for step in result.search])
     async with bars.phase(f"{name}: capacity, {chosen} in flight", plan.seconds):
-        result.capacity, calls = await _closed(caller, target, chosen, plan.seconds)
+        result.capacity, calls = await closed_step(caller, target, chosen, plan.seconds)
     answered = [call.cells for call in calls if call.outcome is Outcome.ANSWERED]
     result.cells_per_image = round(sum(answered) / max(len(answered), 1), 3)
 
@@ -131,7 +131,8 @@ def kept_up(calls: Sequence[Call], seconds: float, latency: float) -> float:
     return min(answered / offered, 1.0) if offered else 0.0
 
 
-async def _closed(caller: Caller, target: Target, in_flight: int, seconds: float) -> tuple[ClosedStep, list[Call]]:
+async def closed_step(caller: Caller, target: Target, in_flight: int, seconds: float) -> tuple[ClosedStep, list[Call]]:
+    """A closed loop, and its calls."""
     calls: list[Call] = []
     meter = Meter(target)
     await closed_loop(caller, in_flight, seconds, calls.append)

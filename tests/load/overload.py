@@ -3,13 +3,14 @@
     make load-overload                               # about half an hour
     python -m tests.load.overload --target embedded --short
 
-First the capacity is measured, as the load test does. Then three runs, each of three parts:
+First the capacity is measured, as the load test does. Then three runs, each of four parts:
 
   calm       interactive images alone at 70 % of the capacity (open loop)
+  peak       as many callers as reached the capacity, each waiting for its answer (closed loop)
   overload   images with priority BATCH at four times the capacity, and interactive images at 20 % of it
   after      interactive images at 20 % go on alone
 
-Reported are medians of the three runs: answers per second under overload over the capacity, the time to a refusal, the
+Reported are medians of the three runs: answers per second under overload over those of the peak just before, the time to a refusal, the
 99th percentile of interactive calls under overload over that in calm, calls that were lost, memory, and the time until
 latency is as before. Exit status 1 where a threshold does not hold. docs/load.md says what each figure means.
 """
@@ -25,9 +26,9 @@ from typing import Final
 
 from tests.benchmarks.workloads import LOADS
 from tests.load.arrivals import poisson
-from tests.load.calls import BATCH, Call, Caller
+from tests.load.calls import BATCH, Call, Caller, Outcome
 from tests.load.loops import open_loop
-from tests.load.measuring import IN_FLIGHT, Plan, find_capacity
+from tests.load.measuring import IN_FLIGHT, Plan, closed_step, find_capacity
 from tests.load.metering import Meter
 from tests.load.options import parser, targets_of
 from tests.load.overload_page import overload_page
@@ -35,7 +36,7 @@ from tests.load.overload_results import OverloadReport, OverloadResult, Overload
 from tests.load.page import write_page
 from tests.load.program import ended, measure_all, say_checks
 from tests.load.progress import Bars, console
-from tests.load.results import Ends, Latency, Machine, WorkloadResult, write
+from tests.load.results import ClosedStep, Ends, Latency, Machine, Usage, WorkloadResult, write
 from tests.load.targets import Target
 from tests.load.watching import watched
 
@@ -55,6 +56,7 @@ class OverloadPlan:
 
     seconds: float
     calm_seconds: float
+    peak_seconds: float
     capacity: Plan
     after_seconds: float = AFTER_SECONDS
     runs: int = RUNS
@@ -63,13 +65,14 @@ class OverloadPlan:
     @property
     def total(self) -> float:
         """Seconds that all of it takes, about."""
-        return self.capacity.total + self.runs * (self.seconds + self.calm_seconds + self.after_seconds)
+        return self.capacity.total + self.runs * (self.seconds + self.calm_seconds + self.peak_seconds + self.after_seconds)
 
 
 def plan_of(seconds: float, *, short: bool) -> OverloadPlan:
     """The plan for overloads of so many seconds."""
     numbers = (1, 4, 8) if short else IN_FLIGHT
-    return OverloadPlan(seconds, max(seconds / 2, 8.0), Plan(min(seconds, 60.0), min(max(seconds / 6, 2.5), 10.0), numbers, shares=()))
+    capacity = Plan(min(seconds, 60.0), min(max(seconds / 6, 2.5), 10.0), numbers, shares=())
+    return OverloadPlan(seconds, max(seconds / 2, 8.0), max(seconds / 4, 8.0), capacity)
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -93,18 +96,21 @@ async def overload(target: Target, images: Sequence[bytes], plan: OverloadPlan, 
             return
         bars.say(f"{name}: {result.capacity.rate:.1f} images/s with {result.capacity.in_flight} in flight")
         for number in range(plan.runs):
-            result.runs.append(await _run(target, interactive, batch, result.capacity.rate, plan, bars, name, number))
+            result.runs.append(await _run(target, interactive, batch, result.capacity, plan, bars, name, number))
             result.checks = checks_of(result)
 
 
 async def _run(
-    target: Target, interactive: Caller, batch: Caller, rate: float, plan: OverloadPlan, bars: Bars, name: str, number: int
+    target: Target, interactive: Caller, batch: Caller, capacity: ClosedStep, plan: OverloadPlan, bars: Bars, name: str, number: int
 ) -> OverloadRun:
+    rate = capacity.rate
     calm: list[Call] = []
     async with bars.phase(f"{name}, run {number + 1}: calm, {CALM:.0%}", plan.calm_seconds):
         interactive.start()
         await open_loop(interactive, poisson(CALM * rate, plan.calm_seconds, seed=3 * number), calm.append)
     usual = Latency.of(calm)
+    async with bars.phase(f"{name}, run {number + 1}: peak, {capacity.in_flight} in flight", plan.peak_seconds):
+        peak, _ = await closed_step(interactive, target, capacity.in_flight, plan.peak_seconds)
 
     own: list[Call] = []
     others: list[Call] = []
@@ -116,7 +122,8 @@ async def _run(
         meter = Meter(target)
         interactive.start()
         batch.start()
-        await asyncio.gather(
+        usage, _, _ = await asyncio.gather(
+            _usage(meter, plan.seconds, own, others),
             open_loop(interactive, poisson(LOW * rate, watched_seconds, seed=3 * number + 1), own.append),
             open_loop(batch, poisson(plan.times * rate, plan.seconds, seed=3 * number + 2), others.append, BATCH),
         )
@@ -126,6 +133,7 @@ async def _run(
     return OverloadRun(
         calm=usual,
         calm_ends=Ends.of(calm),
+        peak=peak.rate,
         interactive=Latency.of(under),
         goodput=round(goodput([*own, *others], plan.seconds), 3),
         refusal_ms=refusal_ms(others),
@@ -133,10 +141,16 @@ async def _run(
         batch_ends=both[1],
         growth=growth(list(memory.values()), plan.seconds),
         recovery=recovery(own, plan.seconds, plan.after_seconds, normal),
-        usage=meter.usage(sum(end.answered for end in both)),
+        usage=usage,
         seconds=by_second(own, others, watched_seconds),
         memory=memory,
     )
+
+
+async def _usage(meter: Meter, seconds: float, *calls: Sequence[Call]) -> Usage:
+    """What is used in these seconds, for the images that are answered by then."""
+    await asyncio.sleep(seconds)
+    return meter.usage(sum(call.outcome is Outcome.ANSWERED for some in calls for call in some))
 
 
 def run(given: argparse.Namespace) -> int:
@@ -145,7 +159,7 @@ def run(given: argparse.Namespace) -> int:
     if seconds <= 3:
         raise SystemExit("--seconds must be above 3.")
     base = plan_of(seconds, short=given.short)
-    plan = OverloadPlan(base.seconds, base.calm_seconds, base.capacity, runs=given.runs, times=given.times)
+    plan = OverloadPlan(base.seconds, base.calm_seconds, base.peak_seconds, base.capacity, runs=given.runs, times=given.times)
     names = targets_of(given)
     workloads = list(dict.fromkeys(given.workloads or ["mix"]))
     options = {"seconds": f"{seconds:g}", "times the capacity": f"{plan.times:g}", "runs": str(plan.runs)}

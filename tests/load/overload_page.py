@@ -16,7 +16,7 @@ def overload_page(report: OverloadReport) -> str:
     """All results on one page."""
     heading = (
         "target, workload, run",
-        "capacity/s",
+        "peak/s",
         "goodput/s",
         "calm p99 ms",
         "p99 ms",
@@ -28,9 +28,7 @@ def overload_page(report: OverloadReport) -> str:
         "generator",
     )
     rows = [
-        (f"{result.target}, {result.workload}, {number}", *_row(result, run))
-        for result in report.results
-        for number, run in enumerate(result.runs, start=1)
+        (f"{result.target}, {result.workload}, {number}", *_row(run)) for result in report.results for number, run in enumerate(result.runs, start=1)
     ]
     facts = machine_facts(report.machine, report.options, complete=report.complete)
     plots = {}
@@ -86,11 +84,10 @@ def memory(result: OverloadResult, seconds: float) -> Figure:
     return figure
 
 
-def _row(result: OverloadResult, run: OverloadRun) -> tuple[str, ...]:
+def _row(run: OverloadRun) -> tuple[str, ...]:
     ends = (run.calm_ends, run.interactive_ends, run.batch_ends)
-    capacity = 0.0 if result.capacity is None else result.capacity.rate
     values = (
-        capacity,
+        run.peak,
         run.goodput,
         None if run.calm is None else run.calm.p99,
         None if run.interactive is None else run.interactive.p99,

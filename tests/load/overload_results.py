@@ -14,7 +14,7 @@ from tests.load.results import Check, ClosedStep, Ends, Latency, Machine, Usage
 from tests.load.watching import Series
 
 MIN_GOODPUT: Final = 0.9
-"""Answers per second under overload, over the capacity."""
+"""Answers per second under overload, over those of the peak just before."""
 MAX_REFUSAL_MS: Final = 50.0
 """Median time to a refusal."""
 MAX_TAIL: Final = 2.0
@@ -48,19 +48,21 @@ class OverloadRun:
     Attributes:
         calm: interactive calls alone at 70 % of the capacity.
         calm_ends: how those calls ended.
+        peak: answers per second just before the overload, of as many callers as reached the capacity.
         interactive: those under overload.
         goodput: answers per second of any priority under overload.
         refusal_ms: median time to a refusal; None where none was refused.
         interactive_ends, batch_ends: how the calls of the overload ended.
         growth: most growth of a part's memory, last third over second third of the overload.
         recovery: seconds until latency is as before; None where it is not within the time that was watched.
-        usage: of overload and the time after it.
+        usage: during the overload.
         seconds: course of it.
         memory: by part.
     """
 
     calm: Latency | None
     calm_ends: Ends
+    peak: float
     interactive: Latency | None
     goodput: float
     refusal_ms: float | None
@@ -159,7 +161,7 @@ def checks_of(result: OverloadResult) -> list[Check]:
     if result.capacity is None or not result.runs:
         return []
     name, runs = f"{result.target}, {result.workload}", result.runs
-    kept = _median([run.goodput / result.capacity.rate if result.capacity.rate else None for run in runs])
+    kept = _median([run.goodput / run.peak if run.peak else None for run in runs])
     refusal = _median([run.refusal_ms for run in runs])
     calm, under = (
         _median([None if latency is None else latency.p99 for latency in ((run.calm, run.interactive)[i] for run in runs)]) for i in (0, 1)
@@ -174,7 +176,7 @@ def checks_of(result: OverloadResult) -> list[Check]:
     recovered = None if None in recoveries else max(seconds for seconds in recoveries if seconds is not None)
     grown = _median([run.growth for run in runs])
     found = [
-        _at_least(f"{name}: answers per second under overload over capacity", kept, MIN_GOODPUT),
+        _at_least(f"{name}: answers per second under overload over the peak", kept, MIN_GOODPUT),
         _at_most(f"{name}: median time to a refusal, ms", refusal, MAX_REFUSAL_MS),
         _at_most(f"{name}: p99 of interactive calls under overload over that at 70 % load", tail, MAX_TAIL),
         _at_most(f"{name}: calls that ended without an answer or a refusal, or with another answer", lost, 0.0),

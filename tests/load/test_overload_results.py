@@ -37,6 +37,7 @@ def _run(**changed: Any) -> OverloadRun:
     run = OverloadRun(
         calm=_latency(0.1),
         calm_ends=Ends(100, 0, 0, 0),
+        peak=20.0,
         interactive=_latency(0.12),
         goodput=19.5,
         refusal_ms=4.0,
