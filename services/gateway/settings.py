@@ -47,9 +47,9 @@ class GatewaySettings(ServiceSettings):
     """Most images that are worked on at once, over all calls, however small they are; others wait. With ``batches_in_flight`` it bounds the calls
     of the inner services."""
 
-    batch_images_in_flight: int = Field(default=2, ge=1, le=256)
-    """Most images of batches (``PRIORITY_BATCH``) that are worked on at once: enough to keep all cores busy, and few, because an interactive image
-    waits for their work that is in the worker threads already."""
+    batch_images_in_flight: int = Field(default=4, ge=1, le=256)
+    """Most images of batches (``PRIORITY_BATCH``) that are worked on at once: enough to keep all cores busy, twice as many as there are of them, and
+    few, because an interactive image waits for their work that is in the worker threads already."""
 
     batch_images_waiting: int = Field(default=16, ge=0, le=256)
     """Most images of batches that wait for their turn; more are refused at once with RESOURCE_EXHAUSTED. Those that wait hold slots of calls

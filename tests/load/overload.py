@@ -133,7 +133,7 @@ async def _run(
     return OverloadRun(
         calm=usual,
         calm_ends=Ends.of(calm),
-        peak=peak.rate,
+        peak=peak,
         interactive=Latency.of(under),
         goodput=round(goodput([*own, *others], plan.seconds), 3),
         refusal_ms=refusal_ms(others),

@@ -18,6 +18,8 @@ def overload_page(report: OverloadReport) -> str:
         "target, workload, run",
         "peak/s",
         "goodput/s",
+        "of peak",
+        "of rest",
         "calm p99 ms",
         "p99 ms",
         "refusal ms",
@@ -86,16 +88,22 @@ def memory(result: OverloadResult, seconds: float) -> Figure:
 
 def _row(run: OverloadRun) -> tuple[str, ...]:
     ends = (run.calm_ends, run.interactive_ends, run.batch_ends)
+    rates = (run.peak.rate, run.goodput)
     values = (
-        run.peak,
-        run.goodput,
         None if run.calm is None else run.calm.p99,
         None if run.interactive is None else run.interactive.p99,
         run.refusal_ms,
     )
     counts = (sum(end.refused for end in ends), sum(end.lost + end.wrong for end in ends))
     last = (run.growth, run.recovery, run.usage.generator_share)
-    return (*(_text(v, 1) for v in values), *(str(count) for count in counts), *(_text(v, 2) for v in last))
+    shares = (run.kept, run.kept_of_rest)
+    return (
+        *(_text(v, 1) for v in rates),
+        *(_text(v, 2) for v in shares),
+        *(_text(v, 1) for v in values),
+        *(str(count) for count in counts),
+        *(_text(v, 2) for v in last),
+    )
 
 
 def _text(value: float | None, digits: int) -> str:

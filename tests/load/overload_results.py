@@ -48,7 +48,7 @@ class OverloadRun:
     Attributes:
         calm: interactive calls alone at 70 % of the capacity.
         calm_ends: how those calls ended.
-        peak: answers per second just before the overload, of as many callers as reached the capacity.
+        peak: just before the overload, as many callers as reached the capacity.
         interactive: those under overload.
         goodput: answers per second of any priority under overload.
         refusal_ms: median time to a refusal; None where none was refused.
@@ -62,7 +62,7 @@ class OverloadRun:
 
     calm: Latency | None
     calm_ends: Ends
-    peak: float
+    peak: ClosedStep
     interactive: Latency | None
     goodput: float
     refusal_ms: float | None
@@ -73,6 +73,16 @@ class OverloadRun:
     usage: Usage
     seconds: list[Second] = field(default_factory=list)
     memory: dict[str, Series] = field(default_factory=dict)
+
+    @property
+    def kept(self) -> float | None:
+        """Goodput over the peak; None without a peak."""
+        return self.goodput / self.peak.rate if self.peak.rate else None
+
+    @property
+    def kept_of_rest(self) -> float | None:
+        """Goodput over the peak, each for the part of the machine that the generator left; ``kept`` where it is on another machine."""
+        return None if self.kept is None else self.kept * _left(self.peak.usage) / _left(self.usage)
 
 
 @dataclass
@@ -161,7 +171,7 @@ def checks_of(result: OverloadResult) -> list[Check]:
     if result.capacity is None or not result.runs:
         return []
     name, runs = f"{result.target}, {result.workload}", result.runs
-    kept = _median([run.goodput / run.peak if run.peak else None for run in runs])
+    kept = _median([run.kept_of_rest for run in runs])
     refusal = _median([run.refusal_ms for run in runs])
     calm, under = (
         _median([None if latency is None else latency.p99 for latency in ((run.calm, run.interactive)[i] for run in runs)]) for i in (0, 1)
@@ -176,7 +186,7 @@ def checks_of(result: OverloadResult) -> list[Check]:
     recovered = None if None in recoveries else max(seconds for seconds in recoveries if seconds is not None)
     grown = _median([run.growth for run in runs])
     found = [
-        _at_least(f"{name}: answers per second under overload over the peak", kept, MIN_GOODPUT),
+        _at_least(f"{name}: answers per second under overload over the peak, of what the generator left", kept, MIN_GOODPUT),
         _at_most(f"{name}: median time to a refusal, ms", refusal, MAX_REFUSAL_MS),
         _at_most(f"{name}: p99 of interactive calls under overload over that at 70 % load", tail, MAX_TAIL),
         _at_most(f"{name}: calls that ended without an answer or a refusal, or with another answer", lost, 0.0),
@@ -187,6 +197,11 @@ def checks_of(result: OverloadResult) -> list[Check]:
     if any(run.memory for run in runs):
         found.append(_at_most(f"{name}: memory in the last third of the overload over the second", grown, MAX_GROWTH))
     return found
+
+
+def _left(usage: Usage) -> float:
+    """Part of the machine that the generator left."""
+    return 1.0 - (usage.generator_share or 0.0) * usage.busy
 
 
 def _median(values: Sequence[float | None]) -> float | None:

@@ -33,13 +33,17 @@ def _latency(seconds: float) -> Latency | None:
     return Latency.of([_call(0.1 * number, seconds) for number in range(100)])
 
 
+def _closed(rate: float, generator_share: float | None) -> ClosedStep:
+    return ClosedStep(4, rate, _latency(0.2), Ends(100, 0, 0, 0), Usage(10.0, {}, generator_share, 0.9, {}))
+
+
 def _run(**changed: Any) -> OverloadRun:
     run = OverloadRun(
         calm=_latency(0.1),
         calm_ends=Ends(100, 0, 0, 0),
-        peak=20.0,
+        peak=_closed(20.0, 0.02),
         interactive=_latency(0.12),
-        goodput=19.5,
+        goodput=18.0,
         refusal_ms=4.0,
         interactive_ends=Ends(40, 0, 0, 0),
         batch_ends=Ends(200, 600, 0, 0, {"RESOURCE_EXHAUSTED": 600}, 600),
@@ -53,8 +57,16 @@ def _run(**changed: Any) -> OverloadRun:
 
 
 def _result(*runs: OverloadRun) -> OverloadResult:
-    capacity = ClosedStep(4, 20.0, _latency(0.2), Ends(100, 0, 0, 0), Usage(10.0, {}, None, 0.9, {}))
-    return OverloadResult("embedded", "mix", capacity, list(runs))
+    return OverloadResult("embedded", "mix", _closed(20.0, None), list(runs))
+
+
+def test_goodput_is_compared_with_the_peak_of_what_the_generator_left() -> None:
+    run = _run(goodput=16.2)
+    assert run.kept == pytest.approx(0.81)
+    assert run.kept_of_rest == pytest.approx(0.81 * (1 - 0.02 * 0.9) / (1 - 0.09 * 0.9))
+    elsewhere = _run(peak=_closed(20.0, None), usage=replace(run.usage, generator_share=None))
+    assert elsewhere.kept == elsewhere.kept_of_rest
+    assert _run(peak=_closed(0.0, None)).kept_of_rest is None
 
 
 def test_goodput_counts_answers_while_the_overload_lasts() -> None:
