@@ -12,6 +12,8 @@ from services.common.errors import ConfigurationError
 from services.common.metrics_server import MetricsServer
 
 _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+_FOCUS: Final = (3.0, 4.0, 4.5, 5.0, 5.25, 5.5, 5.75, 6.0, 6.25, 6.5, 6.75, 7.0, 7.5, 8.0, 9.0, 10.0)
+_SHARES: Final = (0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
 _SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 REQUESTS: Final = Counter("dl4all_requests", "RPCs that ended, by canonical status.", ("service", "method", "code"))
@@ -38,6 +40,10 @@ BATCH_SIZE: Final = Histogram("dl4all_inference_batch_size", "Cells of one infer
 CELLS: Final = Counter("dl4all_cells", "Cells in answers.", ("release", "verdict"))
 CELLS_PER_IMAGE: Final = Histogram("dl4all_image_cells", "Cells of an image.", buckets=(0, *_SIZES))
 ABSTENTIONS: Final = Counter("dl4all_cell_abstentions", "Reasons of indeterminate cells.", ("release", "reason"))
+CELL_FOCUS: Final = Histogram("dl4all_cell_focus", "Focus score of a judged cell before it is sharpened.", ("release", "source"), buckets=_FOCUS)
+CELL_BLAST_PROBABILITY: Final = Histogram(
+    "dl4all_cell_blast_probability", "Probability of a blast by the network alone, of a judged cell.", ("release", "source"), buckets=_SHARES
+)
 FINDINGS: Final = Counter("dl4all_findings", "Findings per image.", ("release", "finding"))
 FINDING_REASONS: Final = Counter("dl4all_finding_reasons", "Reasons of findings per image.", ("release", "reason"))
 IMAGES_WAITING: Final = Gauge("dl4all_images_waiting", "Images that were accepted and wait for their turn.", ("priority",))

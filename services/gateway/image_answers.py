@@ -12,7 +12,7 @@ from services.common.errors import DomainError
 from services.common.guard import CallFailedError, guarded
 from services.gateway.answers import check_size, diagnosis_message
 from services.gateway.composition import Composer
-from services.gateway.counting import count_image
+from services.gateway.counting import SOURCES, count_image
 from services.gateway.decision import DecidedImage
 from services.gateway.image_room import ImageRoom
 from services.gateway.request_context import UNKNOWN
@@ -63,7 +63,7 @@ class ImageAnswers:
         decided = image.decide(image_rule(context.release))
         message = diagnosis_message(image, decided, context, 1000.0 * (time.perf_counter() - started))
         check_size(message, self._max_bytes, decided.counts.total)
-        count_image(context.release.id, decided, (cell.judged for cell in image.cells))
+        count_image(context.release.id, decided, (cell.judged for cell in image.cells), SOURCES.of(caller))
         return message, decided, image.stats
 
     def stream(self, requests: Requests, left: float | None, caller: Caller, method: str, tally: Tally) -> AsyncGenerator[Answer, None]:
