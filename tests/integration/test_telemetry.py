@@ -17,7 +17,7 @@ import pytest
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
-from PIL import Image
+from PIL import Image, ImageFilter
 from PIL.PngImagePlugin import PngInfo
 
 from deploy.observability.telemetry import Telemetry, read_telemetry
@@ -70,13 +70,13 @@ def contract() -> Telemetry:
     return read_telemetry()
 
 
-def marked_png(seed: int) -> bytes:
-    """A field whose file says the mark."""
+def marked_png(seed: int, blur: float = 0.0) -> bytes:
+    """A field whose file says the mark; blurred by so many pixels."""
     with Image.open(io.BytesIO(encode_png(smear_field(seed, PhantomOptions(width=640, height=480, cells=4))))) as image:
         info, out = PngInfo(), io.BytesIO()
         for key, value in {**getattr(image, "text", {}), "Patient": MARK}.items():
             info.add_text(key, value)
-        image.save(out, "PNG", pnginfo=info)
+        (image.filter(ImageFilter.GaussianBlur(blur)) if blur else image).save(out, "PNG", pnginfo=info)
     return out.getvalue()
 
 
@@ -137,16 +137,18 @@ def send_good_images(stack: Stack) -> None:
     images = [marked_png(seed) for seed in range(3)]
     with DiagnosisClient(stack["gateway"].address) as client:
         assert client.diagnose(images[0], request_id=CALL, specimen=MARK, explain=True).cells
-        assert client.diagnose(images[0], request_id=MARK * 20, specimen=MARK, release="all-idb-patches", kind="field").cells is not None
+        assert client.diagnose(images[0], specimen=MARK, release="all_idb_patches", kind="field").cells is not None
         assert (
             len(list(client.diagnose_stream(diagnose_request(image, request_id=f"{CALL}-{n}", specimen=MARK) for n, image in enumerate(images)))) == 3
         )
         assert client.diagnose_specimen(images, specimen=MARK).counts.total
+        assert client.diagnose(marked_png(1, blur=4.0), specimen=MARK).counts.indeterminate, "too blurred to be judged"
         client.locate_cells(images[0])
         client.measure_focus(images[0])
         client.enhance_cell(images[0])
         client.get_library()
         for refused in (
+            lambda: client.diagnose(images[0], request_id=MARK * 20),
             lambda: client.diagnose(images[0][:2000], specimen=MARK),
             lambda: client.diagnose(f"P6 {MARK}".encode(), specimen=MARK),
             lambda: client.diagnose(images[0], release=MARK),
