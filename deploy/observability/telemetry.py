@@ -1,6 +1,8 @@
 """The contract of telemetry: every metric, log field and span, with unit and meaning; and the page that is made of it.
 
-    python -m deploy.observability.telemetry      # writes docs/telemetry.md
+    python -m deploy.observability.telemetry
+
+Writes ``docs/telemetry.md``. A test fails when the page is out of date.
 """
 
 from __future__ import annotations
