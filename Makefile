@@ -75,6 +75,7 @@ fuzz: $(VENV)/dev.stamp ## Draw inputs for every RPC, every parser and every oth
 nightly: $(VENV)/dev.stamp .triton/installed.stamp ## Run the long forms: full installation, soak, whole slide, all benchmarks (hours); records in docs/benchmarks.md
 	$(MAKE) check-install java-stubs
 	rm -f build/hostile.jsonl; DL4ALL_HOSTILE_FULL=1 $(BIN)/python -m pytest tests/hostile; cat build/hostile.jsonl
+	DL4ALL_NIGHTLY=1 $(BIN)/python -m pytest tests/training -m nightly
 	$(MAKE) soak-preprocessing bench-slide bench-search bench-releases bench-training bench bench-preprocessing bench-location bench-networks
 	$(MAKE) --keep-going bench-batch batch-kills load load-overload soak
 

@@ -23,6 +23,14 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 """Let Ctrl-C work: a shell that starts the tests in the background makes them, and every process that they start, ignore it."""
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave long forms to ``make nightly``."""
+    if os.environ.get("DL4ALL_NIGHTLY") != "1":
+        for item in items:
+            if item.get_closest_marker("nightly"):
+                item.add_marker(pytest.mark.skip(reason="a long form: DL4ALL_NIGHTLY=1, or make nightly"))
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The development data beside the project."""

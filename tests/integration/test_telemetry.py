@@ -8,8 +8,8 @@ from __future__ import annotations
 import io
 import json
 import re
-import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -29,6 +29,8 @@ from tests.running import Stack, eventually
 from tests.span_collector import Collector
 
 MARK = "Canary7Zq"
+ATTEMPTS = 3
+"""Rounds of calls that are made at most: exporters drop spans that they cannot send in their time, as on a machine that is busy elsewhere."""
 CALL = "the-identifier-of-a-call"
 _OF_EVERY_LINE = {"event", "level", "timestamp", "service", "trace_id"}
 _OF_THE_LIBRARY = re.compile(r"(python|process)_")
@@ -57,12 +59,25 @@ def watched(triton_installed: None, collector: Collector, tmp_path_factory: pyte
     try:
         made.start()
         send_marks_everywhere(made)
-        send_good_images(made)
-        eventually(lambda: any(service == "dl4all-retrieval" for service, _ in collector.spans))
-        time.sleep(1.0)
+        for _ in range(ATTEMPTS):
+            send_good_images(made)
+            with suppress(AssertionError):
+                eventually(lambda: not _missing_spans(collector))
+                break
         yield made
     finally:
         made.end()
+
+
+def _missing_spans(collector: Collector) -> set[str]:
+    """Parts without spans, and spans of the contract that did not come."""
+    services = {f"dl4all-{name}" for name in (*SERVICES, "triton")} - {service for service, _ in collector.spans}
+    return services | ({span.name for span in read_telemetry().spans.values()} - {_kind_of(span.name) for _, span in collector.spans})
+
+
+def _kind_of(name: str) -> str:
+    """The name of a span in the contract."""
+    return re.sub(r"^dl4all\..*/.*$", "dl4all.<service>/<method>", name)
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +189,7 @@ def test_nothing_that_callers_send_is_in_logs_and_metrics(watched: Stack, name: 
 
 def test_nothing_that_callers_send_is_in_spans(watched: Stack, collector: Collector) -> None:
     spans = [(service, str(span)) for service, span in collector.spans]
-    assert {service for service, _ in spans} == {f"dl4all-{name}" for name in (*SERVICES, "triton")}
+    assert not _missing_spans(collector)
     assert not [text for _, text in spans if MARK in text]
     assert any(CALL in text for _, text in spans)
 
@@ -210,7 +225,7 @@ def test_every_span_is_in_the_contract_and_every_one_of_the_contract_comes(watch
     for service, span in collector.spans:
         if service == "dl4all-triton":
             continue
-        known = named.get(re.sub(r"^dl4all\..*/.*$", "dl4all.<service>/<method>", span.name))
+        known = named.get(_kind_of(span.name))
         assert known is not None, span.name
         assert {attribute.key for attribute in span.attributes} <= set(known.fields), span.name
         seen.add(known.name)

@@ -97,6 +97,7 @@ def _figures(about: dict[str, Any]) -> list[dict[str, float]]:
     return [{k: v for k, v in h.items() if k != "steps_per_second"} for h in about["history"]]
 
 
+@pytest.mark.nightly
 def test_killed_at_random_moments_a_greedy_training_is_the_same_to_the_bit(tmp_path: Path) -> None:
     generator = random.Random(time.time_ns())
     checkpoint = tmp_path / "a" / "checkpoint.safetensors"

@@ -96,6 +96,7 @@ def _run(folder: Path, name: str) -> None:
     run(_options(folder, "interleaving.variant=greedy", "warm_up.epochs=20", "fine_tuning.epochs=6", name=name), sources, CPU)
 
 
+@pytest.mark.nightly
 def test_killed_in_the_warm_up_or_after_it_a_run_ends_at_the_same_bits(tmp_path: Path, sources: Sources) -> None:
     generator = random.Random(time.time_ns())
     for begun in ("warm-up/source", f"warm-up/{HEAD}", "."):

@@ -225,6 +225,7 @@ def test_packs_of_another_level_or_focus_are_told(tmp_path: Path) -> None:
         sources.pack("aml_cells", tuned)
 
 
+@pytest.mark.nightly
 def test_torchs_launcher_trains_source_and_target_and_goes_on(tmp_path: Path) -> None:
     tissue, cells = write_packs(tmp_path)
     recipe = write_recipe(tmp_path)
