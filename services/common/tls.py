@@ -56,7 +56,8 @@ class TlsFiles:
 
     def __init__(self, tls: TlsSettings) -> None:
         self._tls = tls
-        self.pems = self._refused = Pems.of(tls)
+        self.pems = Pems.of(tls)
+        self._said = ""
         try:
             _check(tls)
         except OSError as error:
@@ -78,16 +79,17 @@ class TlsFiles:
             self._looked = time.monotonic()
             try:
                 found = Pems.of(self._tls)
-                if found in (self.pems, self._refused):
+                if found == self.pems:
                     return False
-                self._refused = found
                 _check(self._tls)
                 if Pems.of(self._tls) != found:
                     return False
             except (ConfigurationError, OSError) as error:
-                _log.warning("new TLS files cannot be used", cause=str(error))
+                if str(error) != self._said:
+                    _log.warning("new TLS files cannot be used", cause=str(error))
+                self._said = str(error)
                 return False
-            self.pems = found
+            self.pems, self._said = found, ""
         metrics.CERTIFICATES_RENEWED.inc()
         _log.info("new TLS files are used")
         return True
@@ -160,7 +162,7 @@ def _check(tls: TlsSettings) -> None:
     if tls.ca is not None:
         context.load_verify_locations(tls.ca)
     if tls.certificate is not None:
-        context.load_cert_chain(tls.certificate, tls.key)
+        context.load_cert_chain(tls.certificate, tls.key, password="")  # without one, OpenSSL asks at the terminal for that of an encrypted key
 
 
 def _read(path: Path) -> bytes:

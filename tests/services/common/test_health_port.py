@@ -48,7 +48,7 @@ def servicer() -> Patching:
 
 @pytest.fixture
 async def server(tls: TlsSettings, servicer: Patching) -> AsyncIterator[Server]:
-    common = CommonSettings(drain_delay_seconds=1.0, drain_seconds=0.0, metrics=False)
+    common = CommonSettings(drain_delay_seconds=0.0, drain_seconds=0.0, metrics=False)
     needs = Needs({"model": servicer.ready})
     registration = Registration(SERVICE, patching_pb2_grpc.add_PatchingServiceServicer_to_server, servicer, lambda: needs)
     running = Server([registration], common, ServiceSettings(health_port=0), tls)
@@ -103,10 +103,13 @@ async def test_a_large_probe_is_refused(server: Server) -> None:
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
-async def test_a_server_that_ends_says_so_until_it_has_ended(server: Server) -> None:
+async def test_a_server_that_ends_says_so_until_it_has_ended() -> None:
+    server = Server([], CommonSettings(drain_delay_seconds=4.0, drain_seconds=0.0, metrics=False), ServiceSettings(health_port=0))
+    await server.start()
     port = _health_port(server)
+    assert await _status(port, "live") == _Status.SERVING
     ending = asyncio.create_task(server.stop())
-    await asyncio.sleep(0.2)
+    await asyncio.sleep(0)
     assert await _status(port, "") == _Status.NOT_SERVING
     assert await _status(port, "live") == _Status.SERVING
     await ending

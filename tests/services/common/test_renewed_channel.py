@@ -53,13 +53,13 @@ async def test_a_stream_goes_on_over_the_old_channel_and_new_calls_use_the_new_o
         called = method(given, timeout=10)
         assert (await called if kind.endswith("unary") else [answer async for answer in called]) in (b"one", [b"one"])
         assert len(opened) == 2
-        await asyncio.sleep(0.05)
         await under_way.write(b"after")
         assert await under_way.read() == b"after"
         await under_way.done_writing()
         assert await under_way.read() is grpc.aio.EOF
-        await asyncio.sleep(0.05)
-        assert opened[0].get_state() is grpc.ChannelConnectivity.SHUTDOWN
+        async with asyncio.timeout(20):
+            while opened[0].get_state() is not grpc.ChannelConnectivity.SHUTDOWN:
+                await asyncio.sleep(0.01)
         assert channel.get_state() is opened[1].get_state() is grpc.ChannelConnectivity.READY
         await channel.channel_ready()
     assert opened[1].get_state() is grpc.ChannelConnectivity.SHUTDOWN

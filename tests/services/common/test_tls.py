@@ -12,7 +12,9 @@ from typing import Any
 import grpc
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from structlog.testing import capture_logs
 
 from deploy.tls.make_certificates import NAMES, write_all
 from services.common import tls as module
@@ -84,29 +86,32 @@ async def server(used: Path) -> AsyncIterator[Server]:
 
 
 async def test_an_authority_is_replaced_step_by_step_and_no_call_fails(server: Server, used: Path) -> None:
-    async def calls() -> int:
-        count = 0
+    async def calls() -> None:
         while not done.is_set():
             assert await live(channel)
             async with open_channel(f"localhost:{server.port}", settings(used, "client"), COMMON) as fresh:
                 assert await live(fresh)
-            count += 1
+            counted.append(1)
             await asyncio.sleep(0)
-        return count
 
-    done = asyncio.Event()
+    async def some_calls() -> None:
+        enough = len(counted) + 3
+        while len(counted) < enough and not calling.done():
+            await asyncio.sleep(0.01)
+
+    done, counted = asyncio.Event(), list[int]()
     async with open_channel(f"localhost:{server.port}", settings(used, "client"), COMMON) as channel:
         calling = asyncio.create_task(calls())
-        await asyncio.sleep(0.2)
+        await some_calls()
         assert await asyncio.to_thread(presented, server.port, used) == serial(used.parent / "first" / "server.pem")
         trust_both(used)
-        await asyncio.sleep(0.2)
+        await some_calls()
         replace(used, "server.key", "server.pem", "client.key", "client.pem")
-        await asyncio.sleep(0.2)
+        await some_calls()
         replace(used, "ca.pem")
-        await asyncio.sleep(0.2)
+        await some_calls()
         done.set()
-        assert await calling > 3
+        await calling
         assert await asyncio.to_thread(presented, server.port, used) == serial(used.parent / "second" / "server.pem")
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         async with open_channel(f"localhost:{server.port}", settings(used.parent / "first", "client"), COMMON) as old:
@@ -164,6 +169,23 @@ def test_what_is_made_is_made_anew_and_the_old_one_ended(used: Path) -> None:
     assert None not in made
     assert Renewed(TlsSettings(), make, ended.append).now() == 3
     assert made[-1] is None
+
+
+def test_a_key_with_a_passphrase_is_refused_and_nobody_is_asked(used: Path) -> None:
+    key = serialization.load_pem_private_key((used / "server.key").read_bytes(), None)
+    form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.BestAvailableEncryption(b"secret"))
+    (used / "server.key").write_bytes(key.private_bytes(*form))
+    with pytest.raises(ConfigurationError) as caught:
+        TlsFiles(settings(used))
+    assert caught.value.reason == "TLS_FILE_UNREADABLE"
+
+
+def test_what_cannot_be_used_is_said_once(used: Path) -> None:
+    files = TlsFiles(settings(used))
+    (used / "server.pem").unlink()
+    with capture_logs() as logs:
+        assert [files.look() for _ in range(3)] == [False] * 3
+    assert [line["event"] for line in logs] == ["new TLS files cannot be used"]
 
 
 @pytest.mark.parametrize("pair", ["server", "client"])
