@@ -1,4 +1,4 @@
-"""What real parts emit is in the contract of telemetry, and nothing that callers send is in it.
+"""What real parts emit is in the contract of telemetry, nothing that callers send is in it, and one trace leads through every hop into Triton.
 
 Every text and every blob that a caller can fill carries a mark. No log, metric or span may hold it.
 """
@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import grpc
@@ -21,7 +22,7 @@ from PIL import Image, ImageFilter
 from PIL.PngImagePlugin import PngInfo
 
 from deploy.observability.telemetry import Telemetry, read_telemetry
-from dl4all.diagnosis.v1 import diagnosis_pb2, library_pb2
+from dl4all.diagnosis.v1 import diagnosis_pb2, diagnosis_pb2_grpc, library_pb2
 from dl4all_client import DiagnosisClient, Reference, ServiceError, diagnose_request
 from services.common.parts import SERVICES
 from services.common.phantom import PhantomOptions, encode_png, smear_field
@@ -32,6 +33,18 @@ MARK = "Canary7Zq"
 ATTEMPTS = 3
 """Rounds of calls that are made at most: exporters drop spans that they cannot send in their time, as on a machine that is busy elsewhere."""
 CALL = "the-identifier-of-a-call"
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+PARENT = "00f067aa0ba902b7"
+EXPECTED = {
+    ("caller", "dl4all-gateway"),
+    ("dl4all-gateway", "dl4all-patching"),
+    ("dl4all-patching", "dl4all-triton"),
+    ("dl4all-gateway", "dl4all-preprocessing"),
+    ("dl4all-gateway", "dl4all-classification"),
+    ("dl4all-classification", "dl4all-triton"),
+    ("dl4all-gateway", "dl4all-retrieval"),
+}
+"""Which part has spans below those of which."""
 _OF_EVERY_LINE = {"event", "level", "timestamp", "service", "trace_id"}
 _OF_THE_LIBRARY = re.compile(r"(python|process)_")
 _SUFFIX = re.compile(r"_(bucket|sum|count|created)$")
@@ -245,3 +258,51 @@ def _samples(page: str) -> Iterator[tuple[str, set[str]]]:
         if line and not line.startswith("#"):
             name, _, rest = line.partition("{") if "{" in line else line.partition(" ")
             yield name, set(re.findall(r"(\w+)=\"", rest)) if "{" in line else set()
+
+
+def _diagnose(stack: Stack, image: bytes, request_id: str, trace: str = TRACE) -> None:
+    with stack["gateway"].channel() as channel:
+        request = diagnose_request(image, request_id=request_id)
+        metadata = (("traceparent", f"00-{trace}-{PARENT}-01"),)
+        assert diagnosis_pb2_grpc.DiagnosisServiceStub(channel).Diagnose(request, timeout=60, metadata=metadata).diagnosis.cells
+
+
+def _missing(collector: Collector, trace: str) -> str:
+    """Gaps of a trace: parts that sent no span below another one, and spans without their parent; empty where it is complete."""
+    found = collector.of(trace)
+    orphans = sorted(f"{service}: {span.name}" for service, span in found.values() if span.parent_span_id.hex() not in {*found, PARENT})
+    parents = {identifier: service for identifier, (service, _) in found.items()} | {PARENT: "caller"}
+    edges = {(parents.get(span.parent_span_id.hex(), ""), service) for service, span in found.values()}
+    return ", ".join([*(f"no {below} below {above}" for above, below in sorted(EXPECTED - edges)), *(f"no parent of {orphan}" for orphan in orphans)])
+
+
+def _is_complete(collector: Collector, trace: str) -> bool:
+    return not _missing(collector, trace)
+
+
+def _complete_trace(stack: Stack, collector: Collector, image: bytes) -> str:
+    for attempt in range(ATTEMPTS):
+        trace = f"{int(TRACE, 16) + attempt:032x}"
+        _diagnose(stack, image, f"traced-{attempt}", trace)
+        try:
+            eventually(partial(_is_complete, collector, trace), 20)
+        except AssertionError:
+            continue
+        return trace
+    raise AssertionError(f"no trace is complete; the last has {_missing(collector, trace)}")
+
+
+def test_spans_of_every_service_and_of_triton_form_one_tree(watched: Stack, collector: Collector, phantom_cell: bytes) -> None:
+    spans = collector.of(_complete_trace(watched, collector, phantom_cell))
+    roots = [span for _, span in spans.values() if span.parent_span_id.hex() == PARENT]
+    assert [span.name for span in roots] == ["dl4all.diagnosis.v1.DiagnosisService/Diagnose"]
+
+
+def test_without_tracing_the_callers_trace_id_is_in_every_log(stack: Stack, phantom_cell: bytes) -> None:
+    _diagnose(stack, phantom_cell, "untraced")
+    for name in SERVICES:
+        calls = [json.loads(line) for line in stack[name].log.read_text().splitlines() if '"call"' in line]
+        mine = [call for call in calls if call.get("trace_id") == TRACE]
+        assert mine, name
+        assert {call["request_id"] for call in mine} == {"untraced"}
+        assert all(call["service"] == name and call["code"] == "OK" for call in mine)
