@@ -171,7 +171,7 @@ def test_what_is_made_is_made_anew_and_the_old_one_ended(used: Path) -> None:
     assert made[-1] is None
 
 
-def test_a_key_with_a_passphrase_is_refused_and_nobody_is_asked(used: Path) -> None:
+def test_a_key_with_a_passphrase_is_refused(used: Path) -> None:
     key = serialization.load_pem_private_key((used / "server.key").read_bytes(), None)
     form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.BestAvailableEncryption(b"secret"))
     (used / "server.key").write_bytes(key.private_bytes(*form))
